@@ -1,7 +1,7 @@
 """The few operations on which NumPy arrays and torch tensors differ.
 
-Every rule is written once, for both. What the two libraries spell alike (``x.sum(-1, keepdims=True)``,
-``xp.where``, ``xp.log``) is used as it is; the rest is here.
+Every rule is written once, for both. What the two libraries spell alike (``xp.where``, ``xp.log``,
+``x.sum(-1, keepdims=True)``) is used as it is; the rest is here.
 """
 
 from __future__ import annotations

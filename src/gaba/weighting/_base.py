@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -25,3 +26,7 @@ class Weighting(ABC):
     @abstractmethod
     def __call__(self, measured: Array, /) -> Array:
         """Weights (..., K) for ``measured``, on the simplex."""
+
+    def of(self, tasks: Sequence[int], /) -> Weighting:
+        """The rule for a step that has only these of its tasks, by position; by default itself."""
+        return self

@@ -1,0 +1,64 @@
+# Every target makes .venv if it is absent; `make train` and `make test` need nothing before them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PINS   := requirements/pins.txt
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(PINS)
+
+# Test processes at a time, each with one thread of its own.
+JOBS   ?= 2
+PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest --doctest-modules src tests
+
+# What `make train` trains: SUBSET is FD001 where the data are found, else the simulated fleet.
+SUBSET ?=
+METHOD ?= gaba
+ARGS   ?=
+FIND_DATA := from gaba.turbofan.data import find_data_dir; find_data_dir()
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-all check format bench install clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+train: $(STAMP) ## train the turbofan model on FD001 with the published balancer
+	@subset="$(SUBSET)"; \
+	if [ -z "$$subset" ] && $(BIN)/python -c "$(FIND_DATA)" 2>/dev/null; then subset=FD001; fi; \
+	if [ -z "$$subset" ]; then subset=simulated; \
+	  echo "No C-MAPSS data found: this trains on a SIMULATED fleet. To get the real data:"; \
+	  echo "  $(BIN)/gaba data cmapss --dest data/cmapss && export GABA_DATA=$$PWD/data"; fi; \
+	set -x; $(BIN)/gaba train turbofan --subset $$subset --method $(METHOD) $(ARGS)
+
+test: check ## lint, types, doctests, examples, README snippets and tests
+	$(PYTEST) -n $(JOBS)
+
+test-all: check ## the same with the slow tests
+	$(PYTEST) -n $(JOBS) -m "slow or not slow"
+
+check: $(STAMP) ## ruff and basedpyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: $(STAMP) ## put the code into its one layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## run the scripts in benchmarks/ (minutes; leave the machine alone)
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+install: $(STAMP) ## only make .venv
+
+clean: ## remove .venv and every cache, but no run and no data
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first, so that nothing else's wider range can choose another build of it.
+$(STAMP): pyproject.toml $(PINS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) hatchling
+	$(PIP) --no-build-isolation -e ".[dev]"
+	touch $@

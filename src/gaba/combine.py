@@ -1,0 +1,83 @@
+"""Weights and losses → ``.grad``: how the combined gradient reaches the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, _foreach_add, _foreach_mul  # pyright: ignore[reportPrivateImportUsage]
+
+
+def someone_listens(leaves: Iterable[Tensor]) -> bool:
+    """Whether a real backward pass is needed, because something acts on it as it runs.
+
+    True in a distributed run (DDP and FSDP reduce gradients from hooks), and where a leaf has a
+    tensor hook or a post-accumulate hook (optimizers that step inside the backward pass). Hooks on
+    tensors inside the graph run in every per-task pass and cannot be seen from here.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return True
+    return any(
+        getattr(leaf, "_backward_hooks", None) or getattr(leaf, "_post_accumulate_grad_hooks", None)
+        for leaf in leaves
+    )
+
+
+def by_backward(losses: Sequence[Tensor], coefficients: Tensor) -> None:
+    """One backward pass of Σ_k c_k L_k; ``coefficients`` c is (K,)."""
+    torch.autograd.backward(
+        losses,
+        [
+            _bounded(c, loss.dtype).to(loss.dtype).expand_as(loss)
+            for c, loss in zip(coefficients, losses, strict=True)
+        ],
+    )
+
+
+def by_hand(
+    leaves: Sequence[Tensor],
+    gradients: Sequence[Sequence[Tensor | None]],
+    coefficients: Tensor,
+    *,
+    plain_heads: bool = False,
+) -> None:
+    """Add Σ_k c_k ∂L_k/∂leaf to ``.grad`` of each leaf, from gradients that are already there.
+
+    Args:
+        leaves: the leaves, n of them.
+        gradients: K rows of n gradients, ``None`` where a task does not reach a leaf.
+        coefficients: (K,), c.
+        plain_heads: leave c out (1 instead) for a leaf that one task alone reaches.
+    """
+    groups: dict[tuple[tuple[int, ...], torch.dtype, bool], list[int]] = {}
+    for i, column in enumerate(zip(*gradients, strict=True)):
+        found = [g for g in column if g is not None]
+        if found:
+            tasks = tuple(k for k, g in enumerate(column) if g is not None)
+            sparse = any(g.is_sparse for g in found)
+            groups.setdefault((tasks, found[0].dtype, sparse), []).append(i)
+    for (tasks, dtype, _), members in groups.items():
+        plain = plain_heads and len(tasks) == 1
+        total: list[Tensor] | None = None
+        for k in tasks:
+            row = [g for i in members if (g := gradients[k][i]) is not None]
+            c = torch.ones_like(coefficients[k]) if plain else _bounded(coefficients[k], dtype)
+            scaled = _foreach_mul(row, c)
+            total = list(scaled) if total is None else list(_foreach_add(total, scaled))
+        for i, gradient in zip(members, total or (), strict=True):
+            _accumulate(leaves[i], gradient)
+
+
+def _accumulate(leaf: Tensor, gradient: Tensor) -> None:
+    """Add to ``.grad`` as a backward pass would: in place where there is something to add to."""
+    if leaf.grad is None:
+        leaf.grad = gradient.detach()
+    elif leaf.grad.is_sparse or gradient.is_sparse:
+        leaf.grad = leaf.grad + gradient
+    else:
+        leaf.grad.add_(gradient)
+
+
+def _bounded(coefficient: Tensor, dtype: torch.dtype) -> Tensor:
+    """``coefficient``, kept finite when it is brought to ``dtype``."""
+    return coefficient.clamp(max=torch.finfo(dtype).max)

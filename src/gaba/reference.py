@@ -1,0 +1,484 @@
+"""The whole algorithm in plain float64 NumPy, slow and obvious: the oracle of the tests.
+
+It follows the formulas one task at a time and shares no code with the rest of the package. Only
+tests import it. A missing task is ``None`` or NaN in a vector that comes in.
+
+>>> pipeline = Pipeline.paper(2)
+>>> pipeline.step([5.0, 0.01]).weights
+array([0.5, 0.5])
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Vector = NDArray[np.float64]
+
+
+# Rules: norms (K,) or Gramian (K, K) to weights (K,)
+
+
+def _vector(values: ArrayLike) -> Vector:
+    return np.array(values, dtype=np.float64)
+
+
+def _normalised(values: ArrayLike) -> Vector:
+    values = _vector(values)
+    return values / math.fsum(values)
+
+
+def _zeros_apart(norms: Vector, rule: Callable[[list[int]], Vector]) -> Vector:
+    """A norm of 0 gets the weight 1/K; ``rule`` divides the rest among the tasks it is given."""
+    K = len(norms)
+    alive = [k for k in range(K) if norms[k] != 0]
+    weights = np.full(K, 1 / K)
+    if alive:
+        among_themselves = rule(alive)
+        for position, k in enumerate(alive):
+            weights[k] = among_themselves[position] * len(alive) / K
+    return weights
+
+
+def uniform(norms: ArrayLike) -> Vector:
+    """λ_k = 1/K."""
+    K = len(_vector(norms))
+    return np.full(K, 1 / K)
+
+
+def gaba(norms: ArrayLike) -> Vector:
+    """λ_k = (S − g_k)/((K − 1) S) with S = Σg: the paper's equation 4."""
+    g = _vector(norms)
+
+    def rule(alive: list[int]) -> Vector:
+        if len(alive) == 1:
+            return np.ones(1)
+        weights = []
+        for k in alive:
+            others = math.fsum(g[j] for j in alive if j != k)
+            weights.append(others / ((len(alive) - 1) * (others + g[k])))
+        return _vector(weights)
+
+    return _zeros_apart(g, rule)
+
+
+def inverse(norms: ArrayLike, power: float = 1.0) -> Vector:
+    """λ_k ∝ g_k^(−power)."""
+    return targets(norms, np.ones(len(_vector(norms))), power)
+
+
+def targets(norms: ArrayLike, proportions: ArrayLike, power: float = 1.0) -> Vector:
+    """λ_k ∝ r_k / g_k^power: contributions in the proportions r_k, at power 1."""
+    g, r = _vector(norms), _vector(proportions)
+
+    def rule(alive: list[int]) -> Vector:
+        smallest = min(g[k] for k in alive)
+        return _normalised([r[k] * (smallest / g[k]) ** power for k in alive])
+
+    return _zeros_apart(g, rule)
+
+
+def log_inverse(norms: ArrayLike) -> Vector:
+    """λ_k ∝ 1 / log(1 + g_k / min g)."""
+    g = _vector(norms)
+
+    def rule(alive: list[int]) -> Vector:
+        smallest = min(g[k] for k in alive)
+        return _normalised([1 / math.log1p(g[k] / smallest) for k in alive])
+
+    return _zeros_apart(g, rule)
+
+
+def rank_inverse(norms: ArrayLike) -> Vector:
+    """λ_k ∝ 1 / rank_k, 1 for the smallest norm; equal norms share the mean of their ranks."""
+    g = _vector(norms)
+
+    def rule(alive: list[int]) -> Vector:
+        ranks = []
+        for k in alive:
+            below = sum(1 for j in alive if g[j] < g[k])
+            equal = sum(1 for j in alive if g[j] == g[k])
+            ranks.append(below + (equal + 1) / 2)
+        return _normalised([1 / rank for rank in ranks])
+
+    return _zeros_apart(g, rule)
+
+
+def fixed(weights: ArrayLike) -> Vector:
+    """λ_k ∝ the given weights."""
+    return _normalised(weights)
+
+
+def _correlations(gramian: ArrayLike) -> tuple[Vector, NDArray[np.float64]]:
+    """The norms g_k = √G_kk, and the cosines G_kl / (g_k g_l)."""
+    G = np.array(gramian, dtype=np.float64)
+    K = len(G)
+    g = _vector([math.sqrt(G[k, k]) for k in range(K)])
+    cosines = np.zeros((K, K))
+    for k in range(K):
+        for j in range(K):
+            if g[k] > 0 and g[j] > 0:
+                cosines[k, j] = G[k, j] / g[k] / g[j]
+    return g, cosines
+
+
+def equal_share(gramian: ArrayLike, tolerance: float = 1e-13, sweeps: int = 100_000) -> Vector:
+    """λ_k (Gλ)_k equal for all k: min ½ λᵀGλ − Σ log λ_k, one coordinate at a time.
+
+    Raises:
+        ArithmeticError: If the sweeps end before the shares agree, as for opposite gradients.
+    """
+    g, cosines = _correlations(gramian)
+
+    def rule(alive: list[int]) -> Vector:
+        x = np.ones(len(g))
+        for _ in range(sweeps):
+            for k in alive:
+                # x_k² + b x_k − 1 = 0, for unit gradients
+                b = math.fsum(cosines[k, j] * x[j] for j in alive if j != k)
+                x[k] = (-b + math.sqrt(b * b + 4)) / 2
+            shares = [x[k] * math.fsum(cosines[k, j] * x[j] for j in alive) for k in alive]
+            if max(abs(share - 1) for share in shares) < tolerance:
+                smallest = min(g[k] for k in alive)
+                return _normalised([x[k] * smallest / g[k] for k in alive])
+        raise ArithmeticError(f"no equal shares after {sweeps} sweeps")
+
+    return _zeros_apart(g, rule)
+
+
+def equal_projection(gramian: ArrayLike) -> Vector:
+    """Σ_l λ_l G_lk / g_k equal for all k, Σλ = 1: one linear system; weights may be negative."""
+    g, cosines = _correlations(gramian)
+
+    def rule(alive: list[int]) -> Vector:
+        contributions = np.linalg.solve(cosines[np.ix_(alive, alive)], np.ones(len(alive)))
+        smallest = min(g[k] for k in alive)
+        return _normalised([contributions[i] * smallest / g[k] for i, k in enumerate(alive)])
+
+    return _zeros_apart(g, rule)
+
+
+# Stabilisers: vector (K,) to vector (K,), with the state kept in the object
+
+
+class Stabiliser(ABC):
+    """One vector in, one out; ``saturated`` tells of the last step."""
+
+    def __init__(self, n_tasks: int) -> None:
+        self.K = n_tasks
+        self.saturated = [False] * n_tasks
+
+    @abstractmethod
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """The stabilised value; what ``value`` holds for a missing task is not used."""
+
+
+@final
+class EMA(Stabiliser):
+    """m_k ← d m_k + (1 − d) x_k, from 1/K, or from nothing if debiased."""
+
+    def __init__(self, n_tasks: int, decay: float = 0.99, debias: bool = False) -> None:
+        super().__init__(n_tasks)
+        self.decay, self.debias = decay, debias
+        self.mean = [0.0 if debias else 1 / n_tasks] * n_tasks
+        self.times = [0] * n_tasks
+
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """The averages."""
+        result = np.array(value)
+        for k in range(self.K):
+            if present[k]:
+                self.mean[k] = self.decay * self.mean[k] + (1 - self.decay) * value[k]
+                self.times[k] += 1
+            if not self.debias:
+                result[k] = self.mean[k]
+            elif self.times[k] > 0:
+                result[k] = self.mean[k] / (1 - self.decay ** self.times[k])
+        return result
+
+
+@final
+class LogEMA(Stabiliser):
+    """ĝ_k = exp of the debiased average of log g_k; a norm of 0 is not taken in."""
+
+    def __init__(self, n_tasks: int, decay: float = 0.99) -> None:
+        super().__init__(n_tasks)
+        self.average = EMA(n_tasks, decay, debias=True)
+
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """The believed norms."""
+        seen = [bool(present[k] and value[k] != 0) for k in range(self.K)]
+        logs = _vector([math.log(value[k]) if seen[k] else 0.0 for k in range(self.K)])
+        averages = self.average.step(logs, seen)
+        result = np.array(value)
+        for k in range(self.K):
+            if self.average.times[k] > 0:
+                result[k] = math.exp(averages[k])
+        return result
+
+
+@final
+class Floor(Stabiliser):
+    """max(λ_k, m) / Σ, or the nearest point of {λ ≥ m, Σλ = 1}, for λ of the tasks present.
+
+    If tasks are missing, the others are divided by their sum first.
+    """
+
+    def __init__(
+        self,
+        n_tasks: int,
+        floor: float = 0.05,
+        mode: Literal["renormalise", "project"] = "renormalise",
+    ) -> None:
+        super().__init__(n_tasks)
+        self.floor, self.mode = floor, mode
+
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """The weights with the floor in force."""
+        tasks = [k for k in range(self.K) if present[k]]
+        result = np.array(value)
+        if len(tasks) < self.K:
+            whole = math.fsum(value[k] for k in tasks)
+            value = value / (whole if whole != 0 else 1.0)
+        self.saturated = [bool(present[k] and value[k] < self.floor) for k in range(self.K)]
+        if self.mode == "renormalise":
+            total = math.fsum(max(value[k], self.floor) for k in tasks)
+            for k in tasks:
+                result[k] = max(value[k], self.floor) / total
+            return result
+        # Tasks leave for the floor one at a time, the smallest first, until the others, moved
+        # by the same amount, fit above it.
+        above = sorted(tasks, key=lambda k: value[k])
+        while True:
+            rest = 1 - self.floor * (len(tasks) - len(above))
+            shift = (math.fsum(value[k] for k in above) - rest) / len(above)
+            if value[above[0]] - shift >= self.floor:
+                break
+            above = above[1:]
+        for k in tasks:
+            result[k] = value[k] - shift if k in above else self.floor
+        return result
+
+
+@final
+class Warmup(Stabiliser):
+    """1/K in the first steps."""
+
+    def __init__(self, n_tasks: int, steps: int = 100) -> None:
+        super().__init__(n_tasks)
+        self.left = steps
+
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """Uniform weights, or the value."""
+        if self.left > 0:
+            self.left -= 1
+            return np.full(self.K, 1 / self.K)
+        return np.array(value)
+
+
+@final
+class Clip(Stabiliser):
+    """min(max(x_k, low), high)."""
+
+    def __init__(self, n_tasks: int, low: float | None = None, high: float | None = None) -> None:
+        super().__init__(n_tasks)
+        self.low = -math.inf if low is None else low
+        self.high = math.inf if high is None else high
+
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """The value within the bounds."""
+        self.saturated = [bool(present[k] and value[k] < self.low) for k in range(self.K)]
+        result = np.array(value)
+        for k in range(self.K):
+            if present[k]:
+                result[k] = min(max(value[k], self.low), self.high)
+        return result
+
+
+@final
+class Freeze(Stabiliser):
+    """The values themselves, then the last of them for ever."""
+
+    def __init__(self, n_tasks: int, after: int = 1000) -> None:
+        super().__init__(n_tasks)
+        self.left = after
+        self.last: list[float | None] = [None] * n_tasks
+
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """The value, or what is held."""
+        result = np.array(value)
+        for k in range(self.K):
+            if present[k] and (self.left > 0 or self.last[k] is None):
+                self.last[k] = value[k]
+            held = self.last[k]
+            if held is not None:
+                result[k] = held
+        self.left -= 1
+        return result
+
+
+@final
+class Chain(Stabiliser):
+    """One after the other."""
+
+    def __init__(self, n_tasks: int, stabilisers: Sequence[Stabiliser]) -> None:
+        super().__init__(n_tasks)
+        self.stabilisers = list(stabilisers)
+
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """What the last one gives."""
+        for stabiliser in self.stabilisers:
+            value = stabiliser.step(value, present)
+        self.saturated = [any(s.saturated[k] for s in self.stabilisers) for k in range(self.K)]
+        return value
+
+
+# The pipeline: norms (K,) to weights and gain
+
+
+@final
+@dataclass(frozen=True)
+class Outcome:
+    """One step of the pipeline; a missing task has weight 0 and NaN elsewhere.
+
+    Attributes:
+        weights: λ, on the simplex: (K,).
+        believed: ĝ, the stabilised norms: (K,).
+        contributions: λ_k g_k, with the norms of this step: (K,).
+        saturated: Which weights sit on a bound: (K,).
+        gain: The common factor of the combined update.
+        finite: Whether the norms were; if not, the step changed nothing, and weights and gain are
+            those of before.
+    """
+
+    weights: Vector
+    believed: Vector
+    contributions: Vector
+    saturated: NDArray[np.bool_]
+    gain: float
+    finite: bool
+
+    @property
+    def imbalance(self) -> float:
+        """Max c / min c over the tasks present."""
+        c = [value for value in self.contributions if not math.isnan(value)]
+        return max(c) / min(c) if c and min(c) > 0 else math.nan
+
+
+@final
+@dataclass
+class Pipeline:
+    """Norm stabiliser, rule, weight stabiliser, scale, as the Balancer applies them.
+
+    Attributes:
+        n_tasks: K.
+        rule: Weights of the tasks present from their believed norms; with ``per_task`` it gets
+            those numbers of the tasks present as second argument.
+        norm_stabiliser: Applied to the norms.
+        weight_stabiliser: Applied to the weights.
+        scale: What length the combined update gets.
+        anchor: The task that keeps weight 1, in place of ``scale``; the gain stays what it was
+            while this task is missing.
+        per_task: Settings of the rule, one a task.
+    """
+
+    n_tasks: int
+    rule: Callable[..., Vector]
+    norm_stabiliser: Stabiliser | None = None
+    weight_stabiliser: Stabiliser | None = None
+    scale: Literal["simplex", "mean", "max"] = "mean"
+    anchor: int | None = None
+    per_task: Vector | None = None
+    last: Vector = field(init=False)
+    last_gain: float = field(init=False, default=1.0)
+
+    def __post_init__(self) -> None:
+        self.last = np.full(self.n_tasks, 1 / self.n_tasks)
+
+    @staticmethod
+    def paper(n_tasks: int) -> Pipeline:
+        """The published algorithm."""
+        steady = Chain(n_tasks, [Warmup(n_tasks), EMA(n_tasks), Floor(n_tasks)])
+        return Pipeline(n_tasks, gaba, weight_stabiliser=steady, scale="simplex")
+
+    @staticmethod
+    def default(n_tasks: int) -> Pipeline:
+        """The Balancer's own settings."""
+        return Pipeline(n_tasks, inverse, norm_stabiliser=LogEMA(n_tasks))
+
+    def step(self, norms: Sequence[float | None], present: Sequence[bool] | None = None) -> Outcome:
+        """Take in the norms of one step.
+
+        Args:
+            norms: g_k of each task, ``None`` or NaN for a missing one.
+            present: Which tasks there are; then NaN is not a missing task but a norm that is not
+                finite.
+        """
+        g = _vector([math.nan if value is None else value for value in norms])
+        if present is None:
+            present = [not math.isnan(value) for value in g]
+        tasks = [k for k in range(self.n_tasks) if present[k]]
+        if not all(math.isfinite(g[k]) for k in tasks):
+            nothing = np.full(self.n_tasks, math.nan)
+            weights, saturated = self._among(tasks, self.last), self._saturated(present)
+            return Outcome(weights, nothing, nothing, saturated, self.last_gain, False)
+
+        believed = g if self.norm_stabiliser is None else self.norm_stabiliser.step(g, present)
+        full = self._filled(tasks, believed)
+        if self.weight_stabiliser is not None:
+            full = self.weight_stabiliser.step(full, present)
+        self.last = _normalised(full)
+        weights = self._among(tasks, full)
+        self.last_gain = self._gain(tasks, weights, believed)
+        return Outcome(
+            weights,
+            _vector([believed[k] if present[k] else math.nan for k in range(self.n_tasks)]),
+            _vector([weights[k] * g[k] if present[k] else math.nan for k in range(self.n_tasks)]),
+            self._saturated(present),
+            self.last_gain,
+            True,
+        )
+
+    def _filled(self, tasks: list[int], believed: Vector) -> Vector:
+        """The rule's weights of the tasks present, and the last weights of the missing ones."""
+        own = [] if self.per_task is None else [self.per_task[tasks]]
+        weights = self.rule(believed[tasks], *own)
+        missing = [k for k in range(self.n_tasks) if k not in tasks]
+        rest = 1 - math.fsum(self.last[k] for k in missing)
+        full = np.array(self.last)
+        for position, k in enumerate(tasks):
+            full[k] = weights[position] * (rest if rest > 0 else 1.0)
+        return full
+
+    def _among(self, tasks: list[int], full: Vector) -> Vector:
+        """The weights of the tasks present, which sum to 1; a single one has weight 1."""
+        whole = math.fsum(full[k] for k in tasks)
+        weights = np.zeros(self.n_tasks)
+        for k in tasks:
+            weights[k] = 1.0 if len(tasks) == 1 else full[k] / whole
+        return weights
+
+    def _saturated(self, present: Sequence[bool]) -> NDArray[np.bool_]:
+        if self.weight_stabiliser is None:
+            return np.zeros(self.n_tasks, dtype=np.bool_)
+        return np.array(self.weight_stabiliser.saturated) & np.array(present)
+
+    def _gain(self, tasks: list[int], weights: Vector, believed: Vector) -> float:
+        pulls = [weights[k] * believed[k] for k in tasks]
+        if self.anchor is not None:
+            if self.anchor not in tasks:
+                return self.last_gain
+            above, below = 1.0, weights[self.anchor]
+        elif self.scale == "simplex":
+            above, below = 1.0, 1.0
+        elif self.scale == "mean":
+            above, below = math.fsum(believed[tasks]) / len(tasks), math.fsum(pulls)
+        else:
+            above, below = max(believed[tasks]), max(pulls)
+        return float(above / below) if below != 0 else 1.0

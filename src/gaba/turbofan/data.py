@@ -1,0 +1,302 @@
+"""The C-MAPSS files: where they are, what they hold, and whether they are what they should be."""
+
+from __future__ import annotations
+
+import lzma
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+try:
+    import pandas as pd
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'gaba.turbofan needs pandas: pip install "gaba[turbofan]"', name=error.name
+    ) from error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SUBSETS = ("FD001", "FD002", "FD003", "FD004")
+"""The four subsets of the real data; :func:`load` also knows :data:`SIMULATED`."""
+
+SIMULATED = "simulated"
+"""The name of the subset that is simulated, not read."""
+
+SETTINGS = ("setting1", "setting2", "setting3")
+"""The operational settings: altitude (1000 ft), Mach number, throttle resolver angle (deg)."""
+
+SENSORS = tuple(f"s{number}" for number in range(1, 22))
+"""The 21 sensors, under the numbers that the files give them."""
+
+COLUMNS = ("unit", "cycle", *SETTINGS, *SENSORS)
+"""The 26 columns of a training or a test file."""
+
+INPUT_SENSORS = tuple(f"s{n}" for n in (2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21))
+"""The 14 sensors that respond to wear."""
+
+INPUTS = (*SETTINGS, *INPUT_SENSORS)
+"""The 17 columns that a model sees."""
+
+DECIMALS = (0, 0, 4, 4, 1, *(2,) * 14, 4, 2, 0, 0, 2, 2, 4)
+"""The decimals of each column in the files, all four subsets alike."""
+
+ENVIRONMENT = "GABA_DATA"
+"""The environment variable that names the folder with the data."""
+
+_REMEDY = "download them with `gaba data cmapss --dest DIR`, or use `--subset simulated`"
+
+
+@final
+class DataNotFoundError(FileNotFoundError):
+    """The C-MAPSS files are not where they were looked for."""
+
+
+@final
+class DataFormatError(ValueError):
+    """A C-MAPSS file does not hold what it should; the message names the file and the line."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Fleet:
+    """The engines of one subset.
+
+    Attributes:
+        subset: ``"FD001"`` to ``"FD004"``, or ``"simulated"``.
+        train: Engines that run to failure, one row a cycle, the columns of :data:`COLUMNS`.
+        test: Engines that stop some time before failure, the same columns.
+        rul: Remaining useful life of each test engine after its last row, in cycles, (engines,).
+        simulated: Whether this is no measurement but a simulation, which every output must say.
+    """
+
+    subset: str
+    train: pd.DataFrame
+    test: pd.DataFrame
+    rul: NDArray[np.int64]
+    simulated: bool
+
+
+def find_data_dir(data_dir: str | Path | None = None) -> Path:
+    """The folder that holds the C-MAPSS files.
+
+    Looked for, in this order: ``data_dir``; the environment variable ``GABA_DATA``;
+    ``../shared/data`` beside the current directory and beside the project. Each may be the folder
+    with the files itself or the one above, with the files in ``cmapss/``. A place named by the
+    caller or by the environment is the only one tried.
+
+    Raises:
+        DataNotFoundError: No place has any of the files.
+
+    >>> find_data_dir("no/such/folder")
+    Traceback (most recent call last):
+        ...
+    gaba.turbofan.data.DataNotFoundError: no C-MAPSS files in no/such/folder: download them ...
+    """
+    places = list(_places(data_dir))
+    for place in places:
+        for folder in (place, place / "cmapss"):
+            if any(_find(folder, f"train_{subset}.txt") for subset in SUBSETS):
+                return folder
+    looked = " or ".join(dict.fromkeys(str(place) for place in places))
+    raise DataNotFoundError(f"no C-MAPSS files in {looked}: {_REMEDY}")
+
+
+def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
+    """Reads and checks one subset, from ``NAME.txt`` or ``NAME.txt.xz``.
+
+    Args:
+        subset: One of :data:`SUBSETS`, or ``"simulated"``, which reads no file.
+        data_dir: See :func:`find_data_dir`.
+
+    Raises:
+        ValueError: ``subset`` is unknown.
+        DataNotFoundError: A file of the subset is missing.
+        DataFormatError: A row that is not 26 finite numbers, a unit whose cycles are not
+            1, 2, 3, ..., or an RUL file without one line a test unit.
+
+    >>> fleet = load("simulated")
+    >>> fleet.simulated, fleet.train.shape[1], len(fleet.rul) == fleet.test["unit"].nunique()
+    (True, 26, True)
+    """
+    if subset == SIMULATED:
+        from gaba.turbofan.simulate import simulate
+
+        return simulate()
+    if subset not in SUBSETS:
+        known = ", ".join((*SUBSETS, SIMULATED))
+        raise ValueError(f"subset: must be one of {known}, got {subset!r}")
+    folder = find_data_dir(data_dir)
+    train, test, rul = (_existing(folder, f"{kind}_{subset}.txt") for kind in _KINDS)
+    test_frame = _read_frame(test)
+    return Fleet(
+        subset=subset,
+        train=_read_frame(train),
+        test=test_frame,
+        rul=_read_rul(rul, int(test_frame["unit"].nunique())),
+        simulated=False,
+    )
+
+
+def write(fleet: Fleet, folder: str | Path) -> list[Path]:
+    """Writes ``fleet`` as the three text files that :func:`load` reads, byte for byte as NASA does.
+
+    A value with more decimals than the files have (see :data:`DECIMALS`) keeps them all.
+
+    Returns:
+        The paths of the training, the test and the RUL file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in write(load("simulated"), folder)]
+    ['train_simulated.txt', 'test_simulated.txt', 'RUL_simulated.txt']
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = (
+        _format_frame(fleet.train),
+        _format_frame(fleet.test),
+        "".join(f"{int(value)} \n" for value in fleet.rul),
+    )
+    paths = [folder / f"{kind}_{fleet.subset}.txt" for kind in _KINDS]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(content, encoding="ascii", newline="\n")
+    return paths
+
+
+_KINDS = ("train", "test", "RUL")
+
+
+def _places(data_dir: str | Path | None) -> Iterator[Path]:
+    if data_dir is not None:
+        yield Path(data_dir).expanduser()
+    elif named := os.environ.get(ENVIRONMENT):
+        yield Path(named).expanduser()
+    else:
+        yield Path("..", "shared", "data")
+        project = Path(__file__).resolve().parents[3]
+        if (project / "pyproject.toml").is_file():
+            yield project.parent / "shared" / "data"
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    candidates = (folder / name, folder / f"{name}.xz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = _find(folder, name)
+    if path is None:
+        raise DataNotFoundError(f"no {name} or {name}.xz in {folder}: {_REMEDY}")
+    return path
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    values = _read_numbers(path, columns=len(COLUMNS))
+    _check_units(path, values[:, 0], values[:, 1])
+    frame = pd.DataFrame(values, columns=pd.Index(COLUMNS))
+    return frame.astype({"unit": np.int64, "cycle": np.int64})
+
+
+def _read_rul(path: Path, engines: int) -> NDArray[np.int64]:
+    rul = _read_numbers(path, columns=1)[:, 0]
+    for line in np.flatnonzero((rul < 0) | (rul != np.floor(rul)))[:1] + 1:
+        raise DataFormatError(
+            f"{path}, line {line}: an RUL is a whole number of cycles, got {rul[line - 1]:g}"
+        )
+    if len(rul) != engines:
+        line = min(len(rul), engines) + 1
+        raise DataFormatError(
+            f"{path}, line {line}: one RUL a test unit is needed, "
+            f"got {len(rul)} lines for {engines} units"
+        )
+    return rul.astype(np.int64)
+
+
+def _read_lines(path: Path) -> list[str]:
+    raw = path.read_bytes()
+    try:
+        raw = lzma.decompress(raw) if path.suffix == ".xz" else raw
+        text = raw.decode("ascii")
+    except lzma.LZMAError as error:
+        raise DataFormatError(f"{path}, line 1: not readable as xz ({error})") from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataFormatError(f"{path}, line {line}: not plain text") from None
+    lines = text.rstrip().split("\n")
+    if lines == [""]:
+        raise DataFormatError(f"{path}, line 1: the file is empty")
+    return lines
+
+
+def _read_numbers(path: Path, columns: int) -> NDArray[np.float64]:
+    """The file as an array (rows, columns); what is wrong with it is looked for line by line."""
+    lines = _read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        if (found := len(line.split())) != columns:
+            raise DataFormatError(f"{path}, line {number}: {columns} columns needed, got {found}")
+    try:
+        values = np.loadtxt(lines, dtype=np.float64, comments=None, ndmin=2)
+    except ValueError:
+        raise _first_non_numeric(path, lines) from None
+    if not np.isfinite(values).all():
+        raise _first_non_numeric(path, lines)
+    return values
+
+
+def _first_non_numeric(path: Path, lines: list[str]) -> DataFormatError:
+    for number, line in enumerate(lines, start=1):
+        for column, word in enumerate(line.split(), start=1):
+            if not _is_finite_number(word):
+                return DataFormatError(
+                    f"{path}, line {number}: a finite number is needed in column {column}, "
+                    f"got {word!r}"
+                )
+    return DataFormatError(f"{path}, line 1: not readable as numbers")
+
+
+def _is_finite_number(word: str) -> bool:
+    try:
+        return "_" not in word and bool(np.isfinite(float(word)))
+    except ValueError:
+        return False
+
+
+def _check_units(path: Path, unit: NDArray[np.float64], cycle: NDArray[np.float64]) -> None:
+    """Units come in increasing order, and the cycles of each run 1, 2, 3, ... ."""
+    previous_unit = np.concatenate(([0.0], unit[:-1]))
+    first = unit != previous_unit
+    expected = np.where(first, 1.0, np.concatenate(([0.0], cycle[:-1])) + 1.0)
+    wrong_unit = (unit < previous_unit) | (unit < 1) | (unit != np.floor(unit))
+    wrong = np.flatnonzero(wrong_unit | (cycle != expected))
+    if wrong.size == 0:
+        return
+    row = int(wrong[0])
+    if wrong_unit[row]:
+        reason = (
+            f"units are whole numbers in increasing order, got unit {unit[row]:g} "
+            f"after unit {previous_unit[row]:g}"
+        )
+    else:
+        reason = (
+            f"the cycles of a unit run 1, 2, 3, ... without gaps: unit {unit[row]:g} needs "
+            f"cycle {expected[row]:g} here, got {cycle[row]:g}"
+        )
+    raise DataFormatError(f"{path}, line {row + 1}: {reason}")
+
+
+def _format_frame(frame: pd.DataFrame) -> str:
+    columns = [
+        [_format_value(value, decimals) for value in frame[name].tolist()]
+        for name, decimals in zip(COLUMNS, DECIMALS, strict=True)
+    ]
+    return "".join(" ".join(row) + "  \n" for row in zip(*columns, strict=True))
+
+
+def _format_value(value: float, decimals: int) -> str:
+    text = f"{value:.{decimals}f}"
+    return text if float(text) == value else repr(value)

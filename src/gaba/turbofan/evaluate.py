@@ -1,0 +1,145 @@
+"""The test engines: what the chosen model says at the last cycle of each, and how good that is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+
+from gaba.turbofan import checkpoint, data, windows
+from gaba.turbofan._config import TrainConfig
+from gaba.turbofan.metrics import health_metrics, rul_metrics
+from gaba.turbofan.model import TurbofanNet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TRAJECTORIES = 6
+"""So many test engines, those with the longest record, are predicted at every cycle."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says of N windows: ``rul`` (N,) in cycles, ``health`` (N, 3) probabilities."""
+
+    rul: NDArray[np.float32]
+    health: NDArray[np.float32]
+
+    @property
+    def health_class(self) -> NDArray[np.int64]:
+        """The most probable class (N,)."""
+        return self.health.argmax(axis=1)
+
+
+def predict(model: TurbofanNet, inputs: NDArray[np.float32], batch_size: int = 512) -> Predictions:
+    """Runs ``model`` over windows (N, 30, 17) in evaluation mode, and restores its mode.
+
+    >>> predictions = predict(TurbofanNet("small"), np.zeros((3, 30, 17), dtype=np.float32))
+    >>> predictions.rul.shape, predictions.health.sum(axis=1).round(4).tolist()
+    ((3,), [1.0, 1.0, 1.0])
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    rul, health = [np.zeros(0, np.float32)], [np.zeros((0, 3), np.float32)]
+    with torch.inference_mode():
+        for part in torch.from_numpy(inputs).split(batch_size):
+            output = model(part.to(device))
+            rul.append(output["rul"].cpu().numpy())
+            health.append(output["health"].softmax(dim=-1).cpu().numpy())
+    model.train(was_training)
+    return Predictions(np.concatenate(rul), np.concatenate(health))
+
+
+def evaluate(
+    run_dir: str | Path, *, data_dir: str | Path | None = None, fleet: data.Fleet | None = None
+) -> dict[str, Any]:
+    """Judges the best model of a run on the last window of each test engine.
+
+    The model is the one that did best on the validation engines; nothing is chosen here. Writes
+    ``metrics.json`` and ``predictions.npz`` into the run folder. The latter holds, for the last
+    window of each test engine, ``unit``, ``cycle``, ``rul`` (capped), ``rul_raw``,
+    ``rul_predicted``, ``health``, ``health_predicted`` and ``health_probability`` (N, 3), and under
+    the same names with the prefix ``trajectory_`` every window of the test engines with the longest
+    records.
+
+    Args:
+        run_dir: The run's folder, finished or not.
+        data_dir: Where the data are now, if not where the run found them.
+        fleet: The data themselves, if they are at hand.
+
+    Returns:
+        What ``metrics.json`` holds: ``test.capped`` and ``test.raw`` (``rmse`` in cycles, NASA
+        ``score``), ``test.health`` (``accuracy``, ``macro_f1``, ``confusion[true][predicted]``),
+        ``validation`` (the epoch that was chosen), and what was run. ``simulated`` says whether
+        the data are.
+
+    Raises:
+        FileNotFoundError: The folder holds no run.
+        ValueError: The run has not yet seen its first validation.
+    """
+    run_dir = Path(run_dir)
+    config = TrainConfig.read(run_dir)
+    state = checkpoint.load(run_dir / checkpoint.CHECKPOINT)
+    if state["best"] is None:
+        raise ValueError(f"{run_dir} has no validated model yet: let it train for an epoch")
+    if fleet is None:
+        fleet = data.load(config.subset, data_dir or config.data_dir)
+    return evaluate_state(config, run_dir, state, fleet)
+
+
+def evaluate_state(
+    config: TrainConfig, run_dir: Path, state: dict[str, Any], fleet: data.Fleet
+) -> dict[str, Any]:
+    """:func:`evaluate` with everything at hand."""
+    model = TurbofanNet(config.size, dropout=config.dropout)
+    model.load_state_dict(state["best"]["model"])
+    model.to(config.device)
+    normaliser = windows.Normaliser.from_arrays(
+        {name: value.numpy() for name, value in state["normaliser"].items()}
+    )
+    every = windows.cut(fleet.test, normaliser, fleet.rul, cap=config.rul_cap)
+    last = every.take(np.append(every.unit[1:] != every.unit[:-1], True))
+    longest = last.unit[np.argsort(-last.cycle, kind="stable")[:TRAJECTORIES]]
+    at_last, arrays = _predicted(model, last)
+    _, trajectories = _predicted(model, every.take(np.isin(every.unit, longest)))
+    arrays |= {f"trajectory_{name}": array for name, array in trajectories.items()}
+    metrics = {
+        "subset": config.subset,
+        "simulated": fleet.simulated,
+        "method": config.method,
+        "size": config.size,
+        "seed": config.seed,
+        "steps": state["steps"],
+        "finished": state["finished"],
+        "test_engines": len(last),
+        "validation": state["best"]["epoch"],
+        "test": {
+            "capped": asdict(rul_metrics(at_last.rul, last.rul)),
+            "raw": asdict(rul_metrics(at_last.rul, last.rul_raw)),
+            "health": asdict(health_metrics(at_last.health_class, last.health)),
+        },
+    }
+    checkpoint.write_arrays(run_dir / checkpoint.PREDICTIONS, arrays)
+    checkpoint.write_json(run_dir / checkpoint.METRICS, metrics)
+    return metrics
+
+
+def _predicted(
+    model: TurbofanNet, seen: windows.Windows
+) -> tuple[Predictions, dict[str, NDArray[Any]]]:
+    predictions = predict(model, seen.inputs)
+    return predictions, {
+        "unit": seen.unit,
+        "cycle": seen.cycle,
+        "rul": seen.rul,
+        "rul_raw": seen.rul_raw,
+        "rul_predicted": predictions.rul,
+        "health": seen.health,
+        "health_predicted": predictions.health_class,
+        "health_probability": predictions.health,
+    }

@@ -1,0 +1,292 @@
+"""Training: the recipe, the loop, and a run folder from which a killed run goes on exactly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import nn
+
+import gaba
+from gaba.turbofan import checkpoint, data, windows
+from gaba.turbofan._config import TrainConfig
+from gaba.turbofan._run import (
+    Schedule,
+    Shuffled,
+    averaged,
+    random_state,
+    reproducible,
+    set_random_state,
+)
+from gaba.turbofan.evaluate import evaluate_state, predict
+from gaba.turbofan.losses import TASKS, losses
+from gaba.turbofan.metrics import health_metrics, rmse
+from gaba.turbofan.model import TurbofanNet
+from gaba.turbofan.policies import policy
+
+__all__ = ["Epoch", "TrainConfig", "TrainResult", "TrainingDivergedError", "train"]
+
+
+@final
+class TrainingDivergedError(RuntimeError):
+    """The losses or gradients of many steps in a row were not finite."""
+
+
+@final
+@dataclass(frozen=True)
+class Epoch:
+    """One validation, of the averaged parameters: a line of ``epochs.jsonl``.
+
+    Attributes:
+        epoch: Its number, from 1.
+        step: Optimizer steps so far.
+        learning_rate: At that step.
+        rmse: Of the capped RUL over the validation windows, in cycles; it chooses the model.
+        accuracy: Of the health class over the same windows.
+        macro_f1: Of the health class over the same windows.
+        best: Whether this is the lowest ``rmse`` so far.
+    """
+
+    epoch: int
+    step: int
+    learning_rate: float
+    rmse: float
+    accuracy: float
+    macro_f1: float
+    best: bool
+
+
+@final
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        config: Its settings.
+        run_dir: Its folder.
+        best: The validation that was chosen.
+        epochs: Validations in all.
+        steps: Optimizer steps in all.
+        resumed_at: The step at which this call took the run up, 0 for a new one.
+        metrics: What ``metrics.json`` holds; see :func:`gaba.turbofan.evaluate`.
+        seconds: What this call took, loading and evaluation included.
+    """
+
+    config: TrainConfig
+    run_dir: Path
+    best: Epoch
+    epochs: int
+    steps: int
+    resumed_at: int
+    metrics: dict[str, Any]
+    seconds: float
+
+
+@final
+class Trainer:
+    """One run in memory: ``step`` trains on a batch, ``validate`` ends an epoch."""
+
+    def __init__(self, config: TrainConfig, prepared: windows.Prepared) -> None:
+        self.config, self.prepared = config, prepared
+        self.device = torch.device(config.device)
+        self.policy = policy(config.method)
+        self.model = TurbofanNet(config.size, dropout=config.dropout).to(self.device)
+        self.mean = averaged(self.model, config.ema_decay)
+        self.balancer = self.policy.make_balancer(self.model.backbone).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.schedule = Schedule(self.optimizer, config)
+        self.batches = Shuffled(prepared.train, config.batch_size, config.seed, self.device)
+        self.steps = self.epochs = self.lost = self.since_best = 0
+        self.best: dict[str, Any] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the steps are spent, or the validation has stood still for too long."""
+        spent = self.steps >= self.config.steps
+        return spent or self.since_best >= self.config.stop_patience
+
+    def step(self) -> gaba.Step:
+        """One step of the optimizer, which a gradient that is not finite does not reach."""
+        self.model.train()
+        batch = next(self.batches)
+        both = losses(self.model(batch.inputs), batch, weigh_samples=self.policy.weigh_samples)
+        step = self.balancer.backward(both)
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if bool(length.isfinite() & step.finite):
+            self.optimizer.step()
+            self.mean.update_parameters(self.model)
+            self.lost = 0
+        else:
+            self._lose(step)
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self.steps += 1
+        return step
+
+    def _lose(self, step: gaba.Step) -> None:
+        self.lost += 1
+        if self.lost >= self.config.nonfinite_patience:
+            found = ", ".join(f"{k} {v}" for k, v in step.asdict()["losses"].items())
+            raise TrainingDivergedError(
+                f"losses or gradients were not finite in {self.lost} steps in a row, up to step "
+                f"{self.steps + 1} (losses now: {found}): lower learning_rate "
+                f"({self.config.learning_rate:g}) or look for bad values in the data"
+            )
+
+    def validate(self) -> Epoch:
+        """Validates the averaged parameters, and remembers them if they are the best so far."""
+        seen = self.prepared.validation
+        model = self.mean.module
+        assert isinstance(model, TurbofanNet)
+        predicted = predict(model, seen.inputs)
+        error = rmse(predicted.rul, seen.rul)
+        health = health_metrics(predicted.health_class, seen.health)
+        is_best = self.best is None or error < self.best["epoch"]["rmse"]
+        self.epochs += 1
+        epoch = Epoch(
+            self.epochs,
+            self.steps,
+            float(self.optimizer.param_groups[0]["lr"]),
+            error,
+            health.accuracy,
+            health.macro_f1,
+            is_best,
+        )
+        self.since_best = 0 if is_best else self.since_best + 1
+        if is_best:
+            state = {name: value.clone() for name, value in model.state_dict().items()}
+            self.best = {"epoch": asdict(epoch), "model": state}
+        self.schedule.validated(error)
+        return epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything from which the run goes on bit for bit."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        normaliser = self.prepared.normaliser.to_arrays()
+        return {
+            **parts,
+            **counts,
+            "best": self.best,
+            "finished": self.finished,
+            "random": random_state(self.device),
+            "normaliser": {name: torch.from_numpy(array) for name, array in normaliser.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to where ``state`` was taken."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        for name in (*_COUNTS, "best"):
+            setattr(self, name, state[name])
+        set_random_state(state["random"], self.device)
+
+
+_PARTS = ("model", "mean", "balancer", "optimizer", "schedule", "batches")
+_COUNTS = ("steps", "epochs", "lost", "since_best")
+
+
+def train(
+    config: TrainConfig,
+    on_step: Callable[[gaba.Step], object] | None = None,
+    on_epoch: Callable[[Epoch], object] | None = None,
+    *,
+    resume: bool = False,
+    fleet: data.Fleet | None = None,
+) -> TrainResult:
+    """Trains a turbofan network, keeps the best by validation engines, and evaluates that.
+
+    The run folder gets ``config.json``, ``history.jsonl`` (a line a step), ``epochs.jsonl`` (a line
+    a validation), ``checkpoint.pt`` (after every epoch), and at the end ``metrics.json`` and
+    ``predictions.npz``. Whenever the process ends before that, also by SIGKILL or Ctrl-C, the same
+    call with ``resume`` goes on from the last checkpoint, and comes to the same parameters and
+    metrics, bit for bit, as if nothing had happened (on the same number of threads).
+
+    Args:
+        config: The settings.
+        on_step: Called after every step with what the balancer did.
+        on_epoch: Called after every validation.
+        resume: Whether to go on with a run that the folder may hold.
+        fleet: The data, if they are at hand; else they are loaded as ``config`` says.
+
+    Raises:
+        FileExistsError: The folder holds a run, and ``resume`` is false.
+        ValueError: The folder holds a run with other settings, or a setting is out of range.
+        TrainingDivergedError: No step was finite for ``config.nonfinite_patience`` steps in a row.
+    """
+    began = time.perf_counter()
+    folder = Path(config.run_dir)
+    policy(config.method)  # an unknown method is an error before anything is written
+    state = _open(config, folder, resume)
+    fleet = data.load(config.subset, config.data_dir) if fleet is None else fleet
+    prepared = windows.prepare(
+        fleet, seed=config.seed, cap=config.rul_cap, normaliser=_normaliser(state)
+    )
+    with reproducible(config.seed, torch.device(config.device)), ExitStack() as stack:
+        trainer = Trainer(config, prepared)
+        if state:
+            trainer.load_state_dict(state)
+            checkpoint.keep_lines(folder / checkpoint.EPOCHS, trainer.epochs)
+        else:  # also after a run that ended before its first checkpoint
+            for name in (checkpoint.EPOCHS, checkpoint.HISTORY):
+                (folder / name).unlink(missing_ok=True)
+        resumed_at = trainer.steps
+        meta = {**asdict(config), "simulated": fleet.simulated}
+        record = stack.enter_context(
+            gaba.RunRecord(
+                folder / checkpoint.HISTORY, TASKS, meta, resume_at=resumed_at if state else None
+            )
+        )
+        while not trainer.finished:
+            for _ in range(min(config.steps_per_epoch, config.steps - trainer.steps)):
+                step = trainer.step()
+                record.write(step)
+                if on_step is not None:
+                    on_step(step)
+            epoch = trainer.validate()
+            checkpoint.append_line(folder / checkpoint.EPOCHS, asdict(epoch))
+            checkpoint.save(folder / checkpoint.CHECKPOINT, trainer.state_dict())
+            if on_epoch is not None:
+                on_epoch(epoch)
+        metrics = evaluate_state(config, folder, trainer.state_dict(), fleet)
+    assert trainer.best is not None
+    return TrainResult(
+        config=config,
+        run_dir=folder,
+        best=Epoch(**trainer.best["epoch"]),
+        epochs=trainer.epochs,
+        steps=trainer.steps,
+        resumed_at=resumed_at,
+        metrics=metrics,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _open(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
+    """Makes the run folder, or finds in it the state to go on from; None for a new run."""
+    if not (folder / checkpoint.CONFIG).is_file():
+        config.write()
+        return None
+    if not resume:
+        raise FileExistsError(f"run_dir: {folder} holds a run: resume it, or name another folder")
+    if names := config.differences(TrainConfig.read(folder)):
+        raise ValueError(
+            f"run_dir: the run in {folder} was started with another {', '.join(names)}: "
+            "resume it with its own settings, or name another folder"
+        )
+    path = folder / checkpoint.CHECKPOINT
+    return checkpoint.load(path) if path.is_file() else None
+
+
+def _normaliser(state: dict[str, Any] | None) -> windows.Normaliser | None:
+    if state is None:
+        return None
+    arrays = {name: tensor.numpy() for name, tensor in state["normaliser"].items()}
+    return windows.Normaliser.from_arrays(arrays)

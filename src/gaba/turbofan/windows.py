@@ -1,0 +1,302 @@
+"""From a fleet to what a model is trained and judged on: splits, normalisation, windows, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from gaba.turbofan.data import INPUTS, SETTINGS, Fleet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+HEALTH = ("normal", "degrading", "critical")
+"""The health classes, by number."""
+
+CRITICAL_UNTIL = 30.0
+"""The last RUL, in cycles, at which an engine is critical."""
+
+DEGRADING_UNTIL = 80.0
+"""The last RUL, in cycles, at which an engine is degrading; above it, it is normal."""
+
+MAX_CONDITIONS = 6
+"""The most operating conditions that are told apart: C-MAPSS has 1 or 6."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows of consecutive cycles and the labels at the last cycle of each.
+
+    Attributes:
+        inputs: Normalised :data:`~gaba.turbofan.data.INPUTS`, float32, (N, length, 17).
+        rul: Remaining useful life, capped, in cycles, float32, (N,).
+        rul_raw: Remaining useful life as it is, in cycles, float32, (N,).
+        health: Index into :data:`HEALTH`, int64, (N,).
+        unit: The engine, int64, (N,).
+        cycle: The last cycle of the window, int64, (N,).
+    """
+
+    inputs: NDArray[np.float32]
+    rul: NDArray[np.float32]
+    rul_raw: NDArray[np.float32]
+    health: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    cycle: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return len(self.inputs)
+
+    def take(self, rows: ArrayLike) -> Windows:
+        """The windows at ``rows``, an index or a mask as NumPy takes it."""
+        rows = np.asarray(rows)
+        return Windows(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """Makes the inputs comparable: z = (x − mean) · scale.
+
+    A sensor is normalised within the operating condition of its row, whose settings lie nearest to
+    ``centres``: between conditions a sensor differs by hundreds of times what wear does to it. A
+    setting is normalised over all rows, because within a condition it is constant but for a
+    jitter without meaning. ``scale`` is 1/standard deviation, and 0 for what does not vary.
+
+    Attributes:
+        centres: Settings at the middle of each condition, (conditions, 3).
+        setting_mean: Mean of each setting, (3,).
+        setting_scale: 1/standard deviation of each setting, or 0, (3,).
+        mean: Mean of each sensor by condition, (conditions, 14).
+        scale: 1/standard deviation of each sensor by condition, or 0, (conditions, 14).
+    """
+
+    centres: NDArray[np.float64]
+    setting_mean: NDArray[np.float64]
+    setting_scale: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame) -> Normaliser:
+        """Fits the conditions, the means and the standard deviations to the rows of ``frame``."""
+        settings, sensors = _columns(frame)
+        centres = _find_centres(settings)
+        condition = _nearest(settings, centres)
+        each = [_mean_and_scale(sensors[condition == c]) for c in range(len(centres))]
+        setting_mean, setting_scale = _mean_and_scale(settings)
+        if len(centres) == 1:  # what varies then is the jitter
+            setting_scale = np.zeros_like(setting_scale)
+        mean, scale = (np.stack(parts) for parts in zip(*each, strict=True))
+        return cls(centres, setting_mean, setting_scale, mean, scale)
+
+    def condition(self, frame: pd.DataFrame) -> NDArray[np.int64]:
+        """The operating condition of each row, (rows,)."""
+        return _nearest(_columns(frame)[0], self.centres)
+
+    def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
+        """The normalised inputs of each row, float32, (rows, 17)."""
+        settings, sensors = _columns(frame)
+        condition = _nearest(settings, self.centres)
+        z = (sensors - self.mean[condition]) * self.scale[condition]
+        z_settings = (settings - self.setting_mean) * self.setting_scale
+        return np.concatenate((z_settings, z), axis=1).astype(np.float32)
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Plain arrays by name, from which :meth:`from_arrays` makes the same normaliser."""
+        return {f.name: np.array(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> Normaliser:
+        """The normaliser whose :meth:`to_arrays` gave ``arrays``.
+
+        Raises:
+            ValueError: A name is missing or unknown.
+        """
+        names = [f.name for f in fields(cls)]
+        if set(arrays) != set(names):
+            raise ValueError(f"arrays: must hold {', '.join(names)}, got {', '.join(arrays)}")
+        return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in names})
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One subset, ready for a model.
+
+    Attributes:
+        train: Windows of the training engines.
+        validation: Windows of the validation engines, none of which is among the former.
+        test: The last window of each test engine, in order of unit.
+        test_trajectories: Every window of every test engine, in order of unit and cycle.
+        normaliser: Fitted on the training engines only.
+    """
+
+    train: Windows
+    validation: Windows
+    test: Windows
+    test_trajectories: Windows
+    normaliser: Normaliser
+
+
+def prepare(
+    fleet: Fleet,
+    *,
+    seed: int = 0,
+    window: int = 30,
+    stride: int = 1,
+    cap: float = 125.0,
+    validation_fraction: float = 0.2,
+    validation_stride: int = 5,
+    normaliser: Normaliser | None = None,
+) -> Prepared:
+    """Splits by engine, normalises, and cuts windows with their labels.
+
+    Args:
+        fleet: What :func:`~gaba.turbofan.data.load` gives.
+        seed: Chooses the validation engines.
+        window: Cycles in a window. A shorter engine gives one window, its first row repeated.
+        stride: Cycles between the ends of two training windows; the last cycle always ends one.
+        cap: The largest RUL label, in cycles.
+        validation_fraction: Share of the engines, rounded, that are held out; at least one.
+        validation_stride: As ``stride``, for the validation engines.
+        normaliser: The normaliser of an earlier run; fitted on the training engines if None.
+
+    Raises:
+        ValueError: An argument out of range, or fewer than two training engines.
+
+    >>> from gaba.turbofan.data import load
+    >>> prepared = prepare(load("simulated"))
+    >>> prepared.train.inputs.shape[1:], prepared.train.inputs.dtype
+    ((30, 17), dtype('float32'))
+    >>> set(prepared.train.unit) & set(prepared.validation.unit)
+    set()
+    """
+    for name, value in (("window", window), ("stride", stride), ("cap", cap)):
+        _check_positive(name, value)
+    _check_positive("validation_stride", validation_stride)
+    held_out = _choose_validation(fleet.train["unit"].unique(), validation_fraction, seed)
+    is_validation = fleet.train["unit"].isin(held_out).to_numpy()
+    train, validation = fleet.train[~is_validation], fleet.train[is_validation]
+    if normaliser is None:
+        normaliser = Normaliser.fit(train)
+    trajectories = cut(fleet.test, normaliser, fleet.rul, window=window, stride=1, cap=cap)
+    is_last = np.append(trajectories.unit[1:] != trajectories.unit[:-1], True)
+    return Prepared(
+        train=cut(train, normaliser, window=window, stride=stride, cap=cap),
+        validation=cut(validation, normaliser, window=window, stride=validation_stride, cap=cap),
+        test=trajectories.take(is_last),
+        test_trajectories=trajectories,
+        normaliser=normaliser,
+    )
+
+
+def cut(
+    frame: pd.DataFrame,
+    normaliser: Normaliser,
+    rul: ArrayLike = 0,
+    *,
+    window: int = 30,
+    stride: int = 1,
+    cap: float = 125.0,
+) -> Windows:
+    """The windows of every engine of ``frame``, in order of unit and cycle.
+
+    Args:
+        frame: Rows in order of unit and cycle.
+        normaliser: Applied to the rows first.
+        rul: RUL of each engine after its last row, in cycles, (engines,); 0 where all ran to
+            failure.
+        window: Cycles in a window.
+        stride: Cycles between the ends of two windows, counted back from the last cycle.
+        cap: The largest RUL label, in cycles.
+    """
+    inputs = normaliser.transform(frame)
+    unit = frame["unit"].to_numpy(dtype=np.int64)
+    cycle = frame["cycle"].to_numpy(dtype=np.int64)
+    first = np.flatnonzero(np.diff(unit, prepend=unit[0] - 1)) if len(unit) else np.arange(0)
+    length = np.diff(np.append(first, len(unit)))
+    engine = np.repeat(np.arange(len(first)), length)
+    position = np.arange(len(unit)) - first[engine]
+    to_end = length[engine] - 1 - position
+    ends = np.flatnonzero(
+        (position >= np.minimum(window, length)[engine] - 1) & (to_end % stride == 0)
+    )
+    rows = np.maximum(ends[:, None] + np.arange(1 - window, 1), first[engine[ends], None])
+    rul_raw = (to_end + np.broadcast_to(np.asarray(rul), first.shape)[engine])[ends]
+    return Windows(
+        inputs=inputs[rows],
+        rul=np.minimum(rul_raw, cap).astype(np.float32),
+        rul_raw=rul_raw.astype(np.float32),
+        health=health_class(rul_raw),
+        unit=unit[ends],
+        cycle=cycle[ends],
+    )
+
+
+def health_class(rul: ArrayLike) -> NDArray[np.int64]:
+    """The health class of each RUL: 0 above 80 cycles, 1 from above 30 to 80, 2 to 30.
+
+    >>> health_class([81, 80, 31, 30, 0]).tolist()
+    [0, 1, 1, 2, 2]
+    """
+    rul = np.asarray(rul)
+    return (rul <= DEGRADING_UNTIL).astype(np.int64) + (rul <= CRITICAL_UNTIL)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name}: must be positive, got {value}")
+
+
+def _choose_validation(units: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction: must lie between 0 and 1, got {fraction}")
+    if len(units) < 2:
+        raise ValueError(f"fleet: needs 2 training engines to hold one out, got {len(units)}")
+    count = min(max(round(fraction * len(units)), 1), len(units) - 1)
+    return np.sort(np.random.default_rng(seed).choice(np.sort(units), count, replace=False))
+
+
+def _columns(frame: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values = frame[list(INPUTS)].to_numpy(dtype=np.float64)
+    return values[:, : len(SETTINGS)], values[:, len(SETTINGS) :]
+
+
+def _mean_and_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    varies = np.ptp(values, axis=0) > 0
+    deviation = np.where(varies, values.std(axis=0), 1.0)
+    return values.mean(axis=0), np.where(varies, 1.0 / deviation, 0.0)
+
+
+def _find_centres(settings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The middle of each operating condition, (conditions, 3), ordered by altitude.
+
+    Conditions are told apart where altitude (1000 ft) or throttle angle (deg) differ once rounded
+    to whole numbers: in C-MAPSS they then differ by 5 at least, and jitter by .01 at most. So many
+    centres does k-means look for, 6 at the most; with one there is nothing to cluster.
+    """
+    distinct = len(np.unique(np.round(settings[:, [0, 2]]) + 0.0, axis=0))
+    if distinct == 1:
+        return settings.mean(axis=0, keepdims=True)
+    try:
+        from sklearn.cluster import KMeans
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'gaba.turbofan needs scikit-learn: pip install "gaba[turbofan]"', name=error.name
+        ) from error
+    spread = np.where(np.ptp(settings, axis=0) > 0, np.ptp(settings, axis=0), 1.0)
+    clusters = KMeans(n_clusters=min(distinct, MAX_CONDITIONS), n_init=10, random_state=0)
+    centres = clusters.fit(settings / spread).cluster_centers_ * spread
+    return centres[np.lexsort(centres.T[::-1])]
+
+
+def _nearest(settings: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
+    spread = np.ptp(centres, axis=0)
+    apart = (settings[:, None] - centres) / np.where(spread > 1e-6, spread, 1.0)
+    return np.argmin((apart**2).sum(axis=-1), axis=1)

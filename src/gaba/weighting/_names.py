@@ -1,0 +1,46 @@
+"""The rules that have a name of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gaba.weighting._equal_projection import EqualProjection
+from gaba.weighting._equal_share import EqualShare
+from gaba.weighting._gaba import Gaba
+from gaba.weighting._inverse_norm import InverseNorm
+from gaba.weighting._log_inverse import LogInverse
+from gaba.weighting._rank_inverse import RankInverse
+from gaba.weighting._uniform import Uniform
+
+if TYPE_CHECKING:
+    from gaba.weighting._base import Weighting
+
+NAMED: dict[str, Weighting] = {
+    "uniform": Uniform(),
+    "gaba": Gaba(),
+    "inverse": InverseNorm(),
+    "sqrt-inverse": InverseNorm(power=0.5),
+    "log-inverse": LogInverse(),
+    "rank-inverse": RankInverse(),
+    "equal-share": EqualShare(),
+    "equal-projection": EqualProjection(),
+}
+
+
+def by_name(name: str) -> Weighting:
+    """The rule called ``name``, with its default settings.
+
+    Args:
+        name: "uniform", "gaba", "inverse", "sqrt-inverse" (`InverseNorm` at power ½),
+            "log-inverse", "rank-inverse", "equal-share" or "equal-projection".
+
+    Raises:
+        ValueError: There is no such rule; the message lists the names.
+
+    Example:
+        >>> by_name("sqrt-inverse")
+        InverseNorm(power=0.5)
+    """
+    if name not in NAMED:
+        raise ValueError(f"weighting: no rule is called {name!r}; use one of {', '.join(NAMED)}")
+    return NAMED[name]

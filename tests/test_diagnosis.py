@@ -1,0 +1,443 @@
+"""Every finding appears where it must, and only there."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import ArrayLike
+
+import gaba
+from gaba.diagnosis import Diagnosis, Finding, diagnose
+
+QUIET = {"balanced", "fixed-would-do", "still"}  # what a healthy history may say
+
+
+def make_history(
+    norms: ArrayLike,
+    weights: ArrayLike,
+    *,
+    losses: ArrayLike | None = None,
+    saturated: ArrayLike | None = None,
+    gain: ArrayLike = 1.0,
+    finite: ArrayLike | None = None,
+    measured: ArrayLike = True,
+    tasks: tuple[str, ...] = ("rul", "health", "third"),
+) -> gaba.History:
+    """A history with these columns; anything with one row is repeated for every step."""
+    norms = np.asarray(norms, dtype=float)
+    n, k = np.broadcast_shapes(norms.shape, np.shape(weights))
+    norms = np.broadcast_to(norms, (n, k))
+    shape = {"weights": weights, "losses": norms if losses is None else losses}
+    columns = {name: np.broadcast_to(np.array(v, float), (n, k)) for name, v in shape.items()}
+    floored = np.broadcast_to(np.asarray(False if saturated is None else saturated), (n, k))
+    seen = np.isfinite(columns["losses"]) | np.isnan(norms)
+    good = np.broadcast_to(np.asarray(seen.all(1) if finite is None else finite), (n,))
+    gains, when = np.broadcast_to(np.asarray(gain, float), (n,)), np.broadcast_to(measured, (n,))
+    history = gaba.History(tasks[:k])
+    for i in range(n):
+        history.append(
+            gaba.Step(
+                tasks=tasks[:k],
+                step=i,
+                measured=bool(when[i]),
+                combined="caller",
+                losses=torch.tensor(columns["losses"][i].copy()),
+                norms=torch.tensor(norms[i].copy()),
+                weights=torch.tensor(columns["weights"][i].copy()),
+                saturated=torch.tensor(floored[i]),
+                gain=torch.tensor(gains[i]),
+                finite=torch.tensor(bool(good[i])),
+            )
+        )
+    return history
+
+
+def scattered(n: int, centre: ArrayLike, sigma: float, seed: int = 0) -> np.ndarray[Any, Any]:
+    centre = np.asarray(centre, float)
+    draws = np.random.default_rng(seed).normal(0.0, sigma, (n, len(centre)))
+    return centre * np.exp(draws)
+
+
+def simplex(raw: ArrayLike) -> np.ndarray[Any, Any]:
+    raw = np.asarray(raw, float)
+    return raw / raw.sum(-1, keepdims=True)
+
+
+def found(history: gaba.History, kind: str) -> Finding:
+    finding = diagnose(history).find(kind)
+    assert finding is not None, diagnose(history).kinds
+    return finding
+
+
+def healthy() -> gaba.History:
+    """Norms that drift slowly and weights that follow them: contributions equal within scatter."""
+    drift = np.exp(np.linspace(0, 3, 400))[:, None] ** np.array([1.0, -1.0])
+    norms, weights = drift * scattered(400, [1, 1], 0.05), simplex(1 / drift)
+    gain = norms.mean(axis=1) / (weights * norms).sum(axis=1)
+    return make_history(norms, weights, gain=gain)
+
+
+# --- nothing to say ---------------------------------------------------------------------------
+
+
+def test_a_healthy_history_is_told_that_it_is_balanced_and_nothing_else() -> None:
+    assert set(diagnose(healthy()).kinds) <= QUIET | {"would-dominate"}
+    assert "balanced" in diagnose(healthy()).kinds
+    assert not {"fixed-would-do", "still"} & set(diagnose(healthy()).kinds)
+
+
+def test_an_empty_history_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"history: at least one step is needed, found 0"):
+        diagnose(gaba.History(["a", "b"]))
+
+
+@pytest.mark.parametrize("n", [1, 2, 49])
+def test_short_histories_say_nothing_of_habits(n: int) -> None:
+    kinds = set(diagnose(make_history([[1.0, 1.0]] * n, [0.5, 0.5])).kinds)
+    assert not kinds & {"still", "fixed-would-do", "noisy"}
+    assert "balanced" in kinds
+
+
+# --- trouble ----------------------------------------------------------------------------------
+
+
+def test_non_finite_steps_are_counted_by_task_and_dated() -> None:
+    norms = np.ones((100, 2))
+    norms[40:43, 1] = np.nan
+    norms[70, 1] = np.inf
+    finding = found(
+        make_history(norms, [0.5, 0.5], losses=norms, finite=np.isfinite(norms[:, 1])), "non-finite"
+    )
+    assert finding.figures["count"] == 4
+    assert finding.figures["share"] == 0.04
+    assert (finding.figures["first_step"], finding.figures["last_step"]) == (40, 70)
+    assert finding.figures["tasks"] == ["health"]
+    assert finding.figures["counts"] == [0.0, 4.0]
+    assert "'health'" in finding.text
+    assert "step 40" in finding.text
+
+
+def test_a_run_that_is_lost_is_dated_from_where_it_went() -> None:
+    norms = np.ones((100, 2))
+    norms[60:, 0] = np.nan
+    history = make_history(norms, [0.5, 0.5], losses=np.ones((100, 2)), finite=np.arange(100) < 60)
+    assert "in every step since 60" in found(history, "non-finite").text
+
+
+def test_a_missing_task_is_not_called_non_finite() -> None:
+    norms = np.ones((100, 2))
+    weights = np.full((100, 2), 0.5)
+    norms[::4, 1], weights[::4] = np.nan, (1.0, 0.0)
+    diagnosis = diagnose(make_history(norms, weights, losses=norms, finite=True))
+    finding = diagnosis.find("missing")
+    assert finding is not None
+    assert finding.figures["shares"] == pytest.approx([0.0, 0.25])
+    assert "'health' in 25.0 %" in finding.text
+    assert "non-finite" not in diagnosis.kinds
+    assert "dead" not in diagnosis.kinds
+
+
+@pytest.mark.parametrize(("length", "expected"), [(9, False), (10, True), (60, True)])
+def test_a_task_is_dead_after_ten_zero_norms_on_end(length: int, expected: bool) -> None:
+    norms = np.ones((100, 2))
+    norms[20 : 20 + length, 1] = 0
+    diagnosis = diagnose(make_history(norms, [0.5, 0.5]))
+    assert ("dead" in diagnosis.kinds) is expected
+    if expected:
+        finding = found(make_history(norms, [0.5, 0.5]), "dead")
+        assert finding.figures == {"tasks": ["health"], "steps": [float(length)], "since": [20.0]}
+
+
+def test_zeros_that_are_scattered_are_not_death() -> None:
+    norms = np.ones((100, 2))
+    norms[::2, 1] = 0
+    assert "dead" not in diagnose(make_history(norms, [0.5, 0.5])).kinds
+
+
+def test_steps_without_measurement_do_not_interrupt_or_count() -> None:
+    measured = np.arange(200) % 10 == 0
+    norms = np.where(measured[:, None], [1.0, 0.0], np.nan)
+    history = make_history(norms, [0.5, 0.5], losses=np.ones((200, 2)), measured=measured)
+    assert found(history, "dead").figures["steps"] == [20.0]
+
+
+def test_no_measurement_at_all_is_said() -> None:
+    history = make_history(
+        np.full((80, 2), np.nan), [0.5, 0.5], losses=np.ones((80, 2)), measured=False
+    )
+    kinds = diagnose(history).kinds
+    assert "unmeasured" in kinds
+    assert not {"balanced", "imbalance", "shrunk", "dominated", "would-dominate"} & set(kinds)
+    assert "unmeasured" not in diagnose(healthy()).kinds
+
+
+# --- pulls ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.9, 2.1, 500.0, 1e30])
+def test_dominance_by_norms_and_by_contributions(ratio: float) -> None:
+    equal = diagnose(make_history([[ratio, 1.0]] * 60, [0.5, 0.5]))
+    inverse = diagnose(make_history([[ratio, 1.0]] * 60, simplex([1 / ratio, 1.0])))
+    for diagnosis in (equal, inverse):
+        finding = diagnosis.find("would-dominate")
+        assert (finding is not None) is (ratio > 2)
+        if finding is not None:
+            assert finding.figures["task"] == "rul"
+            assert finding.figures["ratio"] == pytest.approx(ratio)
+    assert ("dominated" in equal.kinds) is (ratio > 2)
+    assert "dominated" not in inverse.kinds
+    assert "balanced" in inverse.kinds
+
+
+def test_the_task_with_the_larger_contribution_is_named_not_the_larger_norm() -> None:
+    history = make_history([[5.0, 1.0]] * 60, [0.01, 0.99])
+    assert found(history, "would-dominate").figures["task"] == "rul"
+    assert found(history, "dominated").figures["task"] == "health"
+    assert found(history, "dominated").figures["ratio"] == pytest.approx(0.99 / 0.05)
+
+
+def test_of_three_tasks_one_dominates_all_the_others_together() -> None:
+    weights = [1 / 3] * 3
+    assert "dominated" not in diagnose(make_history([[3.0, 1.0, 1.0]] * 60, weights)).kinds
+    finding = found(make_history([[9.0, 1.0, 2.0]] * 60, weights), "dominated")
+    assert finding.figures["ratio"] == pytest.approx(3.0)
+    assert "all the others together" in finding.text
+
+
+def test_imbalance_has_its_median_and_its_worst_step() -> None:
+    norms = np.tile([25.0, 1.0], (101, 1))
+    norms[17] = [400.0, 1.0]
+    finding = found(make_history(norms, [0.5, 0.5]), "imbalance")
+    assert finding.figures["median"] == pytest.approx(25.0)
+    assert finding.figures["worst"] == pytest.approx(400.0)
+    assert finding.figures["worst_step"] == 17
+    assert "25.0 times apart" in finding.text
+
+
+def test_noise_is_told_from_bias() -> None:
+    history = make_history(scattered(500, [1, 1], 1.2), [0.5, 0.5])
+    assert "noise, not bias" in found(history, "imbalance").text
+    assert "noise" not in found(make_history([[9.0, 1.0]] * 60, [0.5, 0.5]), "imbalance").text
+
+
+def test_imbalance_with_a_weight_of_zero_is_infinite_and_none_in_json() -> None:
+    diagnosis = diagnose(make_history([[1.0, 1.0]] * 60, [1.0, 0.0]))
+    finding = diagnosis.find("imbalance")
+    assert finding is not None
+    assert finding.figures["median"] == math.inf
+    written = json.loads(json.dumps(diagnosis.asdict(), allow_nan=False))
+    figures = {entry["kind"]: entry["figures"] for entry in written["findings"]}
+    assert figures["imbalance"]["median"] is None
+
+
+@pytest.mark.parametrize(("gain", "factor"), [(1.0, 125.5), (125.5, 1.0), (12.55, 10.0)])
+def test_the_update_is_shorter_by_what_the_gain_does_not_restore(
+    gain: float, factor: float
+) -> None:
+    weights = simplex([0.01, 5.0])
+    finding = diagnose(make_history([[5.0, 0.01]] * 60, weights, gain=gain)).find("shrunk")
+    assert (finding is not None) is (factor > 2)
+    if finding is not None:
+        assert finding.figures["factor"] == pytest.approx(factor, rel=1e-3)
+        assert 'scale="mean"' in finding.text
+
+
+# --- weights ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("since", [0, 50, 199, 200])
+def test_saturation_is_counted_by_task(since: int) -> None:
+    floored = np.stack([np.arange(200) >= since, np.zeros(200, bool)], axis=1)
+    diagnosis = diagnose(make_history([[1.0, 1.0]] * 200, [0.5, 0.5], saturated=floored))
+    finding = diagnosis.find("saturated")
+    assert (finding is not None) is (since < 199)
+    if finding is not None:
+        assert finding.figures["count"] == 200 - since
+        assert finding.figures["share"] == pytest.approx(1 - since / 200)
+        assert finding.figures["first_step"] == since
+        assert finding.figures["shares"] == pytest.approx([1 - since / 200, 0.0])
+        assert f"in every step since {since}" in finding.text
+        assert "'health'" not in finding.text
+
+
+def test_interrupted_saturation_is_dated_from_its_first_step() -> None:
+    floored = np.zeros((200, 2), bool)
+    floored[50:60, 1] = floored[90:, 1] = True
+    finding = found(make_history([[1.0, 1.0]] * 200, [0.5, 0.5], saturated=floored), "saturated")
+    assert "first in step 50" in finding.text
+
+
+def moving(n: int, factor: float) -> np.ndarray[Any, Any]:
+    """Weights whose first one moves by ``factor`` over n steps."""
+    first = 0.04 * factor ** np.linspace(0, 1, n)
+    return np.stack([first, 1 - first], axis=1)
+
+
+@pytest.mark.parametrize(("factor", "still"), [(1.0, True), (1.04, True), (3.0, False)])
+def test_weights_stand_still_within_five_per_cent(factor: float, still: bool) -> None:
+    weights = np.concatenate([moving(300, 10)[::-1], moving(300, factor)])
+    finding = diagnose(make_history([[20.0, 1.0]] * 600, weights)).find("still")
+    assert (finding is not None) is still
+    if finding is not None:
+        since = finding.figures["since"]
+        assert isinstance(since, float)
+        assert 290 <= since <= 300
+        assert finding.figures["weights"] == pytest.approx(
+            np.median(weights[300:], axis=0), rel=0.02
+        )
+
+
+def test_weights_that_never_move_are_told_so() -> None:
+    diagnosis = diagnose(make_history([[1.0, 1.0]] * 60, [0.5, 0.5]))
+    finding = diagnosis.find("still")
+    assert finding is not None
+    assert finding.figures["share"] == 1.0
+    assert "never moved" in finding.text
+    assert "fixed-would-do" not in diagnosis.kinds
+
+
+def test_a_pause_is_not_standing_still() -> None:
+    weights = np.concatenate([moving(300, 10), np.tile(moving(300, 10)[-1], (60, 1))])
+    assert "still" not in diagnose(make_history([[1.0, 1.0]] * 360, weights)).kinds
+
+
+@pytest.mark.parametrize(("scatter", "would_do"), [(0.03, True), (0.08, True), (0.5, False)])
+def test_a_fixed_weighting_would_do_where_weights_scatter_little(
+    scatter: float, would_do: bool
+) -> None:
+    weights = simplex(scattered(800, [1.0, 19.0], scatter))
+    finding = diagnose(make_history([[19.0, 1.0]] * 800, weights)).find("fixed-would-do")
+    assert (finding is not None) is would_do
+    if finding is not None:
+        assert finding.figures["weights"] == pytest.approx([0.05, 0.95], rel=0.02)
+        assert finding.figures["imbalance_fixed"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_judgement_looks_at_the_second_half_only() -> None:
+    settled_late = np.concatenate([moving(100, 8)[::-1], scattered(300, [0.04, 0.96], 0.03)])
+    finding = found(make_history([[24.0, 1.0]] * 400, simplex(settled_late)), "fixed-would-do")
+    assert finding.figures["share"] == 1.0
+    assert finding.figures["share_of_all"] == pytest.approx(310 / 400, abs=0.03)
+    moving_on = np.concatenate([scattered(200, [0.04, 0.96], 0.03), moving(200, 8)])
+    kinds = diagnose(make_history([[24.0, 1.0]] * 400, simplex(moving_on))).kinds
+    assert "fixed-would-do" not in kinds
+
+
+def test_steps_without_a_task_do_not_count_as_movement() -> None:
+    weights = np.full((200, 2), [0.1, 0.9])
+    norms = np.full((200, 2), [9.0, 1.0])
+    weights[::3], norms[::3, 1] = (1.0, 0.0), np.nan
+    assert (
+        "never moved"
+        in found(make_history(norms, weights, losses=norms, finite=True), "still").text
+    )
+
+
+@pytest.mark.parametrize(("scatter", "is_noisy"), [(0.02, False), (0.4, True)])
+def test_jumping_weights_are_noisy(scatter: float, is_noisy: bool) -> None:
+    history = make_history([[1.0, 1.0]] * 300, simplex(scattered(300, [1, 1], scatter)))
+    assert ("noisy" in diagnose(history).kinds) is is_noisy
+
+
+def test_weights_that_move_one_way_are_not_noisy() -> None:
+    assert "noisy" not in diagnose(make_history([[1.0, 1.0]] * 60, moving(60, 1e-6))).kinds
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+def test_scaling_every_norm_changes_no_verdict() -> None:
+    norms, weights = scattered(300, [5, 0.01, 1], 0.3), simplex(scattered(300, [1, 9, 3], 0.1))
+    for factor in (1e-20, 1e20):
+        a, b = (diagnose(make_history(f * norms, weights)) for f in (1.0, factor))
+        assert a.kinds == b.kinds
+        assert str(a) == str(b)
+
+
+def test_permuting_the_tasks_permutes_the_figures() -> None:
+    norms, weights = scattered(300, [5, 0.01, 1], 0.3), simplex(scattered(300, [1, 9, 3], 0.1))
+    names = ("rul", "health", "third")
+    a = diagnose(make_history(norms, weights, tasks=names))
+    b = diagnose(make_history(norms[:, ::-1], weights[:, ::-1], tasks=names[::-1]))
+    assert a.kinds == b.kinds
+    for one, other in zip(a.findings, b.findings, strict=True):
+        for name, value in one.figures.items():
+            turned = other.figures[name]
+            if isinstance(turned, list):
+                turned = turned[::-1]
+            assert turned == pytest.approx(value) if not isinstance(value, str) else turned == value
+
+
+def test_the_text_holds_every_finding_and_the_figures_survive_json() -> None:
+    diagnosis = diagnose(make_history([[50.0, 1.0]] * 60, [0.5, 0.5]))
+    flat = " ".join(str(diagnosis).split())
+    assert flat.startswith("60 steps of 2 tasks (rul, health).")
+    for finding in diagnosis.findings:
+        assert finding.text in flat
+    assert max(len(line) for line in str(diagnosis).splitlines()) <= 100
+    written = json.loads(json.dumps(diagnosis.asdict()))
+    assert [entry["kind"] for entry in written["findings"]] == list(diagnosis.kinds)
+
+
+def test_a_finding_is_looked_up_by_kind() -> None:
+    finding = Finding("dead", "", {})
+    diagnosis = Diagnosis(("a", "b"), 1, (finding,))
+    assert diagnosis.find("dead") is finding
+    assert diagnosis.find("saturated") is None
+
+
+# --- real runs --------------------------------------------------------------------------------
+
+
+def run(balancer: gaba.Balancer, parameter: torch.Tensor, n: int) -> Diagnosis:
+    """n steps with norms of exactly 5 and .01."""
+    for _ in range(n):
+        balancer.backward({"rul": 5.0 * parameter[0], "health": 0.01 * parameter[1]})
+        parameter.grad = None
+    return diagnose(balancer.history)
+
+
+def test_the_paper_preset_at_500_times_is_told_that_it_became_a_fixed_weighting(
+    tmp_path: Path,
+) -> None:
+    theta = torch.nn.Parameter(torch.ones(2))
+    balancer = gaba.Balancer.paper(["rul", "health"], [theta])
+    diagnosis = run(balancer, theta, 1000)
+
+    saturated = diagnosis.find("saturated")
+    assert saturated is not None
+    # After n updates the average of the small weight is .002 + .498 · .99ⁿ, which is first below .05
+    # for n = 233. With the 100 steps of warm-up that is the 333rd step, and steps count from 0.
+    assert saturated.figures["first_step"] == 332
+    assert saturated.figures["count"] == 668
+    assert "in every step since 332" in saturated.text
+
+    still = diagnosis.find("still")
+    assert still is not None
+    since = still.figures["since"]
+    assert isinstance(since, float)
+    assert 325 <= since <= 335
+    assert still.figures["weights"] == pytest.approx([0.0478, 0.9522], abs=2e-4)
+    assert ".048/.952" in still.text
+
+    imbalance = diagnosis.find("imbalance")
+    assert imbalance is not None
+    assert imbalance.figures["median"] == pytest.approx(25.1, abs=0.2)
+    assert {"would-dominate", "dominated", "fixed-would-do", "shrunk"} <= set(diagnosis.kinds)
+
+    balancer.history.write(tmp_path / "run.jsonl")
+    again = diagnose(gaba.History.read(tmp_path / "run.jsonl"))
+    assert again.asdict() == diagnosis.asdict()
+
+
+def test_the_defaults_at_500_times_are_told_that_they_balance() -> None:
+    theta = torch.nn.Parameter(torch.ones(2))
+    diagnosis = run(gaba.Balancer(["rul", "health"], [theta]), theta, 100)
+    assert set(diagnosis.kinds) <= QUIET | {"would-dominate"}
+    assert "balanced" in diagnosis.kinds

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _turbofan_runs import same, tiny_config, tiny_fleet
+from torch import nn
+
+import gaba
+from gaba.turbofan import checkpoint, windows
+from gaba.turbofan._run import Schedule, Shuffled, averaged
+from gaba.turbofan.data import Fleet
+from gaba.turbofan.policies import METHODS, policy
+from gaba.turbofan.train import Epoch, TrainConfig, Trainer, TrainingDivergedError, train
+
+FLEET = tiny_fleet()
+PREPARED = windows.prepare(FLEET)
+
+
+def trainer(tmp_path: Path, **changes: object) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(tiny_config(tmp_path, **changes), PREPARED)
+
+
+# ---- settings and methods --------------------------------------------------------------------
+
+
+def test_config_survives_its_file(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, method="fixed:.1,.9", seed=7, dropout=0.25)
+    config.write()
+    assert TrainConfig.read(tmp_path) == config
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    assert TrainConfig.read(moved) == replace(config, run_dir=str(moved))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("steps", 0),
+        ("batch_size", -1),
+        ("clip", 0.0),
+        ("dropout", 1.0),
+        ("ema_decay", 1.0),
+        ("seed", -1),
+        ("size", "huge"),
+        ("learning_rate", float("nan")),
+    ],
+)
+def test_config_names_the_setting_that_is_out_of_range(setting: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^{setting}: must .*; got"):
+        TrainConfig(**{setting: value})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("text", ['{"unknown": 1}', "{", '{"steps": -1}', "[]"])
+def test_a_broken_config_is_one_line_that_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / checkpoint.CONFIG).write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json") as caught:
+        TrainConfig.read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["", "gabba", "fixed", "fixed:", "fixed:1", "fixed:1,2,3"])
+def test_an_unknown_method_is_an_error_before_anything_is_written(
+    tmp_path: Path, method: str
+) -> None:
+    with pytest.raises(ValueError, match="^method: .*got") as caught:
+        train(tiny_config(tmp_path / "run", method=method), fleet=FLEET)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("weights", ["-1,2", "0,0", "nan,1", "inf,1", "a,b"])
+def test_fixed_weights_that_are_none(weights: str) -> None:
+    with pytest.raises(ValueError, match=r"fixed: needs 2 weights"):
+        policy(f"fixed:{weights}")
+
+
+@pytest.mark.parametrize(("method", "measures"), [(m, m in ("gaba", "grace", "inverse", "equal-share", "sqrt-inverse")) for m in ("gaba", "inverse", "uniform", "fixed:1,3", "amnl", "grace", "equal-share", "sqrt-inverse")])  # fmt: skip
+def test_every_method_trains_and_measures_only_if_it_must(
+    tmp_path: Path, method: str, measures: bool
+) -> None:
+    run = trainer(tmp_path, method=method)
+    steps = [run.step() for _ in range(2)]
+    assert all(step.measured == measures for step in steps)
+    assert all(bool(step.finite) for step in steps)
+    assert policy(method).weigh_samples == (method in ("amnl", "grace"))
+
+
+def test_the_weights_of_the_methods(tmp_path: Path) -> None:
+    for method, expected in (("uniform", 0.5), ("amnl", 0.5), ("fixed:1,3", 0.25), ("gaba", 0.5)):
+        step = trainer(tmp_path, method=method).step()  # gaba: the first 100 steps are uniform
+        assert step.weights[0].item() == pytest.approx(expected)
+    step = trainer(tmp_path, method="inverse").step()
+    assert step.imbalance.item() == pytest.approx(1.0)
+    assert step.weights[0].item() < 0.1
+
+
+def test_the_methods_in_the_help_are_the_methods() -> None:
+    for method in METHODS:
+        policy(method.replace("W,W", ".5,.5"))
+
+
+# ---- the parts -------------------------------------------------------------------------------
+
+
+def test_a_pass_shows_every_window_once_and_each_pass_has_its_own_order() -> None:
+    seen = windows.Windows(
+        inputs=np.zeros((40, 30, 17), np.float32),
+        rul=np.arange(40, dtype=np.float32),
+        rul_raw=np.arange(40, dtype=np.float32),
+        health=np.zeros(40, np.int64),
+        unit=np.zeros(40, np.int64),
+        cycle=np.zeros(40, np.int64),
+    )
+    batches = Shuffled(seen, 10, 0, torch.device("cpu"))
+    passes = [torch.cat([next(batches).rul for _ in range(4)]) for _ in range(3)]
+    for one in passes:
+        assert sorted(one.tolist()) == list(range(40))
+    assert not torch.equal(passes[0], passes[1])
+    assert not torch.equal(passes[1], passes[2])
+    for _ in range(2):
+        next(batches)
+    state = batches.state_dict()
+    expected = [next(batches).rul for _ in range(9)]
+    other = Shuffled(seen, 10, 99, torch.device("cpu"))
+    other.load_state_dict(state)
+    assert all(torch.equal(next(other).rul, one) for one in expected)
+
+
+def test_the_average_follows_its_formula() -> None:
+    torch.manual_seed(0)
+    model = nn.BatchNorm1d(3)
+    mean = averaged(model, decay=0.3)
+    expected: np.ndarray | None = None
+    for t in range(12):
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(3))
+        model(torch.randn(5, 3))
+        mean.update_parameters(model)
+        now = torch.cat([model.weight.detach(), model.running_var]).double().numpy()  # pyright: ignore
+        d = min(0.3, (1 + t) / (10 + t))
+        expected = now if expected is None else d * expected + (1 - d) * now
+        module = mean.module
+        found = torch.cat([module.weight.detach(), module.running_var])  # pyright: ignore
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert mean.module.num_batches_tracked.item() == 12  # pyright: ignore
+
+
+def test_the_learning_rate_warms_up_linearly_and_is_cut_on_a_plateau() -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=1.0)
+    config = TrainConfig(warmup_steps=4, plateau_factor=0.5, plateau_patience=1)
+    schedule = Schedule(optimizer, config)
+    rates = []
+    for _ in range(6):
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, [7 / 16, 10 / 16, 13 / 16, 1, 1, 1])
+    rates = []
+    for rmse in (5.0, 4.0, 4.0, 4.0, 3.0, 3.5, 3.5):
+        schedule.validated(rmse)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_the_gradient_is_clipped_and_gone_after_the_step(tmp_path: Path) -> None:
+    run = trainer(tmp_path, clip=0.5)
+    lengths: list[float] = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        gradients = [p.grad for g in optimizer.param_groups for p in g["params"]]
+        lengths.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+
+    run.optimizer.register_step_pre_hook(look)
+    for _ in range(3):
+        run.step()
+    assert lengths == pytest.approx([0.5] * 3, rel=1e-4)  # it is in the hundreds at the start
+    assert all(p.grad is None for p in run.model.parameters())
+
+
+# ---- a run -----------------------------------------------------------------------------------
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path, method="uniform", steps=120, steps_per_epoch=40, batch_size=32, warmup_steps=10
+    )
+    seen: list[gaba.Step] = []
+    result = train(config, on_step=seen.append, fleet=FLEET)
+    true = PREPARED.validation.rul
+    assert result.best.rmse < 0.7 * float(np.std(true))
+    first, last = (np.mean([s.losses[0].item() for s in part]) for part in (seen[:5], seen[-5:]))
+    assert last < 0.3 * first
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    steps: list[gaba.Step] = []
+    epochs: list[Epoch] = []
+    config = tiny_config(tmp_path, steps=7)  # 2 + 2 + 2 + 1
+    result = train(config, steps.append, epochs.append, fleet=FLEET)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(checkpoint.CONFIG, checkpoint.HISTORY, checkpoint.EPOCHS),
+        *(checkpoint.CHECKPOINT, checkpoint.METRICS, checkpoint.PREDICTIONS),
+    }
+    history = gaba.History.read(tmp_path / checkpoint.HISTORY)
+    assert history.steps.tolist() == list(range(7))
+    np.testing.assert_array_equal(history.norms, np.stack([s.norms.numpy() for s in steps]))
+    header = json.loads((tmp_path / checkpoint.HISTORY).read_text().splitlines()[0])
+    assert header["meta"]["simulated"] is True
+    lines = (tmp_path / checkpoint.EPOCHS).read_text().splitlines()
+    assert [Epoch(**json.loads(line)) for line in lines] == epochs
+    assert [epoch.step for epoch in epochs] == [2, 4, 6, 7]
+    assert (result.steps, result.epochs, result.resumed_at) == (7, 4, 0)
+    assert result.best.rmse == min(epoch.rmse for epoch in epochs)
+    assert result.metrics == json.loads((tmp_path / checkpoint.METRICS).read_text())
+    assert result.metrics["simulated"] is True
+
+
+def test_training_stops_when_validation_stands_still(tmp_path: Path) -> None:
+    epochs: list[Epoch] = []
+    config = tiny_config(tmp_path, steps=200, stop_patience=2, learning_rate=1.0, warmup_steps=0)
+    result = train(config, on_epoch=epochs.append, fleet=FLEET)
+    assert result.steps < 200
+    assert [epoch.best for epoch in epochs[-3:]] == [True, False, False]
+    assert result.best == epochs[-3]
+
+
+def test_a_seed_decides_everything_and_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    states = []
+    for name, seed, before in (("a", 3, 0), ("b", 3, 1), ("c", 4, 0)):
+        torch.manual_seed(before)
+        expected = torch.random.get_rng_state()
+        train(tiny_config(tmp_path / name, seed=seed, steps=4), fleet=FLEET)
+        assert torch.equal(torch.random.get_rng_state(), expected)
+        assert not torch.are_deterministic_algorithms_enabled()
+        states.append(checkpoint.load(tmp_path / name / checkpoint.CHECKPOINT))
+    assert same(states[0], states[1])
+    assert not same(states[0]["model"], states[2]["model"])
+
+
+def test_the_test_engines_choose_nothing(tmp_path: Path) -> None:
+    other = tiny_fleet(seed=9)
+    mixed = Fleet("simulated", FLEET.train, other.test, other.rul, simulated=True)
+    results = [
+        train(tiny_config(tmp_path / name, steps=4), fleet=fleet)
+        for name, fleet in (("a", FLEET), ("b", mixed))
+    ]
+    states = [checkpoint.load(r.run_dir / checkpoint.CHECKPOINT) for r in results]
+    assert same(*states)
+    assert results[0].best == results[1].best
+    assert results[0].metrics["test"] != results[1].metrics["test"]
+
+
+# ---- what is not finite ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["gaba", "uniform"])
+def test_a_bad_batch_changes_no_parameter(tmp_path: Path, method: str) -> None:
+    run = trainer(tmp_path, method=method)
+    run.step()
+    before = {name: p.clone() for name, p in run.model.named_parameters()}
+    rows = run.batches.order[run.batches.position : run.batches.position + 16]
+    run.batches.all.rul[rows] = float("nan")
+    step = run.step()
+    assert not bool(step.finite)
+    assert same(dict(run.model.named_parameters()), before)
+    assert run.lost == 1
+    run.batches.all.rul[rows] = 50.0
+    assert bool(run.step().finite)
+    assert run.lost == 0
+    assert not same(dict(run.model.named_parameters()), before)
+
+
+def test_a_run_without_a_finite_loss_stops_with_one_clear_line(tmp_path: Path) -> None:
+    bad = FLEET.train.copy()
+    bad["s2"] = float("nan")
+    fleet = Fleet("simulated", bad, FLEET.test, FLEET.rul, simulated=True)
+    with pytest.raises(TrainingDivergedError, match="3 steps in a row.*learning_rate") as caught:
+        train(tiny_config(tmp_path, nonfinite_patience=3), fleet=fleet)
+    assert "\n" not in str(caught.value)
