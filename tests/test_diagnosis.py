@@ -412,7 +412,7 @@ def test_the_paper_preset_at_500_times_is_told_that_it_became_a_fixed_weighting(
 
     saturated = diagnosis.find("saturated")
     assert saturated is not None
-    # After n updates the average of the small weight is .002 + .498 · .99ⁿ, which is first below .05
+    # After n updates the small weight averages .002 + .498 · .99ⁿ, which is first below .05
     # for n = 233. With the 100 steps of warm-up that is the 333rd step, and steps count from 0.
     assert saturated.figures["first_step"] == 332
     assert saturated.figures["count"] == 668

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from _asserts import assert_no_host_sync, assert_same_on_numpy_and_torch
 from _inputs import norm_families, random_gramians
-
 from gaba.measures import contributions, imbalance, shares
 
 NORMS = norm_families()

@@ -430,11 +430,12 @@ class Pipeline:
             return Outcome(weights, nothing, nothing, saturated, self.last_gain, False)
 
         believed = g if self.norm_stabiliser is None else self.norm_stabiliser.step(g, present)
-        full = self._filled(tasks, believed)
+        own = [] if self.per_task is None else [self.per_task[tasks]]
+        full = self._filled(tasks, self.rule(believed[tasks], *own))
         if self.weight_stabiliser is not None:
             full = self.weight_stabiliser.step(full, present)
-        self.last = _normalised(full)
         weights = self._among(tasks, full)
+        self.last = self._filled(tasks, weights[tasks])
         self.last_gain = self._gain(tasks, weights, believed)
         return Outcome(
             weights,
@@ -445,10 +446,8 @@ class Pipeline:
             True,
         )
 
-    def _filled(self, tasks: list[int], believed: Vector) -> Vector:
-        """The rule's weights of the tasks present, and the last weights of the missing ones."""
-        own = [] if self.per_task is None else [self.per_task[tasks]]
-        weights = self.rule(believed[tasks], *own)
+    def _filled(self, tasks: list[int], weights: Vector) -> Vector:
+        """``weights`` of the tasks present, and the last weights of the missing ones."""
         missing = [k for k in range(self.n_tasks) if k not in tasks]
         rest = 1 - math.fsum(self.last[k] for k in missing)
         full = np.array(self.last)

@@ -56,6 +56,8 @@ CASES: dict[str, tuple[AnyStabiliser, Make]] = {
         ),
     ),
 }
+BOUNDING = ("floor", "floor-project", "clip-low", "clip", "nested")
+FOR_NORMS = ("log-ema", "ema-debiased", "freeze")
 
 
 def random_step(rng: np.random.Generator, K: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +70,7 @@ def random_step(rng: np.random.Generator, K: int) -> tuple[np.ndarray, np.ndarra
     return np.where(present, value, np.nan), present
 
 
-@pytest.mark.parametrize("K", [1, 2, 3, 7])
+@pytest.mark.parametrize("K", [2, 3, 7])
 @pytest.mark.parametrize("name", CASES)
 def test_a_thousand_random_steps(name: str, K: int) -> None:
     fast, make = CASES[name]
@@ -78,19 +80,23 @@ def test_a_thousand_random_steps(name: str, K: int) -> None:
     saturated_steps = 0
     for _ in range(STEPS):
         value, present = random_step(rng, K)
+        if name in FOR_NORMS:
+            value = value * 10 ** rng.uniform(-23, 20)
         whole = bool(present.all()) and rng.random() < 0.5
         result, state = fast.update(
             torch.from_numpy(value), state, None if whole else torch.from_numpy(present)
         )
         expected = slow.step(value, list(present))
         np.testing.assert_allclose(
-            result.numpy()[present], expected[present], rtol=1e-11, atol=1e-15
+            result.numpy()[present],
+            expected[present],
+            rtol=1e-11,
+            atol=0 if name in FOR_NORMS else 1e-15,
         )
         saturated = _state.saturated(state, K).numpy()
         np.testing.assert_array_equal(saturated, slow.saturated)
         saturated_steps += int(saturated.any())
-    bounds = name in ("floor", "floor-project", "clip", "clip-low") or (name == "nested" and K > 1)
-    assert (saturated_steps > 0) == (bounds and not (K == 1 and name.startswith("floor")))
+    assert (saturated_steps > 0) == (name in BOUNDING)
 
 
 def test_the_pipeline_of_the_paper_is_rule_and_chain() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +42,9 @@ EVERY: list[AnyStabiliser] = [
 every = pytest.mark.parametrize("stabiliser", EVERY, ids=repr)
 
 K = 3
+
+ANYTHING: dict[Any, Any] = {value: value for value in ("clip", "floor", 1.5)}
+"""Values of a wrong type, hidden from the type checker."""
 
 
 def values(n: int) -> Tensor:
@@ -247,16 +252,22 @@ def test_an_unknown_name_lists_the_names() -> None:
         (lambda: LogEMA(float("nan")), r"decay must lie in \[0, 1\), found nan: "),
         (lambda: Floor(-0.01), r"floor must lie in \[0, 1\), found -0.01: "),
         (lambda: Floor(1.0), r"floor must lie in \[0, 1\), found 1.0: "),
-        (lambda: Floor(0.1, mode="clip"), r"mode must be 'renormalise' or 'project', found"),
+        (
+            lambda: Floor(0.1, mode=ANYTHING["clip"]),
+            r"mode must be 'renormalise' or 'project', found",
+        ),
         (lambda: Floor(0.5, mode="project").init(2), r"floor must be below 1/K = 0.5 for 2 tasks"),
         (lambda: Warmup(-1), r"steps must be an int of at least 0, found -1: "),
-        (lambda: Warmup(1.5), r"steps must be an int of at least 0, found 1.5: "),
+        (lambda: Warmup(ANYTHING[1.5]), r"steps must be an int of at least 0, found 1.5: "),
         (lambda: Freeze(0), r"after must be an int of at least 1, found 0: "),
         (lambda: Clip(2.0, 1.0), r"low must not be above high = 1.0, found 2.0: "),
         (lambda: Clip(high=float("nan")), r"high must be a number, found nan: "),
-        (lambda: Chain((EMA(), "floor")), r"stabilisers must all be .* found 'floor' at position"),
+        (
+            lambda: Chain((EMA(), ANYTHING["floor"])),
+            r"stabilisers must all be .* found 'floor' at position",
+        ),
     ],
 )
-def test_bad_settings_are_errors(make, message: str) -> None:  # noqa: ANN001
+def test_bad_settings_are_errors(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

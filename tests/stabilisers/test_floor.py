@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 
 from gaba.stabilisers import Clip, Floor
+
+Mode: TypeAlias = Literal["renormalise", "project"]
 
 
 def random_weights(K: int, seed: int) -> np.ndarray:
@@ -85,7 +89,7 @@ def test_projecting_meets_the_conditions_of_optimality(K: int, seed: int) -> Non
 
 
 @pytest.mark.parametrize("mode", ["renormalise", "project"])
-def test_weights_above_the_floor_are_left_alone(mode) -> None:  # noqa: ANN001
+def test_weights_above_the_floor_are_left_alone(mode: Mode) -> None:
     asked = np.array([0.2, 0.3, 0.5])
     weights, saturated = floored(Floor(0.2, mode=mode), asked)
     np.testing.assert_allclose(weights, asked, rtol=1e-15)
@@ -94,7 +98,7 @@ def test_weights_above_the_floor_are_left_alone(mode) -> None:  # noqa: ANN001
 
 @pytest.mark.parametrize("mode", ["renormalise", "project"])
 @pytest.mark.parametrize("seed", range(5))
-def test_with_tasks_missing_the_others_are_floored_as_if_alone(mode, seed: int) -> None:  # noqa: ANN001
+def test_with_tasks_missing_the_others_are_floored_as_if_alone(mode: Mode, seed: int) -> None:
     floor = Floor(0.1, mode=mode)
     asked = random_weights(6, seed)
     present = np.array([True, True, False, True, False, True])
@@ -120,6 +124,8 @@ def test_a_floor_caps_the_imbalance_that_can_be_repaired(ratio: float) -> None:
 
 def test_clip_bounds_each_value_by_itself() -> None:
     clip = Clip(low=0.1, high=2.0)
-    value, state = clip.update(torch.tensor([0.0, 0.1, 1.0, 3.0]).double(), clip.init(4))
+    value, state = clip.update(
+        torch.tensor([0.0, 0.1, 1.0, 3.0], dtype=torch.float64), clip.init(4)
+    )
     assert value.tolist() == [0.1, 0.1, 1.0, 2.0]
     assert state.saturated.tolist() == [True, False, False, False]

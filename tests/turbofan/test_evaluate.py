@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _turbofan_runs import tiny_config, tiny_fleet
 from sklearn import metrics as sklearn_metrics
 
+from _turbofan_runs import tiny_config, tiny_fleet
 from gaba.turbofan import checkpoint, windows
 from gaba.turbofan.data import Fleet, write
 from gaba.turbofan.evaluate import TRAJECTORIES, evaluate, predict

@@ -63,7 +63,7 @@ def test_health_metrics_equal_sklearn(seed: int) -> None:
     predicted, true = rng.choice(classes, (2, 50))
     found = health_metrics(predicted, true)
     assert found.accuracy == sklearn_metrics.accuracy_score(true, predicted)
-    expected = sklearn_metrics.f1_score(true, predicted, average="macro", zero_division=0.0)
+    expected = sklearn_metrics.f1_score(true, predicted, average="macro", zero_division=0)
     assert found.macro_f1 == pytest.approx(float(expected), rel=1e-6)
     matrix = sklearn_metrics.confusion_matrix(true, predicted, labels=[0, 1, 2])
     assert found.confusion == matrix.tolist()

@@ -9,9 +9,9 @@ from typing import IO
 
 import pytest
 import torch
-from _turbofan_runs import same, tiny_config, tiny_fleet
 
 import gaba
+from _turbofan_runs import same, tiny_config, tiny_fleet
 from gaba.turbofan import checkpoint
 from gaba.turbofan.train import TrainResult, train
 
@@ -126,9 +126,10 @@ def test_a_run_that_ends_while_it_writes_goes_on(
                 raise KeyboardInterrupt
         original(path, value)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, writer, write)
+    monkeypatch.setattr(checkpoint, writer, write)
+    with pytest.raises(KeyboardInterrupt):
         train(config, fleet=FLEET)
+    monkeypatch.undo()
     train(config, fleet=FLEET, resume=True)
     whole(tmp_path / "whole", "gaba")
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
@@ -151,7 +152,7 @@ def test_a_run_is_not_overwritten_and_not_mixed_with_another(tmp_path: Path) -> 
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(FileExistsError, match="resume it"):
         train(config, fleet=FLEET)
-    with pytest.raises(ValueError, match="another steps, seed"):
+    with pytest.raises(ValueError, match="another seed, steps"):
         train(tiny_config(tmp_path, steps=4, seed=1), fleet=FLEET, resume=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from _asserts import (
     NoCheckedLinearAlgebra,
     NoHostSync,
@@ -18,7 +19,6 @@ from _asserts import (
     assert_zero_like_absent,
 )
 from _inputs import BATCH_SHAPES, norm_families, norms_with_zeros
-
 from gaba.weighting import Gaba, InverseNorm, LogInverse, RankInverse, Weighting
 
 RULES: dict[str, Weighting] = {

@@ -11,7 +11,7 @@ from gaba.diagnosis._view import View
 from gaba.diagnosis._weights import fixed_would_do, noisy, saturated, stood_still
 
 if TYPE_CHECKING:
-    from gaba.record import History
+    from gaba.history import History
 
 __all__ = ["Diagnosis", "Figure", "Finding", "diagnose"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from gaba.record import History
+    from gaba.history import History
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -67,7 +67,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
-    dropout: float = 0.2
+    dropout: float = 0.4
     clip: float = 1.0
     ema_decay: float = 0.999
     plateau_factor: float = 0.5

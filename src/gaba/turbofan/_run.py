@@ -66,14 +66,13 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     d = min(``decay``, (1 + t)/(10 + t)) at step t, so that a short run is not drawn to its start.
     """
 
-    def update(means: Any, values: Any, t: Tensor) -> None:
-        if not means[0].is_floating_point():
-            torch._foreach_copy_(means, values)
-            return
+    def update(mean: Tensor, value: Tensor, t: Tensor | int) -> Tensor:
+        if not mean.is_floating_point():  # a count
+            return value
         d = min(decay, (1 + int(t)) / (10 + int(t)))
-        torch._foreach_lerp_(means, values, 1 - d)
+        return mean.lerp(value, 1 - d)
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    return AveragedModel(model, avg_fn=update, use_buffers=True)
 
 
 @final

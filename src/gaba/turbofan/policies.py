@@ -63,15 +63,14 @@ def policy(method: str) -> Policy:
         return Policy(method, _constant(weighting.Fixed(_parse_fixed(method))))
     if method in _POLICIES:
         return _POLICIES[method]
-    found = Policy(method, lambda shared: gaba.Balancer(TASKS, shared, weighting=method))
     try:
-        found.make_balancer(nn.Linear(1, 1))
+        rule = weighting.by_name(method)
     except ValueError as error:
         known = ", ".join(METHODS)
         raise ValueError(
             f"method: must be one of {known}, or a weighting; got {method!r} ({error})"
         ) from error
-    return found
+    return Policy(method, lambda shared: gaba.Balancer(TASKS, shared, weighting=rule))
 
 
 def _paper(shared: nn.Module) -> gaba.Balancer:

@@ -122,11 +122,11 @@ class Trainer:
         if bool(length.isfinite() & step.finite):
             self.optimizer.step()
             self.mean.update_parameters(self.model)
+            self.schedule.step()
             self.lost = 0
         else:
             self._lose(step)
         self.optimizer.zero_grad()
-        self.schedule.step()
         self.steps += 1
         return step
 

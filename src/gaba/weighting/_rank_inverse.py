@@ -43,6 +43,7 @@ class RankInverse(Weighting):
         xp = namespace(norms)
         relative = RelativeNorms.of(norms)
         mine, other = norms[..., :, None], norms[..., None, :]
-        ahead = xp.where(other < mine, 1.0, xp.where(other == mine, 0.5, 0.0))
+        ones = xp.ones_like(other)
+        ahead = xp.where(other < mine, ones, xp.where(other == mine, 0.5 * ones, 0.0))
         ahead = xp.where(relative.live[..., None, :], ahead, 0.0)
         return relative.weights(1.0 / (0.5 + xp.sum(ahead, -1)))

@@ -1,0 +1,687 @@
+"""The Balancer against the definition, against the oracle, and against bad input."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from _models import TwoStage, batch, grads, task_gradients
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+import gaba
+from gaba import reference
+
+SHARED = ("module", "parameters", "auto")
+
+
+def shared_of(model: TwoStage, how: str) -> Any:
+    return {
+        "module": model.trunk,
+        "parameters": list(model.trunk.parameters()),
+        "auto": "auto",
+    }[how]
+
+
+def plain_step(model: TwoStage, x: torch.Tensor, coefficients: dict[str, float]) -> dict[str, Any]:
+    """The ``.grad`` that one backward pass of Σ c_k L_k leaves."""
+    model.zero_grad()
+    losses = model.losses(x)
+    total = sum(c * losses[n] for n, c in coefficients.items() if losses[n] is not None)  # type: ignore[operator]
+    total.backward()  # type: ignore[union-attr]
+    return grads(model)
+
+
+def assert_same_grads(found: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-10) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=rtol, atol=1e-300)
+
+
+@pytest.mark.parametrize("how", SHARED)
+@pytest.mark.parametrize("k", [2, 3, 10])
+def test_contributions_are_equal_and_grad_is_the_weighted_sum(how: str, k: int) -> None:
+    model = TwoStage([10.0**i for i in range(k)], dtype=torch.float64)
+    x = batch(dtype=torch.float64)
+    balancer = gaba.Balancer(model.names, shared_of(model, how))
+    step = balancer.backward(model.losses(x))
+    found = grads(model)
+
+    own = task_gradients(model, x)
+    norms = torch.stack([g.norm() for g in own])
+    torch.testing.assert_close(step.norms, norms, rtol=1e-12, atol=0)
+    contributions = step.contributions
+    assert float(contributions.max() / contributions.min()) == pytest.approx(1, abs=1e-6)
+    factors = {n: float(w * step.gain) for n, w in zip(model.names, step.weights, strict=True)}
+    assert_same_grads(found, plain_step(model, x, factors))
+    assert step.combined == "by-hand"
+
+
+@pytest.mark.parametrize("k", [2, 7, 100])
+def test_equal_contributions_up_to_a_hundred_tasks_in_float32(k: int) -> None:
+    model = TwoStage(np.geomspace(1e-6, 1e6, k).tolist())
+    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(batch()))
+    own = torch.stack([g.double().norm() for g in task_gradients(model, batch())])
+    pulls = step.weights * own
+    assert float(pulls.max() / pulls.min()) - 1 < 1e-6
+
+
+@pytest.mark.parametrize("scale", ["simplex", "mean", "max"])
+def test_scale_sets_the_length_that_it_names(scale: Any) -> None:
+    model = TwoStage([1.0, 100.0, 3.0])
+    balancer = gaba.Balancer(model.names, model.trunk, norm_stabiliser=None, scale=scale)
+    step = balancer.backward(model.losses(batch()))
+    pulls, norms = step.gain * step.contributions, step.norms
+    expected = {
+        "simplex": step.contributions.sum(),
+        "mean": norms.mean(),
+        "max": norms.max() * 3,
+    }[scale]
+    assert float(pulls.sum()) == pytest.approx(float(expected))
+    assert float(step.weights.sum()) == pytest.approx(1)
+
+
+def test_anchor_keeps_weight_one_and_holds_its_gain_while_missing() -> None:
+    model = TwoStage([1.0, 100.0, 3.0])
+    balancer = gaba.Balancer(model.names, model.trunk, anchor="task1")
+    step = balancer.backward(model.losses(batch()))
+    assert float(step.weights[1] * step.gain) == pytest.approx(1)
+    without = model.losses(batch()) | {"task1": None}
+    assert float(balancer.backward(without).gain) == float(step.gain)
+
+
+@pytest.mark.parametrize("heads", ["weighted", "plain"])
+def test_heads(heads: Any) -> None:
+    model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
+    step = gaba.Balancer(model.names, model.trunk, heads=heads).backward(model.losses(x))
+    found = {n: g for n, g in grads(model).items() if n.startswith("heads")}
+    factors = step.weights * step.gain if heads == "weighted" else torch.ones(2)
+    expected = plain_step(model, x, dict(zip(model.names, factors.tolist(), strict=True)))
+    assert_same_grads(found, {n: g for n, g in expected.items() if n.startswith("heads")})
+
+
+def test_grad_is_added_to_and_never_overwritten() -> None:
+    model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
+    balancer = gaba.Balancer(model.names, model.trunk, norm_stabiliser=None)
+    balancer.backward(model.losses(x))
+    once = grads(model)
+    balancer.backward(model.losses(x))
+    assert_same_grads(grads(model), {n: 2 * g for n, g in once.items()})
+
+
+def test_parameters_before_the_shared_part_and_inputs_get_their_gradient_too() -> None:
+    torch.manual_seed(0)
+    early, shared = torch.nn.Linear(6, 6).double(), torch.nn.Linear(6, 4).double()
+    x = batch(dtype=torch.float64).requires_grad_()
+
+    def losses() -> dict[str, torch.Tensor | None]:
+        z = shared(early(x).tanh())
+        return {"a": z[:, 0].square().mean(), "b": 90 * z[:, 1].abs().mean()}
+
+    step = gaba.Balancer(["a", "b"], shared, scale="simplex").backward(losses())
+    found = [early.weight.grad, early.bias.grad, shared.weight.grad, x.grad]
+    again = losses()
+    total = sum(
+        float(w) * loss
+        for w, loss in zip(step.weights, again.values(), strict=True)
+        if loss is not None
+    )
+    assert isinstance(total, torch.Tensor)
+    expected = torch.autograd.grad(total, [early.weight, early.bias, shared.weight, x])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_forward_gives_the_scalar_with_the_same_gradient() -> None:
+    model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
+    gaba.Balancer(model.names, model.trunk).backward(model.losses(x))
+    by_hand = grads(model)
+    model.zero_grad()
+    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer(model.losses(x)).backward()
+    assert_same_grads(grads(model), by_hand)
+    assert len(balancer.history) == 1
+
+
+@pytest.mark.parametrize("how", ["eval", "no_grad"])
+def test_forward_in_evaluation_learns_nothing(how: str) -> None:
+    model = TwoStage([1.0, 50.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer.backward(model.losses(batch()))
+    before = copy.deepcopy(balancer.state_dict())
+    balancer.train(how != "eval")
+    with torch.set_grad_enabled(how != "no_grad"):
+        value = balancer(model.losses(batch(1)))
+    with torch.no_grad():
+        losses = model.losses(batch(1))
+    gain = balancer.history.gain[-1]
+    weights = balancer.weights
+    expected = sum(gain * weights[n] * float(v) for n, v in losses.items() if v is not None)
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-6)
+    assert_same_state(balancer.state_dict(), before)
+    assert len(balancer.history) == 1
+
+
+def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in other.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(one[name], value), name
+        else:
+            assert one[name] == value, name
+
+
+# ---- against the oracle ---------------------------------------------------------------------------
+
+
+PIPELINES: dict[str, tuple[Any, Any]] = {
+    "paper": (gaba.Balancer.paper, lambda k: reference.Pipeline.paper(k)),
+    "default": (gaba.Balancer, lambda k: reference.Pipeline.default(k)),
+    "max": (
+        lambda t, s: gaba.Balancer(t, s, scale="max"),
+        lambda k: reference.Pipeline(
+            k, reference.inverse, norm_stabiliser=reference.LogEMA(k), scale="max"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("k", [2, 4])
+def test_thousand_random_steps_against_the_reference(name: str, k: int) -> None:
+    """Norms are dialled in exactly: L_k = c_k·θ_k has the gradient norm c_k."""
+    make, oracle_of = PIPELINES[name]
+    rng = np.random.default_rng(k)
+    theta = torch.nn.Parameter(torch.zeros(k, dtype=torch.float64))
+    names = [f"t{i}" for i in range(k)]
+    balancer, oracle = make(names, [theta]), oracle_of(k)
+    level = rng.normal(size=k) * 3
+    for _ in range(1000):
+        level += rng.normal(size=k) * 0.1
+        norms = np.exp(level + rng.normal(size=k))
+        present = rng.random(k) > 0.1
+        present[rng.integers(k)] = True
+        if rng.random() < 0.02:
+            norms[rng.integers(k)] = rng.choice([0.0, np.inf, np.nan, 1e-23, 1e20])
+        losses = {n: norms[i] * theta[i] for i, n in enumerate(names) if present[i]}
+        step = balancer.backward(losses)
+        truth = oracle.step(norms.tolist(), present.tolist())
+        assert bool(step.finite) == truth.finite
+        np.testing.assert_allclose(step.weights, truth.weights, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(float(step.gain), truth.gain, rtol=1e-9)
+        np.testing.assert_array_equal(step.saturated, truth.saturated)
+        theta.grad = None
+
+
+def test_paper_preset_is_saturated_from_step_333_and_stands_still() -> None:
+    theta = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    balancer = gaba.Balancer.paper(["rul", "health"], [theta])
+    for _ in range(1200):
+        balancer.backward({"rul": 5.0 * theta[0], "health": 0.01 * theta[1]})
+    history = balancer.history
+    first = int(np.argmax(history.saturated[:, 0]))
+    assert first == 332  # the 333rd step
+    assert history.saturated[first:, 0].all()
+    floored = 0.05 / (0.05 + 5.0 / 5.01)  # the other weight, before renormalising, is S − g over S
+    np.testing.assert_allclose(history.weights[-1], [floored, 1 - floored], rtol=1e-5)
+    assert history.imbalance[-1] == pytest.approx(25, rel=0.01)
+    assert not history.saturated[:, 1].any()
+    np.testing.assert_array_equal(history.weights[:100], 0.5)
+
+
+# ---- missing tasks, bad values ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", ["absent", "none"])
+def test_a_missing_task_keeps_its_state_and_the_others_share_the_weight(gone: str) -> None:
+    model = TwoStage([1.0, 50.0, 3.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    for i in range(5):
+        balancer.backward(model.losses(batch(i)))
+    before, weights = balancer.state_dict(), balancer.weights
+    losses = model.losses(batch(9))
+    if gone == "absent":
+        del losses["task2"]
+    else:
+        losses["task2"] = None
+    step = balancer.backward(losses)
+    assert step.weights[2] == 0
+    assert float(step.weights.sum()) == pytest.approx(1)
+    assert step.norms[2].isnan()
+    assert step.losses[2].isnan()
+    assert balancer.weights["task2"] == weights["task2"]
+    after = balancer.state_dict()
+    for name in ("_state.norm_mean", "_state.norm_mass"):
+        assert torch.equal(after[name][2], before[name][2])
+        assert not torch.equal(after[name][:2], before[name][:2])
+    assert step.asdict()["losses"]["task2"] is None
+
+
+def test_a_task_that_returns_finds_its_weight_as_it_left_it() -> None:
+    theta = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    balancer = gaba.Balancer.paper(["rul", "health"], [theta])
+    for i in range(801):
+        health = None if 600 <= i < 800 else 0.01 * theta[1]
+        balancer.backward({"rul": 5.0 * theta[0], "health": health})
+    weights = balancer.history.weights
+    np.testing.assert_array_equal(weights[600:800], [[1, 0]] * 200)
+    np.testing.assert_allclose(weights[800], weights[599], rtol=0.02)
+
+
+def test_a_single_task_present_gets_all_the_weight() -> None:
+    model = TwoStage([1.0, 50.0])
+    for shared in (model.trunk, "auto"):
+        step = gaba.Balancer(model.names, shared).backward({"task1": model.losses(batch())["task1"]})
+        assert step.weights.tolist() == [0, 1]
+        assert float(step.gain) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("where", ["loss", "norm"])
+def test_nonfinite_leaves_the_state_and_fills_grad_as_the_plain_sum_would(
+    bad: float, where: str
+) -> None:
+    theta = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    balancer = gaba.Balancer.paper(["a", "b"], [theta])
+    for _ in range(150):
+        balancer.backward({"a": 7 * theta[0], "b": theta[1:].sum()})
+    before, weights = balancer.state_dict(), balancer.weights
+    theta.grad = None
+    a = 7 * theta[0] + bad if where == "loss" else bad * theta[0]
+    step = balancer.backward({"a": a, "b": theta[1:].sum()})
+    assert not step.finite
+    after = balancer.state_dict()
+    assert after.pop("_extra_state") != before.pop("_extra_state")  # the step is counted
+    assert_same_state(after, before)
+    again = theta.detach().clone().requires_grad_()
+    a = 7 * again[0] + bad if where == "loss" else bad * again[0]
+    (weights["a"] * a + weights["b"] * again[1:].sum()).backward()
+    torch.testing.assert_close(theta.grad, again.grad, equal_nan=True)
+    assert step.asdict()["finite"] is False
+
+
+def test_nonfinite_can_raise_before_anything_changes() -> None:
+    model = TwoStage([1.0, 2.0])
+    balancer = gaba.Balancer(model.names, model.trunk, on_nonfinite="raise")
+    balancer.backward(model.losses(batch()))
+    model.zero_grad()
+    before = balancer.state_dict()
+    losses = model.losses(batch())
+    assert losses["task0"] is not None
+    losses["task0"] = losses["task0"] * float("nan")
+    with pytest.raises(FloatingPointError, match="'task0': nan"):
+        balancer.backward(losses)
+    assert_same_state(balancer.state_dict(), before)
+    assert not grads(model)
+
+
+def test_a_task_without_pull_does_not_stop_the_others() -> None:
+    theta = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    balancer = gaba.Balancer(["a", "b"], [theta])
+    step = balancer.backward({"a": theta[0] * 3, "b": (theta[1] - 5).relu() + 0 * theta[1]})
+    assert float(step.norms[1]) == 0
+    assert step.weights.tolist() == [0.5, 0.5]
+    assert bool(step.finite)
+
+
+def test_tiny_and_huge_norms_neither_vanish_nor_overflow() -> None:
+    for dtype in (torch.float32, torch.float64):
+        theta = torch.nn.Parameter(torch.zeros(2, 50, dtype=dtype))
+        balancer = gaba.Balancer(["tiny", "huge"], [theta], scale="simplex")
+        step = balancer.backward({"tiny": (1e-23 * theta[0]).sum(), "huge": (1e20 * theta[1]).sum()})
+        expected = torch.tensor([1e-23, 1e20], dtype=torch.float64) * 50**0.5
+        torch.testing.assert_close(step.norms, expected, rtol=1e-6, atol=0)
+        assert float(step.imbalance) == pytest.approx(1, abs=1e-6)
+
+
+# ---- errors, each before any state changes ----------------------------------------------------------
+
+
+def _losses(model: TwoStage, **changes: Any) -> Any:
+    return {**model.losses(batch()), **changes}
+
+
+BAD_LOSSES: dict[str, tuple[Any, type[Exception], str]] = {
+    "a list": (lambda m: list(m.losses(batch()).values()), TypeError, "mapping"),
+    "unknown name": (lambda m: _losses(m, other=torch.ones(())), ValueError, "'other'"),
+    "no tensor": (lambda m: _losses(m, task0=3.0), TypeError, "float"),
+    "no scalar": (
+        lambda m: _losses(m, task0=m.trunk(batch())[:, 0]),
+        ValueError,
+        r"shape \(16,\)",
+    ),
+    "no graph": (lambda m: _losses(m, task0=torch.ones(())), ValueError, "no graph"),
+    "around the shared part": (
+        lambda m: _losses(m, task0=m.heads[0](torch.ones(5)).sum()),
+        ValueError,
+        r"losses\['task0'\] reaches no shared",
+    ),
+    "none at all": (lambda m: {"task0": None}, ValueError, "at least one"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LOSSES)
+def test_bad_losses_are_refused_and_change_nothing(case: str) -> None:
+    make, kind, message = BAD_LOSSES[case]
+    model = TwoStage([1.0, 2.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer.backward(model.losses(batch()))
+    model.zero_grad()
+    before = balancer.state_dict()
+    with pytest.raises(kind, match=message):
+        balancer.backward(make(model))
+    assert_same_state(balancer.state_dict(), before)
+    assert len(balancer.history) == 1
+    assert not grads(model)
+
+
+BAD_SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "one task": ({"tasks": ["a"]}, ValueError, "at least 2"),
+    "a task twice": ({"tasks": ["a", "a"]}, ValueError, "at least 2"),
+    "a string": ({"tasks": "ab"}, TypeError, "sequence of names"),
+    "scale": ({"scale": "big"}, ValueError, "simplex, mean, max, found 'big'"),
+    "anchor": ({"anchor": "c"}, ValueError, "a, b, found 'c'"),
+    "heads": ({"heads": "none"}, ValueError, "weighted, plain"),
+    "metric": ({"metric": "l1"}, ValueError, "metric"),
+    "every": ({"every": 0}, ValueError, "every"),
+    "plain heads now and then": ({"every": 2, "heads": "plain"}, ValueError, "every"),
+    "nonfinite": ({"on_nonfinite": "ignore"}, ValueError, "skip, raise"),
+    "weighting": ({"weighting": "best"}, ValueError, "'best'"),
+    "stabiliser": ({"norm_stabiliser": "best"}, ValueError, "'best'"),
+    "measurement": ({"measurement": "guess"}, ValueError, "'guess'"),
+    "shared name": ({"shared": "all"}, ValueError, "'all'"),
+    "shared tensor": ({"shared": torch.ones(2)}, TypeError, "Tensor"),
+    "shared of nothing": ({"shared": []}, ValueError, "found none"),
+    "shared module of nothing": ({"shared": torch.nn.ReLU()}, ValueError, "ReLU"),
+    "a rule for three": ({"weighting": gaba.weighting.Fixed([1, 2, 3])}, ValueError, "2 tasks"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETTINGS)
+def test_bad_settings_are_refused(case: str) -> None:
+    changes, kind, message = BAD_SETTINGS[case]
+    settings = {"tasks": ["a", "b"], "shared": torch.nn.Linear(2, 2), **changes}
+    with pytest.raises(kind, match=message):
+        gaba.Balancer(**settings)
+
+
+def test_a_negative_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match="decay"):
+        gaba.stabilisers.EMA(-0.1)
+
+
+# ---- state ---------------------------------------------------------------------------------------
+
+
+def run(balancer: gaba.Balancer, theta: torch.nn.Parameter, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        g = np.random.default_rng(i).lognormal(size=3) * (100, 1, 0.1)
+        balancer.backward({n: g[k] * theta[k] for k, n in enumerate("abc") if (i + k) % 7})
+
+
+STABILISERS = {
+    "none": None,
+    "ema": gaba.stabilisers.EMA(0.9),
+    "ema of norms": gaba.stabilisers.EMA(0.9, debias=True),
+    "log-ema": gaba.stabilisers.LogEMA(0.9),
+    "floor": gaba.stabilisers.Floor(0.1),
+    "floor, projected": gaba.stabilisers.Floor(0.1, mode="project"),
+    "warmup": gaba.stabilisers.Warmup(30),
+    "clip": gaba.stabilisers.Clip(0.1, 0.6),
+    "freeze": gaba.stabilisers.Freeze(30),
+    "chain": gaba.stabilisers.Chain((gaba.stabilisers.Warmup(9), gaba.stabilisers.EMA(0.8))),
+}
+
+
+@pytest.mark.parametrize("slot", ["norm_stabiliser", "weight_stabiliser", "paper", "anchor"])
+@pytest.mark.parametrize("name", STABILISERS)
+def test_resume_is_bit_for_bit(slot: str, name: str) -> None:
+    theta = torch.nn.Parameter(torch.zeros(3))
+
+    def make() -> gaba.Balancer:
+        extra: dict[str, Any] = {"anchor": "b"} if slot == "anchor" else {}
+        where = "norm_stabiliser" if slot == "anchor" else slot
+        return gaba.Balancer(list("abc"), [theta], **{where: STABILISERS[name]}, **extra)
+
+    def make_named() -> gaba.Balancer:
+        return gaba.Balancer.paper(list("abc"), [theta]) if slot == "paper" else make()
+
+    whole = make_named()
+    run(whole, theta, 0, 50)
+    first = make_named()
+    run(first, theta, 0, 25)
+    saved = pickle.loads(pickle.dumps(first.state_dict()))
+    second = make_named()
+    second.load_state_dict(saved)
+    run(second, theta, 25, 50)
+    assert_same_state(second.state_dict(), whole.state_dict())
+    np.testing.assert_array_equal(second.history.weights, whole.history.weights[25:])
+    np.testing.assert_array_equal(second.history.gain, whole.history.gain[25:])
+    np.testing.assert_array_equal(second.history.steps, whole.history.steps[25:])
+
+
+def test_state_of_other_tasks_is_refused_and_changes_nothing() -> None:
+    theta = torch.nn.Parameter(torch.zeros(3))
+    one = gaba.Balancer(list("abc"), [theta])
+    run(one, theta, 0, 5)
+    other = gaba.Balancer(["a", "b", "z"], [theta])
+    before = other.state_dict()
+    with pytest.raises(ValueError, match="'z'"):
+        other.load_state_dict(one.state_dict())
+    assert_same_state(other.state_dict(), before)
+
+
+def test_state_exists_from_construction_and_hands_out_no_alias() -> None:
+    theta = torch.nn.Parameter(torch.zeros(3))
+    balancer = gaba.Balancer.paper(list("abc"), [theta])
+    saved = balancer.state_dict()
+    names = set(saved)
+    kept = copy.deepcopy(saved)
+    run(balancer, theta, 0, 5)
+    assert set(balancer.state_dict()) == names
+    assert_same_state(saved, kept)
+    for value in balancer.state_dict().values():
+        if isinstance(value, torch.Tensor):
+            value.fill_(0)
+    assert sum(balancer.weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_change_of_dtype_leaves_the_state_exact(dtype: torch.dtype) -> None:
+    model = TwoStage([1.0, 50.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer.backward(model.losses(batch()))
+    before = balancer.state_dict()
+    nest = torch.nn.ModuleDict({"model": model, "balancer": balancer}).to(dtype)
+    assert_same_state(balancer.state_dict(), before)
+    step = balancer.backward(model.losses(batch(dtype=dtype)))
+    assert step.weights.dtype == torch.float64
+    assert next(nest["model"].parameters()).dtype == dtype
+
+
+def test_the_balancer_owns_no_parameter_of_the_model() -> None:
+    model = TwoStage([1.0, 50.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    assert list(balancer.parameters()) == []
+    assert not any("trunk" in name for name in balancer.state_dict())
+
+
+@pytest.mark.parametrize("how", SHARED)
+def test_copies_by_deepcopy_and_pickle_train_on_their_own(how: str) -> None:
+    model = TwoStage([1.0, 50.0])
+    pair = torch.nn.ModuleDict({"m": model, "b": gaba.Balancer(model.names, shared_of(model, how))})
+    pair["b"].backward(model.losses(batch()))  # type: ignore[operator]
+    for twin in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
+        twin.zero_grad()
+        step = twin["b"].backward(twin["m"].losses(batch(1)))
+        assert float(step.weights.sum()) == pytest.approx(1)
+        assert grads(twin["m"]).keys() == grads(model).keys()
+
+
+def test_reset_forgets() -> None:
+    model = TwoStage([1.0, 50.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    new = balancer.state_dict()
+    balancer.backward(model.losses(batch()))
+    balancer.reset()
+    assert_same_state(balancer.state_dict(), new)
+
+
+# ---- cost: passes, graph, device -------------------------------------------------------------------
+
+
+class CountingTrunk(torch.autograd.Function):
+    """The identity, which counts how often a backward pass goes through it."""
+
+    passes = 0
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        CountingTrunk.passes += 1
+        return grads[0]
+
+
+def counted(model: TwoStage, balancer: gaba.Balancer) -> int:
+    CountingTrunk.passes = 0
+    z = CountingTrunk.apply(model.trunk(batch()))
+    heads = zip(model.names, model.heads, strict=True)
+    balancer.backward({name: head(z).square().mean() for name, head in heads})
+    return CountingTrunk.passes
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_k_passes_in_all_and_one_where_norms_are_not_needed(k: int) -> None:
+    model = TwoStage([1.0] * k)
+    assert counted(model, gaba.Balancer(model.names, model.trunk)) == k
+    assert counted(model, gaba.Balancer(model.names, model.trunk, weighting="equal-share")) == k
+    assert counted(model, gaba.Balancer(model.names, model.trunk, weighting="uniform")) == 1
+    every = gaba.Balancer(model.names, model.trunk, every=3)
+    assert [counted(model, every) for _ in range(6)] == [k, 1, 1, k, 1, 1]
+    assert every.history.measured.tolist() == [True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("hook", ["tensor", "post-accumulate"])
+def test_a_listener_gets_one_real_backward_pass(hook: str) -> None:
+    model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
+    weight = model.trunk[0].weight
+    heard: list[torch.Tensor] = []
+    if hook == "tensor":
+        weight.register_hook(lambda g: heard.append(g.clone()))
+    else:
+        weight.register_post_accumulate_grad_hook(lambda p: heard.append(p.grad.clone()))  # type: ignore[union-attr]
+    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(x))
+    assert step.combined == "backward"
+    # a tensor hook hears the per-task passes too, the last call is the combined gradient
+    assert len(heard) == (3 if hook == "tensor" else 1)
+    torch.testing.assert_close(heard[-1], weight.grad)
+    factors = {n: float(w * step.gain) for n, w in zip(model.names, step.weights, strict=True)}
+    found = grads(model)
+    assert_same_grads(found, plain_step(model, x, factors))
+
+
+def test_an_optimizer_that_steps_inside_the_backward_pass() -> None:
+    model = TwoStage([1.0, 50.0])
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def step_now(p: torch.Tensor) -> None:
+        with torch.no_grad():
+            p -= 0.1 * p.grad  # type: ignore[operator]
+        p.grad = None
+
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(step_now)
+    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(batch()))
+    assert step.combined == "backward"
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_plain_heads_are_refused_where_someone_listens() -> None:
+    model = TwoStage([1.0, 50.0])
+    model.trunk[0].weight.register_hook(lambda g: None)
+    with pytest.raises(ValueError, match="heads='weighted'"):
+        gaba.Balancer(model.names, model.trunk, heads="plain").backward(model.losses(batch()))
+    assert not grads(model)
+
+
+class Token:
+    """Something that lives as long as the node of the graph that holds it."""
+
+
+class HoldsToken(torch.autograd.Function):
+    """The identity, whose node in the graph holds a token."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, token: Token) -> torch.Tensor:
+        ctx.token = token
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0], None
+
+
+@pytest.mark.parametrize("how", SHARED)
+def test_no_graph_is_kept_alive(how: str) -> None:
+    model = TwoStage([1.0, 50.0])
+    balancer = gaba.Balancer(model.names, shared_of(model, how))
+    token = Token()
+    alive = weakref.ref(token)
+    losses = model.losses(HoldsToken.apply(batch().requires_grad_(), token))
+    del token
+    gc.collect()
+    assert alive() is not None
+    step = balancer.backward(losses)
+    del losses
+    gc.collect()
+    assert alive() is None
+    assert not any(getattr(step, n).requires_grad for n in ("losses", "norms", "weights", "gain"))
+
+
+@pytest.mark.parametrize("weighting", ["inverse", "gaba", "equal-share", "equal-projection"])
+@pytest.mark.parametrize("scale", ["mean", "max"])
+def test_the_hot_path_never_waits_for_the_device(weighting: str, scale: Any) -> None:
+    """On a device without data every look at a value raises; only ``asdict`` looks."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        trunk, heads = torch.nn.Linear(3, 4, device="meta"), torch.nn.Linear(4, 2, device="meta")
+        balancer = gaba.Balancer(
+            ["a", "b"],
+            trunk,
+            weighting=weighting,
+            scale=scale,
+            weight_stabiliser=gaba.stabilisers.Floor(0.1, mode="project"),
+        )
+        for _ in range(3):
+            z = heads(trunk(torch.ones(5, 3, device="meta")))
+            step = balancer.backward({"a": z[:, 0].mean(), "b": z[:, 1].square().mean()})
+        balancer.backward({"a": heads(trunk(torch.ones(5, 3, device="meta"))).mean()})
+        assert step.weights.device.type == "meta"
+        assert trunk.weight.grad is not None
+        with pytest.raises(DataDependentOutputException):
+            step.asdict()
+
+
+def test_frozen_parameters_are_left_alone() -> None:
+    model = TwoStage([1.0, 50.0])
+    model.trunk[0].requires_grad_(False)
+    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(batch()))
+    assert model.trunk[0].weight.grad is None
+    assert bool((step.norms > 0).all())
+
+
+def test_auto_finds_what_two_losses_reach_and_keeps_it_when_a_task_is_missing() -> None:
+    model = TwoStage([1.0, 50.0, 4.0])
+    balancer = gaba.Balancer(model.names, "auto")
+    first = balancer.backward(model.losses(batch()))
+    by_name = gaba.Balancer(model.names, model.trunk).backward(model.losses(batch()))
+    assert torch.equal(first.norms, by_name.norms)
+    alone = balancer.backward({"task1": model.losses(batch())["task1"]})
+    assert torch.equal(alone.norms[1], by_name.norms[1])

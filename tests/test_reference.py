@@ -1,0 +1,255 @@
+"""The oracle itself: each formula by its defining property, and the pipeline by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gaba import reference
+from gaba.reference import Pipeline
+
+Array = NDArray[np.float64]
+NORM_RULES: dict[str, Callable[[Array], Array]] = {
+    "uniform": reference.uniform,
+    "gaba": reference.gaba,
+    "inverse": reference.inverse,
+    "square-root": lambda g: reference.inverse(g, 0.5),
+    "log-inverse": reference.log_inverse,
+    "rank-inverse": reference.rank_inverse,
+    "targets": lambda g: reference.targets(g, np.arange(1, len(g) + 1)),
+}
+norm_rule = pytest.mark.parametrize("name", NORM_RULES)
+GRAMIAN_RULES = {
+    "equal-share": reference.equal_share,
+    "equal-projection": reference.equal_projection,
+}
+
+
+def norms(K: int, seed: int, spread: float = 3.0) -> Array:
+    return np.exp(np.random.default_rng(seed).normal(0, spread, K))
+
+
+def gramian(K: int, seed: int, dimension: int = 30) -> Array:
+    rng = np.random.default_rng(seed)
+    gradients = rng.normal(size=(K, dimension)) * norms(K, seed)[:, None]
+    return gradients @ gradients.T
+
+
+@norm_rule
+@pytest.mark.parametrize("K", [1, 2, 5])
+def test_weights_lie_on_the_simplex(name: str, K: int) -> None:
+    for seed in range(5):
+        weights = NORM_RULES[name](norms(K, seed))
+        assert weights.sum() == pytest.approx(1, abs=1e-14)
+        assert (weights >= 0).all()
+
+
+@norm_rule
+def test_a_common_factor_changes_nothing(name: str) -> None:
+    g = norms(4, 0)
+    for factor in (1e-23, 7.0, 1e20):
+        np.testing.assert_allclose(NORM_RULES[name](factor * g), NORM_RULES[name](g), rtol=1e-12)
+
+
+@norm_rule
+def test_extremes_in_one_vector(name: str) -> None:
+    weights = NORM_RULES[name](np.array([1e-23, 1.0, 1e20]))
+    assert np.isfinite(weights).all()
+    assert weights.sum() == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", [name for name in NORM_RULES if name != "targets"])
+def test_a_zero_norm_gets_the_uniform_weight(name: str) -> None:
+    rule = NORM_RULES[name]
+    weights = rule(np.array([0.0, 3.0, 1.0, 0.5]))
+    assert weights[0] == 0.25
+    np.testing.assert_allclose(weights[1:], 0.75 * rule(np.array([3.0, 1.0, 0.5])), rtol=1e-14)
+    np.testing.assert_array_equal(rule(np.zeros(4)), np.full(4, 0.25))
+
+
+def test_the_table_of_the_design() -> None:
+    g = np.array([5.0, 0.01])
+    rows = [
+        (reference.uniform(g), "0.5000/0.5000", "2.500000/0.005000", 500.00),
+        (reference.inverse(g, 0.5), "0.0428/0.9572", "0.214035/0.009572", 22.36),
+        (reference.gaba(g), "0.0020/0.9980", "0.009980/0.009980", 1.00),
+    ]
+    for weights, shown, contributions, imbalance in rows:
+        c = weights * g
+        assert "{:.4f}/{:.4f}".format(*weights) == shown
+        assert "{:.6f}/{:.6f}".format(*c) == contributions
+        assert round(c.max() / c.min(), 2) == imbalance
+
+
+@pytest.mark.parametrize("K", [2, 3, 10, 100])
+def test_inverse_makes_contributions_equal(K: int) -> None:
+    g = norms(K, K)
+    contributions = reference.inverse(g) * g
+    assert np.ptp(contributions) < 1e-12 * contributions.max()
+    proportions = np.arange(1, K + 1)
+    contributions = reference.targets(g, proportions) * g
+    np.testing.assert_allclose(contributions / contributions[0], proportions, rtol=1e-12)
+
+
+def test_powers_of_the_inverse() -> None:
+    g = norms(5, 0)
+    np.testing.assert_allclose(reference.inverse(g, 0), np.full(5, 0.2))
+    for power in (0.5, 1, 2):
+        scaled = reference.inverse(g, power) * g**power
+        np.testing.assert_allclose(scaled, scaled[0], rtol=1e-12)
+
+
+def test_gaba_only_bounds_weights_for_three_tasks() -> None:
+    g = np.array([100.0, 1.0, 0.01])
+    weights = reference.gaba(g)
+    assert [round(w, 3) for w in weights] == [0.005, 0.495, 0.5]
+    contributions = weights * g
+    assert [round(c, 3) for c in contributions] == [0.5, 0.495, 0.005]
+    assert round(contributions.max() / contributions.min()) == 100
+
+
+def test_softer_rules_by_hand() -> None:
+    g = np.array([4.0, 1.0, 9.0])
+    logs = 1 / np.log([5.0, 2.0, 10.0])
+    np.testing.assert_allclose(reference.log_inverse(g), logs / logs.sum(), rtol=1e-14)
+    np.testing.assert_allclose(reference.rank_inverse(g), np.array([3, 6, 2]) / 11, rtol=1e-14)
+    np.testing.assert_allclose(reference.fixed([1.0, 3.0]), [0.25, 0.75])
+
+
+@pytest.mark.parametrize("K", [2, 3, 8, 20])
+def test_equal_share_makes_shares_equal(K: int) -> None:
+    for seed in range(3):
+        G = gramian(K, seed)
+        weights = reference.equal_share(G)
+        shares = weights * (G @ weights) / (weights @ G @ weights)
+        np.testing.assert_allclose(shares, 1 / K, rtol=1e-9)
+        assert (weights > 0).all()
+
+
+@pytest.mark.parametrize("K", [2, 3, 8, 20])
+def test_equal_projection_makes_projections_equal(K: int) -> None:
+    for seed in range(3):
+        G = gramian(K, seed)
+        projections = G @ reference.equal_projection(G) / np.sqrt(np.diag(G))
+        np.testing.assert_allclose(projections, projections.mean(), rtol=1e-8)
+
+
+def test_for_two_tasks_all_four_rules_are_one() -> None:
+    for seed in range(10):
+        G = gramian(2, seed)
+        g = np.sqrt(np.diag(G))
+        for weights in (
+            reference.gaba(g),
+            reference.equal_share(G),
+            reference.equal_projection(G),
+        ):
+            np.testing.assert_allclose(weights, reference.inverse(g), rtol=1e-10)
+
+
+@pytest.mark.parametrize("K", [2, 5])
+@pytest.mark.parametrize("name", GRAMIAN_RULES)
+def test_for_orthogonal_gradients_gramian_rules_are_the_inverse(name: str, K: int) -> None:
+    g = norms(K, 0)
+    np.testing.assert_allclose(GRAMIAN_RULES[name](np.diag(g**2)), reference.inverse(g), rtol=1e-10)
+
+
+def test_two_opposed_tasks_of_three() -> None:
+    G = np.array([[1, 0, 0], [0, 1, -0.9], [0, -0.9, 1]])
+    inverse = reference.inverse(np.ones(3))
+    shares = inverse * (G @ inverse) / (inverse @ G @ inverse)
+    np.testing.assert_allclose(shares, np.array([1, 0.1, 0.1]) / 1.2, rtol=1e-12)
+    weights = reference.equal_share(G)
+    np.testing.assert_allclose(weights * (G @ weights) / (weights @ G @ weights), 1 / 3, rtol=1e-9)
+
+
+def test_opposite_gradients_have_no_equal_shares() -> None:
+    with pytest.raises(ArithmeticError, match="no equal shares after 50 sweeps"):
+        reference.equal_share(np.array([[1.0, -1.0], [-1.0, 1.0]]), sweeps=50)
+
+
+# The pipeline
+
+
+def test_the_paper_saturates_from_step_333_and_stands_still() -> None:
+    pipeline = Pipeline.paper(2)
+    outcomes = [pipeline.step([5.0, 0.01]) for _ in range(1500)]
+    first = next(n for n, outcome in enumerate(outcomes, 1) if outcome.saturated[0])
+    assert first == 333
+    assert all(outcome.saturated[0] for outcome in outcomes[332:])
+    np.testing.assert_allclose(outcomes[-1].weights, [0.0477, 0.9523], atol=5e-5)
+    assert outcomes[-1].imbalance == pytest.approx(25.05, abs=0.01)
+    assert all(outcome.gain == 1 for outcome in outcomes)
+
+
+@pytest.mark.parametrize("K", [2, 5])
+def test_gains(K: int) -> None:
+    for seed in range(5):
+        g = norms(K, seed)
+        mean = Pipeline(K, reference.inverse).step(list(g))
+        assert mean.gain * mean.contributions.sum() == pytest.approx(g.mean(), rel=1e-12)
+        greatest = Pipeline(K, reference.inverse, scale="max").step(list(g))
+        assert greatest.gain * greatest.contributions.max() == pytest.approx(g.max(), rel=1e-12)
+        anchored = Pipeline(K, reference.inverse, anchor=1).step(list(g))
+        assert anchored.gain * anchored.weights[1] == pytest.approx(1, rel=1e-12)
+        assert Pipeline(K, reference.inverse, scale="simplex").step(list(g)).gain == 1
+        assert Pipeline(K, reference.uniform).step(list(g)).gain == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", ["mean", "max"])
+def test_a_gain_without_denominator_is_one(scale: Literal["mean", "max"]) -> None:
+    assert Pipeline(2, reference.inverse, scale=scale).step([0.0, 0.0]).gain == 1
+
+
+def test_missing_tasks_by_hand() -> None:
+    """Task 3 goes missing: it keeps its last weight, the others share what is left."""
+    pipeline = Pipeline(
+        3, reference.inverse, weight_stabiliser=reference.EMA(3, 0.5), scale="simplex"
+    )
+    pipeline.step([1.0, 2.0, 2.0])
+    np.testing.assert_allclose(pipeline.last, (1 / 3 + np.array([0.5, 0.25, 0.25])) / 2)
+    third = pipeline.last[2]
+    asked = (1 - third) * np.array([0.75, 0.25])
+    smoothed = (pipeline.last[:2] + asked) / 2
+    outcome = pipeline.step([1.0, 3.0, None])
+    np.testing.assert_allclose(outcome.weights[:2], smoothed / smoothed.sum(), rtol=1e-14)
+    np.testing.assert_allclose(pipeline.last, [*smoothed, third], rtol=1e-14)
+    assert outcome.weights[2] == 0
+    assert math.isnan(outcome.contributions[2])
+
+
+def test_a_single_task_present_has_weight_one() -> None:
+    pipeline = Pipeline.default(3)
+    for present in range(3):
+        outcome = pipeline.step([4.0 if k == present else None for k in range(3)])
+        assert outcome.weights[present] == 1
+        assert outcome.weights.sum() == 1
+        assert outcome.gain == pytest.approx(1, rel=1e-12)
+
+
+def test_settings_of_the_rule_follow_their_tasks() -> None:
+    pipeline = Pipeline(3, reference.targets, per_task=np.array([1.0, 2.0, 3.0]))
+    outcome = pipeline.step([7.0, None, 0.5])
+    assert outcome.contributions[2] / outcome.contributions[0] == pytest.approx(3, rel=1e-12)
+    weights = np.array([1.0, 2.0, 5.0])
+    kept = Pipeline(3, lambda _, own: reference.fixed(own), per_task=weights)
+    np.testing.assert_allclose(kept.step([1.0, 1.0, None]).weights, [1 / 3, 2 / 3, 0], rtol=1e-14)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_norms_that_are_not_finite_change_nothing(bad: float) -> None:
+    for make in (Pipeline.default, Pipeline.paper):
+        clean, spoilt = make(2), make(2)
+        for n in range(150):
+            g = list(norms(2, n))
+            if n % 7 == 3:
+                weights, gain = spoilt.last, spoilt.last_gain
+                outcome = spoilt.step([bad, g[1]], present=[True, True])
+                assert not outcome.finite
+                np.testing.assert_allclose(outcome.weights, weights, rtol=1e-15)
+                assert outcome.gain == gain
+            np.testing.assert_array_equal(clean.step(g).weights, spoilt.step(g).weights)
