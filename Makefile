@@ -59,6 +59,6 @@ clean: ## remove .venv and every cache, but no run and no data
 $(STAMP): pyproject.toml $(PINS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) hatchling
+	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation -e ".[dev]"
 	touch $@

@@ -7,7 +7,7 @@ stabiliser: norms in steps of powers of two, so that weights move seldom.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ class Within(Weighting):
     ratio: float = 2.0
 
     def __call__(self, measured: Array, /) -> Array:
-        weights = InverseNorm()(measured)
+        """Weights (K,) from norms (K,), of NumPy or of torch."""
+        weights: Any = InverseNorm()(measured)
         weights = weights.clip(weights.max() / self.ratio)  # raises the small ones
         return weights / weights.sum()
 
@@ -39,11 +40,13 @@ class PowersOfTwo(Stabiliser[tuple[()]]):
     """Rounds to a power of two; there is nothing to remember."""
 
     def init(self, n_tasks: int) -> tuple[()]:
+        """No state."""
         return ()
 
     def update(
         self, value: Tensor, state: tuple[()], present: Tensor | None = None
     ) -> tuple[Tensor, tuple[()]]:
+        """The rounded norms (K,), and no state."""
         return value.log2().round().exp2(), state
 
 

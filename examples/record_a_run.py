@@ -15,7 +15,7 @@ from gaba.diagnosis import diagnose
 
 torch.manual_seed(0)
 trunk = torch.nn.Linear(4, 2)
-balancer = gaba.Balancer(tasks=["loud", "quiet"], shared=trunk, weighting="uniform")
+balancer = gaba.Balancer(tasks=["loud", "quiet"], shared=trunk, weighting="sqrt-inverse")
 
 
 def next_step() -> gaba.Step:

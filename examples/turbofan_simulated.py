@@ -1,7 +1,7 @@
 """The turbofan application from Python: a short run on a simulated fleet, evaluated and drawn.
 
-The fleet is SIMULATED; for NASA's data, say TrainConfig(subset="FD001"). The argument is the number
-of steps (default 40, far too few for a good model).
+The fleet is SIMULATED and small; for NASA's data, train(TrainConfig(subset="FD001")). The argument
+is the number of steps (default 40, far too few for a good model).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import gaba
 from gaba import turbofan
 from gaba.diagnosis import diagnose
 from gaba.turbofan import plots
+from gaba.turbofan.simulate import simulate
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-fleet: turbofan.Fleet = turbofan.load("simulated")
+fleet: turbofan.Fleet = simulate(train_engines=10, test_engines=8)
 
 
 def show(epoch: turbofan.Epoch) -> None:
@@ -33,10 +34,9 @@ with tempfile.TemporaryDirectory() as folder:
         steps_per_epoch=max(1, steps // 2),
     )
     result: turbofan.TrainResult = turbofan.train(config, on_epoch=show, fleet=fleet)
-    metrics = turbofan.evaluate(result.run_dir, fleet=fleet)
     saved = np.load(result.run_dir / "predictions.npz")
 
-    rmse = metrics["test"]["capped"]["rmse"]
+    rmse = result.metrics["test"]["capped"]["rmse"]
     caption = plots.Caption("simulated", config.method, rmse, simulated=True)
     figure = plots.error_histogram(saved["rul_predicted"], saved["rul"], caption)
     plots.save(figure, Path(folder, "errors.png"))

@@ -51,6 +51,8 @@ def task_gradients(model: TwoStage, x: Tensor) -> list[Tensor]:
         loss = model.losses(x)[name]
         assert loss is not None
         loss.backward()
-        found.append(torch.cat([p.grad.flatten() for p in model.trunk.parameters() if p.grad is not None]))
+        found.append(
+            torch.cat([p.grad.flatten() for p in model.trunk.parameters() if p.grad is not None])
+        )
     model.zero_grad()
     return found

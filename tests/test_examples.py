@@ -14,10 +14,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
 
 
-def output_of(name: str, folder: Path) -> str:
+def output_of(name: str, folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -91,3 +91,21 @@ def test_sgd_scale(tmp_path: Path) -> None:
     }
     assert found["SGD", "simplex"] > 10 * found["SGD", "mean"]
     assert max(found["Adam", "simplex"], found["Adam", "mean"]) < 0.1
+
+
+def test_own_rule(tmp_path: Path) -> None:
+    weights = re.findall(r"a (\S+), b (\S+)\n", output_of("own_rule.py", tmp_path))
+    assert weights == [("0.500", "0.500")] * 2 + [("0.333", "0.667")] * 2
+
+
+def test_record_a_run(tmp_path: Path) -> None:
+    output = output_of("record_a_run.py", tmp_path)
+    assert '{"step": 0, "measured": true' in output
+    assert "history.norms have the shape (100, 2)" in output
+    assert "Under the weights used 'loud' pulled" in output
+
+
+def test_turbofan_simulated(tmp_path: Path) -> None:
+    output = output_of("turbofan_simulated.py", tmp_path, "8")
+    assert re.search(r"simulated test engines: RMSE \d+\.\d cycles after 8 steps", output)
+    assert "8 steps of 2 tasks (rul, health)." in output

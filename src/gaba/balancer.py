@@ -187,14 +187,15 @@ class Balancer(nn.Module):
     # ---- the flow -------------------------------------------------------------------------------
 
     def backward(
-        self, losses: Mapping[str, Tensor | None], features: Sequence[Tensor] | None = None
+        self, losses: Mapping[str, Tensor | None], features: object = None
     ) -> Step:
         """Balance ``losses`` and add the combined gradient to ``.grad``, as a backward pass would.
 
         Args:
             losses: scalars by task name; a task that is absent or ``None`` is missing in this
                 step: it keeps its state, and the others share the weight.
-            features: the tensors that leave the shared part, where they cannot be found.
+            features: the tensors that leave the shared part, in any nest, where a measurement
+                needs them and they cannot be found; exact norms do not.
 
         Returns:
             What was seen and done.

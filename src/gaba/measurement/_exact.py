@@ -115,7 +115,8 @@ def _gramian(of: Sequence[Gradients], norms: Tensor) -> Tensor:
         unit = torch.stack([_unit(parts[k], length[k]) for k in present])
         rows = torch.tensor(present, device=norms.device)
         cosines[rows[:, None], rows] += (unit @ unit.T).to(cosines.dtype)
-    gramian = cosines * norms[:, None] * norms
+    cosines = (cosines + cosines.T) / 2  # a product of matrices need not be symmetric to the bit
+    gramian = cosines * (norms[:, None] * norms)
     gramian.diagonal().copy_(norms.square())
     return gramian
 

@@ -56,8 +56,8 @@ def policy(method: str) -> Policy:
     >>> policy("grace").weigh_samples
     True
     >>> import torch
-    >>> policy("fixed:1,3").make_balancer(torch.nn.Linear(2, 2)).weights
-    {'rul': 0.25, 'health': 0.75}
+    >>> policy("fixed:1,3").make_balancer(torch.nn.Linear(2, 2)).weighting
+    Fixed(weights=(0.25, 0.75))
     """
     if method.startswith(FIXED):
         return Policy(method, _constant(weighting.Fixed(_parse_fixed(method))))

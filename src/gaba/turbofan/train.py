@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -147,6 +148,11 @@ class Trainer:
         assert isinstance(model, TurbofanNet)
         predicted = predict(model, seen.inputs)
         error = rmse(predicted.rul, seen.rul)
+        if not math.isfinite(error):
+            raise TrainingDivergedError(
+                f"the validation error after step {self.steps} is {error}: look for bad values in "
+                f"the data, or lower learning_rate ({self.config.learning_rate:g})"
+            )
         health = health_metrics(predicted.health_class, seen.health)
         is_best = self.best is None or error < self.best["epoch"]["rmse"]
         self.epochs += 1
@@ -219,7 +225,8 @@ def train(
     Raises:
         FileExistsError: The folder holds a run, and ``resume`` is false.
         ValueError: The folder holds a run with other settings, or a setting is out of range.
-        TrainingDivergedError: No step was finite for ``config.nonfinite_patience`` steps in a row.
+        TrainingDivergedError: No step was finite for ``config.nonfinite_patience`` steps in a row,
+            or a validation was not.
     """
     began = time.perf_counter()
     folder = Path(config.run_dir)

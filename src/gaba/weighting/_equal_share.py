@@ -32,13 +32,15 @@ class EqualShare(Proportional):
 
     The minimum exists, also for a singular Gramian, just if some direction lowers all losses at
     once; it is found on gradients scaled to length 1, always in float64. Shares are then equal to
-    1e-10 relative as long as the combined gradient is longer than 1/100 of Σ_k λ_k g_k; below that,
-    rounding in G itself takes over. *Fallback*: gradients that cancel out (two opposite ones, say)
-    leave no minimum. A ridge of K · 2.2e-16 on the Gramian of the unit gradients, always there,
-    gives them one: weights go to the tasks that cancel out, inversely to their norms where two do,
-    and what others keep is about 1e-8 of that. So the combined gradient is about 0, which is the
-    limit of the exact rule, and shares of nothing are not equal. A matrix that is no Gramian (an
-    eigenvalue below 0 by more than that) still gives weights on the simplex, and no more.
+    1e-10 relative as long as the combined gradient is longer than a tenth of Σ_k λ_k g_k; below
+    that, rounding and the ridge take over as the inverse square of that part.
+
+    *Fallback*: gradients that cancel out (two opposite ones, say) leave no minimum. A ridge of
+    K · 2.2e-16 on the Gramian of the unit gradients, always there, gives them one: weights go to
+    the tasks that cancel out, inversely to their norms where two do, and what others keep is about
+    1e-8 of that. So the combined gradient is about 0, which is the limit of the exact rule, and
+    shares of nothing are not equal. A matrix that is no Gramian (an eigenvalue below 0 by more than
+    rounding) still gives weights on the simplex, and no more.
 
     A gradient of exactly 0 gives its task 1/K, and the others share the rest by the rule. NaN
     propagates. In finance this is equal risk contribution (Maillard, Roncalli and Teïletche 2010;

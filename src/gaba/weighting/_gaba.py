@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from gaba._array import namespace
 from gaba.weighting._base import Needs, Weighting
-from gaba.weighting._simplex import RelativeNorms, checked, identity_mask
+from gaba.weighting._simplex import checked, identity_mask
 
 if TYPE_CHECKING:
     from gaba._array import Array
@@ -25,8 +25,8 @@ class Gaba(Weighting):
     rule only bounds λ_k ≤ 1/(K − 1), so that it tames one loud task but treats all quiet ones
     alike, however far apart they are. Use `InverseNorm` there.
 
-    A norm of exactly 0 gives its task 1/K, and the others share the rest by the rule. S − g_k is
-    summed without g_k and so without cancellation. NaN propagates.
+    The formula holds for a norm of 0 too, whose task gets 1/(K − 1); only where all norms are 0 are
+    the weights uniform. S − g_k is summed without g_k and so without cancellation. NaN propagates.
 
     Raises:
         ValueError: A norm is negative (NumPy input only; a tensor is not looked at), or there is no
@@ -53,5 +53,7 @@ class Gaba(Weighting):
         norms = checked(measured, "Gaba", "norms")
         xp = namespace(norms)
         others = xp.sum(xp.where(identity_mask(norms), 0.0, norms[..., None, :]), -1)
-        relative = RelativeNorms.of(norms)
-        return relative.weights(xp.where(relative.n_live == 1, 1.0, others))
+        total = xp.sum(others, -1, keepdims=True)  # (K − 1) S
+        silent = total == 0
+        weights = xp.where(silent, 1.0 / norms.shape[-1], others / xp.where(silent, 1.0, total))
+        return xp.where(norms != norms, norms, weights)

@@ -1,0 +1,1 @@
+"""The commands of ``gaba.cli``: what each takes, does and prints."""

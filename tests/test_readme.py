@@ -1,0 +1,198 @@
+"""Every command and every snippet of the README is executed here, and its output compared.
+
+A command that takes minutes is executed in a reduced way that is written beside it in `COMMANDS`;
+in full it runs under the `slow` mark. A command that is in the README and not in the table, or in
+the table and not in the README, fails a test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [(match[1], match[2]) for match in BLOCK.finditer(README)]
+TINY = ["--subset", "simulated", "--steps", "2", "--steps-per-epoch", "2"]
+
+
+def commands() -> list[str]:
+    lines = "".join(text for kind, text in BLOCKS if kind == "sh").splitlines()
+    return [line.removeprefix(".venv/bin/") for line in lines if line]
+
+
+def printed_after(command: str) -> str:
+    """The `text` block that follows the block of this command."""
+    for (kind, text), (next_kind, output) in pairwise(BLOCKS):
+        if kind == "sh" and command in text:
+            assert next_kind == "text"
+            return output
+    raise AssertionError(f"no output after {command}")
+
+
+def execute(arguments: list[str], folder: Path) -> str:
+    """Run `gaba` or `python` with this interpreter, away from the repository."""
+    program, *rest = arguments
+    start = {"python": [], "gaba": ["-c", "from gaba.cli import main; main()"]}[program]
+    done = subprocess.run(
+        [sys.executable, *start, *rest],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        timeout=580,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def dry_run(target: str) -> str:
+    """What `make TARGET` would do on a fresh clone."""
+    done = subprocess.run(
+        ["make", "--always-make", "--dry-run", target],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    return done.stdout
+
+
+def installs_first(recipe: str, job: str) -> None:
+    steps = ["-m venv .venv", "requirements/pins.txt torch", '-e ".[dev]"', job]
+    places = [recipe.find(step) for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+# --- the commands -----------------------------------------------------------------------------
+
+
+def make_train(_: Path) -> None:
+    installs_first(dry_run("train"), "gaba train turbofan --subset")
+
+
+def make_test(_: Path) -> None:
+    recipe = dry_run("test")
+    for job in ("ruff check .", "ruff format --check .", "basedpyright", "--doctest-modules src"):
+        installs_first(recipe, job)
+
+
+def prints_what_it_says(command: str) -> Callable[[Path], None]:
+    def run(folder: Path) -> None:
+        program, *rest = shlex.split(command)
+        rest = [str(ROOT / word) if (ROOT / word).is_file() else word for word in rest]
+        assert execute([program, *rest], folder).split() == printed_after(command).split()
+
+    return run
+
+
+def after_training(*arguments: str) -> Callable[[Path], None]:
+    """Two steps on a simulated fleet stand for the training; what follows is run as it is."""
+
+    def run(folder: Path) -> None:
+        made = folder / "runs" / "inverse"
+        if not made.exists():
+            command = next(line for line in commands() if line.startswith("gaba train"))
+            execute([*shlex.split(command), *TINY], folder)
+        metrics = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["simulated"] is True
+        assert (metrics["method"], metrics["steps"]) == ("inverse", 2)
+        assert list(made.glob("*.png"))
+        for argument in arguments:
+            output = execute(["gaba", argument, "runs/inverse"], folder)
+            assert {"evaluate": "RMSE", "explain": "2 steps of 2 tasks"}[argument] in output
+
+    return run
+
+
+def downloads_nothing_here(folder: Path) -> None:
+    """There may be no network: that the command exists and takes these words; see its own tests."""
+    assert "--dest" in execute(["gaba", "data", "cmapss", "--help"], folder)
+
+
+COMMANDS: dict[str, Callable[[Path], None]] = {
+    "make train": make_train,
+    "make test": make_test,
+    "gaba demo": prints_what_it_says("gaba demo"),
+    "python examples/saturated_floor.py": prints_what_it_says("python examples/saturated_floor.py"),
+    "gaba train turbofan --subset FD001 --method inverse --run-dir runs/inverse": after_training(),
+    "gaba evaluate runs/inverse": after_training("evaluate"),
+    "gaba explain runs/inverse": after_training("explain"),
+    "gaba data cmapss --dest data/cmapss": downloads_nothing_here,
+}
+
+
+def test_the_table_holds_exactly_the_commands_of_the_readme() -> None:
+    assert sorted(commands()) == sorted(COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_does_what_the_readme_says(command: str, folder: Path) -> None:
+    COMMANDS[command](folder)
+
+
+@pytest.mark.slow
+def test_make_train_in_full(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = subprocess.run(
+        ["make", "train", f"ARGS=--run-dir {folder}"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["finished"] is True
+    assert metrics["test"]["capped"]["rmse"] < 20
+
+
+# --- the rest of the page ---------------------------------------------------------------------
+
+
+def test_the_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
+    code = "\n".join(text for kind, text in BLOCKS if kind == "python")
+    path = tmp_path / "readme.py"
+    path.write_text(
+        code + "\nassert step.imbalance < 2 and diagnosis.find('balanced') is not None\n",
+        encoding="utf-8",
+    )
+    output = execute(["python", "-W", "error", str(path)], tmp_path)
+    assert "100 steps of 2 tasks (rul, health)." in output
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    assert {kind for kind, _ in BLOCKS} == {"sh", "python", "text"}
+    assert README.count("```") == 2 * len(BLOCKS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"])
+def test_links_and_pictures_lead_somewhere(page: str) -> None:
+    pages = sorted((ROOT / page).glob("*.md")) if (ROOT / page).is_dir() else [ROOT / page]
+    assert pages
+    for path in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)\)", path.read_text(encoding="utf-8")):
+            assert "://" in target or (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_contributing_names_targets_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for target in set(re.findall(r"make ([a-z-]+)", text)):
+        assert dry_run(target)
+
+
+def test_results_have_their_marked_place() -> None:
+    assert README.count("<!-- results:start -->") == README.count("<!-- results:end -->") == 1
+    assert README.index("<!-- results:start -->") < README.index("<!-- results:end -->")

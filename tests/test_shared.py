@@ -1,0 +1,160 @@
+"""Which parameters are shared, which leaves are reached, and where the features are."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from _models import TwoStage, batch
+from gaba.shared import LossGraph, as_shared, edge_of, reachable_leaves
+
+
+def graph_of(model: TwoStage, shared: Any, x: Tensor | None = None) -> LossGraph:
+    losses = model.losses(batch() if x is None else x).values()
+    return LossGraph([loss for loss in losses if loss is not None], as_shared(shared))
+
+
+def test_leaves_are_those_that_a_backward_pass_fills() -> None:
+    model, x = TwoStage([1.0, 2.0]), batch().requires_grad_()
+    model.trunk[0].bias.requires_grad_(False)
+    unused = nn.Parameter(torch.ones(2))
+    losses = [loss for loss in model.losses(x).values() if loss is not None]
+    found = {id(leaf) for leaf in reachable_leaves(losses)}
+    sum(losses).backward()  # type: ignore[union-attr]
+    filled = {id(t) for t in (*model.parameters(), x, unused) if t.grad is not None}
+    assert found == filled
+
+
+class Nest(nn.Module):
+    """Returns a nest of tensors, one of which no task uses, and something that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        return {"maps": [self.one(x), (self.two(x), self.two(x) + 1)], "size": 3}
+
+
+def nested_losses(trunk: nn.Module, x: Tensor) -> list[Tensor]:
+    maps = trunk(x)["maps"]
+    return [maps[0].square().mean() + maps[1][0].mean(), maps[1][0].abs().mean()]
+
+
+def test_features_are_found_in_any_nest_of_tensors() -> None:
+    trunk = Nest()
+    shared = as_shared(trunk)
+    graph = LossGraph(nested_losses(trunk, batch()), shared)
+    assert graph.features is not None
+    assert len(graph.features) == 2  # the third is used by no task
+
+
+def gradients_at(features: Any, losses: list[Tensor]) -> list[Any]:
+    return [
+        torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True) for loss in losses
+    ]
+
+
+def test_gradients_of_the_features_give_those_of_the_parameters() -> None:
+    """∂L/∂θ = J_zᵀ ∂L/∂z, which holds only if the features really are the boundary."""
+    trunk = Nest()
+    shared = as_shared(trunk)
+    losses = nested_losses(trunk, batch())
+    graph = LossGraph(losses, shared)
+    assert graph.features is not None
+    for loss, at in zip(losses, gradients_at(graph.features, losses), strict=True):
+        live = [(z, d) for z, d in zip(graph.features, at, strict=True) if d is not None]
+        theta = list(trunk.parameters())
+        found = torch.autograd.grad(
+            [z for z, _ in live], theta, [d for _, d in live], retain_graph=True, allow_unused=True
+        )
+        expected = torch.autograd.grad(loss, theta, retain_graph=True, allow_unused=True)
+        for one, other in zip(found, expected, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other)
+
+
+def test_several_calls_a_step_and_passes_without_gradient() -> None:
+    model = TwoStage([1.0, 2.0])
+    shared = as_shared(model.trunk)
+    with torch.no_grad():
+        model.trunk(batch())
+    model.trunk(batch(1))  # a call whose result nobody uses
+    z = [model.trunk(batch(i)) for i in range(3)]
+    losses = [z[0].mean() + z[1].square().mean(), z[2].abs().mean()]
+    graph = LossGraph(losses, shared)
+    assert graph.features is not None
+    assert {(e.node, e.output_nr) for e in graph.features} == {edge_of(t) for t in z}
+
+
+def test_work_in_place_on_the_features() -> None:
+    model = TwoStage([1.0, 2.0])
+    shared = as_shared(model.trunk)
+    z = model.trunk(batch())
+    z.relu_()
+    assert LossGraph([z.mean(), z.square().mean()], shared).features is not None
+
+
+def leaking(model: TwoStage) -> list[Tensor]:
+    z = model.trunk(batch())
+    return [z.mean(), z.square().mean() + model.trunk[0].weight.square().sum()]
+
+
+def nested(model: TwoStage) -> list[Tensor]:
+    z = model.trunk(batch())
+    again = model.trunk(torch.cat([z, z[:, :1]], dim=1))
+    return [z.mean(), again.square().mean()]
+
+
+def beside(model: TwoStage) -> list[Tensor]:
+    first: nn.Module = model.trunk.get_submodule("0")
+    hidden = first(batch())
+    return [hidden.mean(), hidden.square().mean()]
+
+
+@pytest.mark.parametrize("case", [leaking, nested, beside])
+def test_no_boundary_where_there_is_none(case: Callable[[TwoStage], list[Tensor]]) -> None:
+    model = TwoStage([1.0, 2.0])
+    shared = as_shared(model.trunk)
+    assert LossGraph(case(model), shared).features is None
+
+
+@pytest.mark.parametrize("spec", ["auto", "parameters"])
+def test_features_can_be_named(spec: str) -> None:
+    model = TwoStage([1.0, 2.0])
+    shared = as_shared("auto" if spec == "auto" else list(model.trunk.parameters()))
+    z = model.trunk(batch())
+    losses = [z.mean(), z.square().mean()]
+    assert LossGraph(losses, shared).features is None
+    found = LossGraph(losses, shared, {"z": z}).features
+    assert found is not None
+    assert [(e.node, e.output_nr) for e in found] == [edge_of(z)]
+
+
+def test_the_hook_is_gone_with_its_owner_and_survives_copies() -> None:
+    model = TwoStage([1.0, 2.0])
+    shared = as_shared(model.trunk)
+    pair = {"model": model, "shared": shared}
+    for twin in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
+        losses = [v for v in twin["model"].losses(batch()).values() if v is not None]
+        assert LossGraph(losses, twin["shared"]).features is not None
+    assert len(model.trunk._forward_hooks) == 1
+    del shared, pair, twin
+    gc.collect()
+    assert len(model.trunk._forward_hooks) == 0
+
+
+def test_freezing_takes_effect_at_once() -> None:
+    model = TwoStage([1.0, 2.0])
+    shared = as_shared(model.trunk)
+    assert len(shared.parameters()) == 4
+    model.trunk[0].requires_grad_(False)
+    assert len(shared.parameters()) == 2
