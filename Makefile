@@ -11,9 +11,11 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(
 JOBS   ?= 2
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest --doctest-modules src tests
 
-# What `make train` trains: SUBSET is FD001 where the data are found, else the simulated fleet.
+# What `make train` trains: SUBSET is FD001 where the data are found, else the simulated fleet. Each
+# run has a folder of its own; one that was stopped goes on by `.venv/bin/gaba train --resume RUN`.
 SUBSET ?=
 METHOD ?= gaba
+RUN    ?= runs/$(shell date +%Y%m%d-%H%M%S)
 ARGS   ?=
 FIND_DATA := from gaba.turbofan.data import find_data_dir; find_data_dir()
 
@@ -29,7 +31,7 @@ train: $(STAMP) ## train the turbofan model on FD001 with the published balancer
 	if [ -z "$$subset" ]; then subset=simulated; \
 	  echo "No C-MAPSS data found: this trains on a SIMULATED fleet. To get the real data:"; \
 	  echo "  $(BIN)/gaba data cmapss --dest data/cmapss && export GABA_DATA=$$PWD/data"; fi; \
-	set -x; $(BIN)/gaba train turbofan --subset $$subset --method $(METHOD) $(ARGS)
+	set -x; $(BIN)/gaba train turbofan --subset $$subset --method $(METHOD) --run-dir $(RUN) $(ARGS)
 
 test: check ## lint, types, doctests, examples, README snippets and tests
 	$(PYTEST) -n $(JOBS)

@@ -1,11 +1,12 @@
 """A weighting and a stabiliser of your own: two frozen dataclasses.
 
-The rule: no task may have more than twice the weight of another, whatever the norms say. The
-stabiliser: norms in steps of powers of two, so that weights move seldom.
+The rule: every task has a weight of its own that it never falls below, and the rest is shared by
+inverse norms. The stabiliser: norms in powers of two, so that weights move seldom.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -22,16 +23,21 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True)
-class Within(Weighting):
-    """Inverse norms, with the largest weight at most ``ratio`` times the smallest."""
+class AtLeast(Weighting):
+    """λ_k = m_k + (1 − Σm) · (1/g_k) / Σ(1/g), which is on the simplex and never below m_k."""
 
-    ratio: float = 2.0
+    least: tuple[float, ...]
 
     def __call__(self, measured: Array, /) -> Array:
         """Weights (K,) from norms (K,), of NumPy or of torch."""
-        weights: Any = InverseNorm()(measured)
-        weights = weights.clip(weights.max() / self.ratio)  # raises the small ones
-        return weights / weights.sum()
+        weights: Any = InverseNorm()(measured) * (1 - sum(self.least))
+        for k, least in enumerate(self.least):
+            weights[k] += least
+        return weights
+
+    def of(self, tasks: Sequence[int], /) -> AtLeast:
+        """The rule for a step that has only these of its tasks."""
+        return AtLeast(tuple(self.least[k] for k in tasks))
 
 
 @final
@@ -53,10 +59,13 @@ class PowersOfTwo(Stabiliser[tuple[()]]):
 torch.manual_seed(0)
 trunk = torch.nn.Linear(4, 2)
 balancer = gaba.Balancer(
-    tasks=["a", "b"], shared=trunk, weighting=Within(2.0), norm_stabiliser=PowersOfTwo()
+    tasks=["a", "b"],
+    shared=trunk,
+    weighting=AtLeast((0.2, 0.1)),
+    norm_stabiliser=PowersOfTwo(),
 )
-for scale in (1.0, 1.1, 1.9, 50.0):
+for scale in (1.0, 1.1, 1.9, 1000.0):
     outputs = trunk(torch.ones(8, 4)).mean(0)
     balancer.backward({"a": scale * outputs[0], "b": outputs[1]})
     weights = ", ".join(f"{name} {weight:.3f}" for name, weight in balancer.weights.items())
-    print(f"'a' pulls {scale:4.1f} times as hard: {weights}")
+    print(f"'a' pulls {scale:6.1f} times as hard: {weights}")

@@ -23,13 +23,22 @@ def next_step() -> gaba.Step:
     return balancer.backward({"loud": 100 * outputs[0], "quiet": outputs[1]})
 
 
+recent = gaba.History(balancer.tasks)
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder, "run.jsonl")
-    with gaba.RunRecord(path, tasks=balancer.tasks, meta={"seed": 0}) as record:
-        for _ in range(100):
-            record.write(next_step())
+    record = gaba.RunRecord(path, tasks=balancer.tasks, meta={"seed": 0})
+    for i in range(100):
+        step = next_step()
+        record.write(step)
+        if i >= 50:
+            recent.append(step)
+    record.close()  # or: with gaba.RunRecord(...) as record
     print("a step as it is written:", path.read_text(encoding="utf-8").splitlines()[1][:60], "...")
     history = gaba.History.read(path)
 
 print(f"{len(history)} steps; columns such as history.norms have the shape {history.norms.shape}")
 print(diagnose(history))
+print("The second half alone:", diagnose(recent))
+
+balancer.reset()  # another phase of training: forget what was learnt about the norms
+print("after a reset:", balancer.weights)

@@ -1,7 +1,7 @@
 """The turbofan application from Python: a short run on a simulated fleet, evaluated and drawn.
 
-The fleet is SIMULATED and small; for NASA's data, train(TrainConfig(subset="FD001")). The argument
-is the number of steps (default 40, far too few for a good model).
+The fleet is SIMULATED and small; for NASA's data, train(TrainConfig(subset="FD001")). The arguments
+are the number of steps (default 40, far too few for a good model) and a folder for the pictures.
 """
 
 from __future__ import annotations
@@ -26,20 +26,39 @@ def show(epoch: turbofan.Epoch) -> None:
     print(f"step {epoch.step}: validation RMSE {epoch.rmse:.1f} cycles")
 
 
-with tempfile.TemporaryDirectory() as folder:
+with tempfile.TemporaryDirectory() as scratch:
     config = turbofan.TrainConfig(
         subset="simulated",
-        run_dir=str(Path(folder, "run")),
+        run_dir=str(Path(scratch, "run")),
         steps=steps,
         steps_per_epoch=max(1, steps // 2),
     )
-    result: turbofan.TrainResult = turbofan.train(config, on_epoch=show, fleet=fleet)
+    try:
+        result: turbofan.TrainResult = turbofan.train(config, on_epoch=show, fleet=fleet)
+    except turbofan.TrainingDivergedError as error:
+        sys.exit(f"no finite steps: {error}")
+    metrics = turbofan.evaluate(result.run_dir, fleet=fleet)  # result.metrics are the same
     saved = np.load(result.run_dir / "predictions.npz")
+    history = gaba.History.read(result.run_dir / "history.jsonl")
 
-    rmse = result.metrics["test"]["capped"]["rmse"]
-    caption = plots.Caption("simulated", config.method, rmse, simulated=True)
-    figure = plots.error_histogram(saved["rul_predicted"], saved["rul"], caption)
-    plots.save(figure, Path(folder, "errors.png"))
+rmse = metrics["test"]["capped"]["rmse"]
+print(f"simulated test engines: RMSE {rmse:.1f} cycles after {result.steps} steps")
+print(diagnose(history))
 
-    print(f"simulated test engines: RMSE {rmse:.1f} cycles after {result.steps} steps")
-    print(diagnose(gaba.History.read(result.run_dir / "history.jsonl")))
+caption = plots.Caption("simulated", config.method, rmse, simulated=True)
+unit = saved["trajectory_unit"][0]
+one = saved["trajectory_unit"] == unit
+cycles, predicted, true = (
+    saved[f"trajectory_{name}"][one] for name in ("cycle", "rul_predicted", "rul")
+)
+confusion = metrics["test"]["health"]["confusion"]
+figures = {
+    "predictions": plots.predictions(saved["rul_predicted"], saved["rul"], caption),
+    "errors": plots.error_histogram(saved["rul_predicted"], saved["rul"], caption),
+    "trajectory": plots.trajectory(cycles, predicted, true, caption, unit=int(unit)),
+    "confusion": plots.confusion(confusion, turbofan.HEALTH, caption),
+    "balance": plots.balance(history, caption),
+}
+if len(sys.argv) > 2:
+    for name, figure in figures.items():
+        print("wrote", plots.save(figure, Path(sys.argv[2], f"{name}.png")))

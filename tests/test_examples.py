@@ -22,7 +22,7 @@ def output_of(name: str, folder: Path, *arguments: str) -> str:
         text=True,
         cwd=folder,
         env=environment,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr
@@ -95,7 +95,15 @@ def test_sgd_scale(tmp_path: Path) -> None:
 
 def test_own_rule(tmp_path: Path) -> None:
     weights = re.findall(r"a (\S+), b (\S+)\n", output_of("own_rule.py", tmp_path))
-    assert weights == [("0.500", "0.500")] * 2 + [("0.333", "0.667")] * 2
+    assert weights == [("0.550", "0.450")] * 2 + [("0.433", "0.567"), ("0.201", "0.799")]
+
+
+def test_own_measurement(tmp_path: Path) -> None:
+    output = output_of("own_measurement.py", tmp_path)
+    cosines = [float(cosine) for cosine in re.findall(r"cosine (\S+),", output)]
+    assert len(cosines) == 5
+    assert all(-1 <= cosine <= 1 for cosine in cosines)
+    assert "'a' reaches 4 of 6 parameters" in output
 
 
 def test_record_a_run(tmp_path: Path) -> None:
@@ -103,9 +111,22 @@ def test_record_a_run(tmp_path: Path) -> None:
     assert '{"step": 0, "measured": true' in output
     assert "history.norms have the shape (100, 2)" in output
     assert "Under the weights used 'loud' pulled" in output
+    assert "The second half alone: 50 steps of 2 tasks" in output
+    assert "after a reset: {'loud': 0.5, 'quiet': 0.5}" in output
 
 
 def test_turbofan_simulated(tmp_path: Path) -> None:
-    output = output_of("turbofan_simulated.py", tmp_path, "8")
+    here, pictures = tmp_path / "here", tmp_path / "pictures"
+    here.mkdir()
+    pictures.mkdir()
+    output = output_of("turbofan_simulated.py", here, "8", str(pictures))
     assert re.search(r"simulated test engines: RMSE \d+\.\d cycles after 8 steps", output)
     assert "8 steps of 2 tasks (rul, health)." in output
+    drawn = sorted(path.stem for path in pictures.glob("*.png"))
+    assert drawn == ["balance", "confusion", "errors", "predictions", "trajectory"]
+
+
+def test_turbofan_own_loop(tmp_path: Path) -> None:
+    output = output_of("turbofan_own_loop.py", tmp_path, "6")
+    assert len(re.findall(r"contributions \d+\.\d\d times apart", output)) == 2
+    assert re.search(r"simulated test engines: RMSE \d+\.\d cycles after 6 steps", output)

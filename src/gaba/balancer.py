@@ -186,9 +186,7 @@ class Balancer(nn.Module):
 
     # ---- the flow -------------------------------------------------------------------------------
 
-    def backward(
-        self, losses: Mapping[str, Tensor | None], features: object = None
-    ) -> Step:
+    def backward(self, losses: Mapping[str, Tensor | None], features: object = None) -> Step:
         """Balance ``losses`` and add the combined gradient to ``.grad``, as a backward pass would.
 
         Args:

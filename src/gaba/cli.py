@@ -89,8 +89,10 @@ def _fail(message: str, status: int) -> int:
 
 def _explain(error: Exception) -> str:
     """``error`` in one line."""
-    if isinstance(error, ModuleNotFoundError) and error.name in ("tyro", "rich"):
-        return f"error: {ABSENT.format(name=error.name)}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        name = error.name.partition(".")[0]
+        if name in ("tyro", "rich"):
+            return f"error: {ABSENT.format(name=name)}"
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
@@ -100,15 +102,15 @@ def _explain(error: Exception) -> str:
 
 
 def _usage(box: str, words: list[str]) -> str:
-    """The framed text of a usage error in one line: its first part, and which help to read."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    inside = [line.strip("│ ") for line in plain.splitlines() if line.startswith("│")]
-    first: list[str] = []
-    for line in inside:
-        if not line or line.startswith("──"):
-            break
-        first.append(line)
-    text = " ".join(" ".join(first).split()).replace("{None}|", "") or "wrong usage"
+    """The framed text of a usage error in one line: its first part, and which help to read.
+
+    The frame is ``╭─ Title ─╮``, or where that cannot be printed the title over a ruled line.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box).strip()
+    body = [line.strip("│ ") for line in plain.splitlines()[1 if plain[:1] == "╭" else 2 :]]
+    ends = (i for i, line in enumerate(body) if not line.strip("─-╰╯"))
+    said = " ".join(body[: next(ends, len(body))])
+    text = " ".join(said.split()).replace("{None}|", "") or "wrong usage"
     help_of = f"{words[0]} " if words and words[0] in COMMANDS else ""
     return f"error: {text.rstrip('.')} (see gaba {help_of}--help)"
 

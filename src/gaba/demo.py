@@ -16,6 +16,8 @@ from torch.nn import functional
 import gaba
 from gaba import weighting
 
+__all__ = ["Proof", "Row", "proof", "table", "text"]
+
 TABLE_RULES: tuple[tuple[str, weighting.Weighting], ...] = (
     ("uniform", weighting.Uniform()),
     ("square root", weighting.InverseNorm(power=0.5)),
@@ -27,7 +29,11 @@ TABLE_RULES: tuple[tuple[str, weighting.Weighting], ...] = (
 @final
 @dataclass(frozen=True)
 class Row:
-    """One rule of the table: its weights, and what they make of the norms."""
+    """One rule of the table: its weights, and what they make of the norms.
+
+    >>> table((4.0, 1.0))[0]
+    Row(rule='uniform', weights=(0.5, 0.5), contributions=(2.0, 0.5), imbalance=4.0)
+    """
 
     rule: str
     weights: tuple[float, ...]
@@ -38,7 +44,11 @@ class Row:
 @final
 @dataclass(frozen=True)
 class Proof:
-    """One step of a two-task model: ``contributions`` are measured, not multiplied out."""
+    """One step of a two-task model: ``contributions`` are measured, not multiplied out.
+
+    >>> Proof(norms=(4.0, 1.0), weights=(0.2, 0.8), contributions=(0.8, 0.8)).ratio
+    4.0
+    """
 
     norms: tuple[float, float]
     weights: tuple[float, float]

@@ -27,9 +27,7 @@ class LossGraph:
         features: the tensors that leave the shared part, in any nest, if the user names them.
     """
 
-    def __init__(
-        self, losses: Sequence[Tensor], shared: Shared, features: object = None
-    ) -> None:
+    def __init__(self, losses: Sequence[Tensor], shared: Shared, features: object = None) -> None:
         self.losses = tuple(losses)
         self.shared = shared
         self._named = None if features is None else tuple(tree_leaves(features))

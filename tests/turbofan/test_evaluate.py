@@ -122,6 +122,18 @@ def test_the_data_of_a_run_are_found_again(tmp_path: Path) -> None:
     assert evaluate(tmp_path / "run", data_dir=tmp_path / "elsewhere") == result.metrics
 
 
+def test_an_infinite_score_is_none(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    state = checkpoint.load(moved / checkpoint.CHECKPOINT)
+    state["best"]["model"]["heads.rul.6.bias"] += 1e6
+    checkpoint.save(moved / checkpoint.CHECKPOINT, state)
+    metrics = evaluate(moved, fleet=FLEET)
+    assert metrics["test"]["capped"]["score"] is None
+    assert metrics["test"]["capped"]["rmse"] == pytest.approx(1e6, rel=1e-2)
+    assert metrics == json.loads((moved / checkpoint.METRICS).read_text())
+
+
 def test_predict_leaves_the_model_as_it_was() -> None:
     torch.manual_seed(0)
     model = TurbofanNet("small").train()

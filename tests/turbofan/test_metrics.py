@@ -36,6 +36,11 @@ def test_nasa_score_by_hand(error: float, score: float) -> None:
     assert nasa_score([50.0 + error], [50.0]) == pytest.approx(score, rel=1e-12)
 
 
+@pytest.mark.parametrize("error", [1e5, -1e5])
+def test_a_hopeless_prediction_has_an_infinite_score(error: float) -> None:
+    assert nasa_score([50.0 + error, 50.0], [50.0, 50.0]) == math.inf
+
+
 @pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
 def test_late_costs_more_than_early_and_the_score_is_a_sum(size: float) -> None:
     late, early = nasa_score([60 + size], [60]), nasa_score([60 - size], [60])

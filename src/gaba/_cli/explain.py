@@ -30,9 +30,9 @@ def explain(run: Path) -> str:
 def _heading(path: Path) -> str:
     with path.open(encoding="utf-8") as file:
         meta = json.loads(file.readline()).get("meta", {})
+    if meta.get("simulated"):
+        meta["subset"] = SIMULATED
     parts = [str(meta[name]) for name in ("subset", "method", "size") if name in meta]
     if "seed" in meta:
         parts.append(f"seed {meta['seed']}")
-    if meta.get("simulated"):
-        parts.insert(0, SIMULATED)
     return f"{' · '.join(parts)} ({path})" if parts else str(path)

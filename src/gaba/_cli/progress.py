@@ -31,7 +31,7 @@ def figures(step: dict[str, Any]) -> str:
     losses = ", ".join(f"{k} {_short(v)}" for k, v in step["losses"].items())
     weights = ", ".join(f"{k} {v:.3f}".replace(" 0.", " .") for k, v in step["weights"].items())
     imbalance = step["imbalance"]
-    tail = "not measured" if imbalance is None else f"{_short(imbalance)}×"
+    tail = "–" if imbalance is None else f"{_short(imbalance)}×"
     return f"loss {losses} · weight {weights} · imbalance {tail}"
 
 
@@ -55,7 +55,8 @@ class Bar:
         self.due = 0.0
 
     def _render(self) -> Group:
-        return Group(self.bar, Text(f"{self.latest}{self.validated}", style="dim"))
+        lines = (line for line in (self.latest, self.validated) if line)
+        return Group(self.bar, *(Text(line, "dim", no_wrap=True) for line in lines))
 
     def on_step(self, step: gaba.Step) -> None:
         """Move the bar, and renew the figures if it is time to."""
@@ -65,7 +66,7 @@ class Bar:
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Show the validation."""
-        self.validated = f" · validation RMSE {epoch.rmse:.2f} cycles"
+        self.validated = f"epoch {epoch.epoch} · validation RMSE {epoch.rmse:.2f} cycles"
 
     def __enter__(self) -> Bar:
         self.live.__enter__()

@@ -21,13 +21,13 @@ WIDTH = 100
 
 
 def title(run: dict[str, Any]) -> str:
-    """Subset, method, size and seed of what ``metrics.json`` holds, and whether it is simulated.
+    """Subset, or that the data are simulated, method, size and seed of a run.
 
     >>> title({"subset": "FD001", "method": "gaba", "size": "small", "seed": 0})
     'FD001 · gaba · small · seed 0'
     """
-    text = f"{run['subset']} · {run['method']} · {run['size']} · seed {run['seed']}"
-    return f"{SIMULATED} · {text}" if run.get("simulated") else text
+    subset = SIMULATED if run.get("simulated") else run["subset"]
+    return f"{subset} · {run['method']} · {run['size']} · seed {run['seed']}"
 
 
 def _table(*columns: str) -> Table:
@@ -53,7 +53,7 @@ def balance(history: gaba.History) -> Table:
     """The final weights, the imbalance and the share of saturated steps, by task."""
     table = _table(f"balancer, {len(history):,} steps", *history.tasks)
     table.add_row("final weight", *(f"{w:.4f}" for w in history.weights[-1]))
-    measured = np.isfinite(history.norms).any(axis=0).tolist()
+    measured = [bool(np.isfinite(norms).any()) for norms in history.norms.T]
     for name, column in (("norm", history.norms), ("contribution", history.contributions)):
         cells = (
             f"{np.nanmedian(column[:, k]):.4g}" if measured[k] else "not measured"
@@ -61,11 +61,15 @@ def balance(history: gaba.History) -> Table:
         )
         table.add_row(f"{name}, median", *cells)
     table.add_row("saturated", *(f"{s:.1%} of steps" for s in history.saturated.mean(0)))
-    imbalance = history.imbalance[~np.isnan(history.imbalance)]
-    if imbalance.size:
-        found = (f"median {np.median(imbalance):.4g}×", f"at the end {imbalance[-1]:.4g}×")
-        table.add_row("imbalance", *found[: len(history.tasks)])
     return table
+
+
+def imbalance(history: gaba.History) -> str:
+    """The median and the last imbalance, in one line."""
+    found = history.imbalance[~np.isnan(history.imbalance)]
+    if not found.size:
+        return "imbalance: not measured (this method needs no norms)"
+    return f"imbalance: {np.median(found):.4g}× in the median step, {found[-1]:.4g}× at the end"
 
 
 def build(metrics: dict[str, Any], history: gaba.History) -> RenderableType:
@@ -82,6 +86,7 @@ def build(metrics: dict[str, Any], history: gaba.History) -> RenderableType:
         Text(how),
         quality(metrics),
         balance(history),
+        Text(f"{imbalance(history)}\n"),
         Text(str(diagnose(history))),
     )
 

@@ -33,13 +33,14 @@ class TrainConfig:
         learning_rate: Of AdamW, after the warm-up, in which it grows linearly.
         warmup_steps: Length of that warm-up.
         weight_decay: Of AdamW.
-        dropout: In the backbone; half as much in the attention.
+        dropout: In the backbone; half as much in the attention and of whole inputs.
         clip: The largest norm of the gradient of all parameters.
         ema_decay: Of the averaged parameters, which are those that are validated and kept. At
             step t it is min(``ema_decay``, (1 + t)/(10 + t)).
         plateau_factor: What the learning rate is multiplied by on a plateau.
-        plateau_patience: Epochs without improvement that are no plateau yet.
-        stop_patience: Epochs without improvement after which training stops.
+        plateau_threshold: The least improvement between epochs, relative, that is no plateau.
+        plateau_patience: Epochs with less improvement than that which are no plateau yet.
+        stop_patience: Epochs without any improvement after which training stops.
         rul_cap: The largest RUL label, in cycles.
         nonfinite_patience: Steps in a row without a finite loss after which training gives up.
         device: A torch device.
@@ -48,7 +49,7 @@ class TrainConfig:
         ValueError: A setting out of range.
 
     >>> TrainConfig(subset="FD002").steps_per_epoch
-    100
+    50
     >>> TrainConfig(clip=0)
     Traceback (most recent call last):
         ...
@@ -61,8 +62,8 @@ class TrainConfig:
     seed: int = 0
     run_dir: str = "runs/turbofan"
     data_dir: str | None = None
-    steps: int = 1200
-    steps_per_epoch: int = 100
+    steps: int = 800
+    steps_per_epoch: int = 50
     batch_size: int = 128
     learning_rate: float = 1e-3
     warmup_steps: int = 100
@@ -71,7 +72,8 @@ class TrainConfig:
     clip: float = 1.0
     ema_decay: float = 0.999
     plateau_factor: float = 0.5
-    plateau_patience: int = 1
+    plateau_threshold: float = 0.01
+    plateau_patience: int = 0
     stop_patience: int = 5
     rul_cap: float = RUL_CAP
     nonfinite_patience: int = 20
@@ -83,7 +85,7 @@ class TrainConfig:
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: must be positive; got {getattr(self, name)}")
-        for name in ("dropout", "ema_decay", "plateau_factor"):
+        for name in ("dropout", "ema_decay", "plateau_factor", "plateau_threshold"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"{name}: must be at least 0 and below 1; got {getattr(self, name)}"

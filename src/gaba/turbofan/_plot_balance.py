@@ -30,6 +30,14 @@ def balance(history: History, caption: Caption) -> Figure:
 
     Raises:
         ValueError: if the history has no steps.
+
+    >>> import torch, gaba
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> balancer = gaba.Balancer(["a", "b"], shared=[w])
+    >>> _ = balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
+    >>> figure = balance(balancer.history, Caption("FD001", "inverse"))
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['norm g (gradient of the loss)', 'weight λ', 'contribution c = λ·g']
     """
     if not len(history):
         raise ValueError("history must hold at least 1 step, found 0: record a run first")
@@ -49,16 +57,22 @@ def balance(history: History, caption: Caption) -> Figure:
                     label=f"{task} saturated: {share:.1%} of steps",
                 )
             )
-    for axes, values, name in (
-        (top, history.norms, "norm g (gradient of the loss)"),
-        (middle, history.weights, "weight λ"),
-        (bottom, history.contributions, "contribution c = λ·g"),
+    for axes, values, name, overlap in (
+        (top, history.norms, "norm g (gradient of the loss)", False),
+        (middle, history.weights, "weight λ", True),
+        (bottom, history.contributions, "contribution c = λ·g", False),
     ):
         for k, task in enumerate(history.tasks):
-            _series(axes, steps, np.asarray(values)[:, k], task_colour(k), task)
+            # Weights that coincide, as in a warm-up, are all seen: the first are drawn wider.
+            width = 1.4 + (1.4 * min(2, len(history.tasks) - 1 - k) if overlap else 0)
+            _series(axes, steps, np.asarray(values)[:, k], task_colour(k), task, width)
             _shade(axes, steps, saturated[:, k], task_colour(k))
         if np.any(np.asarray(values) > 0):
             axes.set_yscale("log")
+        else:
+            empty = "not measured in this run" if np.isnan(values).all() else "never above 0"
+            axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center")
+            axes.set_yticks([])
         axes.set_ylabel(name)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, color="#E5E5E5", linewidth=0.8)
@@ -78,7 +92,9 @@ def _bins(n: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def _series(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, task: str) -> None:
+def _series(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, task: str, width: float
+) -> None:
     shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
     bins = _bins(steps.size)
     x = np.array([steps[b].mean() for b in bins])
@@ -88,7 +104,7 @@ def _series(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, task
     if steps.size > BINS:
         axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
     marker = "o" if x.size < 3 else None
-    axes.plot(x, mid, color=colour, linewidth=1.4, label=task, marker=marker)
+    axes.plot(x, mid, color=colour, linewidth=width, label=task, marker=marker)
 
 
 def _shade(axes: Axes, steps: np.ndarray, saturated: np.ndarray, colour: str) -> None:

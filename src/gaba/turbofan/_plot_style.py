@@ -45,12 +45,12 @@ TASK_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 @final
 @dataclass(frozen=True)
 class Caption:
-    """What every picture's title says of the run: subset, method, RMSE in cycles.
+    """What every picture's title says of the run: subset, method, RMSE with capped labels (cycles).
 
     >>> Caption("FD001", "gaba", 13.24).text
-    'FD001 · gaba · test RMSE 13.2 cycles'
+    'FD001 · gaba · test RMSE 13.2 cycles, capped labels'
     >>> Caption("simulated", "gaba", 13.24, simulated=True).text
-    'simulated data · gaba · test RMSE 13.2 cycles'
+    'simulated data · gaba · test RMSE 13.2 cycles, capped labels'
     """
 
     subset: str
@@ -65,12 +65,17 @@ class Caption:
         if self.simulated:
             named = subset and subset != "simulated"
             subset = f"{subset} · simulated data" if named else "simulated data"
-        rmse = [] if self.rmse is None else [f"test RMSE {self.rmse:.1f} cycles"]
+        rmse = [] if self.rmse is None else [f"test RMSE {self.rmse:.1f} cycles, capped labels"]
         return " · ".join([subset, self.method, *rmse])
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write ``figure`` as a PNG at ``path``, whole or not at all, and return the path."""
+    """Write ``figure`` as a PNG at ``path``, whole or not at all, and return the path.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(blank(2, 1), Path(folder, "empty.png")).read_bytes()[1:4]
+    b'PNG'
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
@@ -15,7 +16,13 @@ from gaba.turbofan.losses import Batch
 
 if TYPE_CHECKING:
     from gaba.turbofan._config import TrainConfig
+    from gaba.turbofan.model import TurbofanNet
     from gaba.turbofan.windows import Windows
+
+
+CALIBRATION = 2048
+"""Training windows, evenly spaced, from which BatchNorm statistics are taken anew."""
+_CALIBRATION_BATCH = 512
 
 
 @final
@@ -75,6 +82,25 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, avg_fn=update, use_buffers=True)
 
 
+def recalibrated(model: TurbofanNet, inputs: Tensor) -> TurbofanNet:
+    """A copy of ``model`` whose BatchNorm statistics are those of ``inputs`` without dropout.
+
+    Averaged parameters need statistics of their own (Izmailov et al., Averaging Weights Leads to
+    Wider Optima, UAI 2018, section 3.2), and those gathered in training are of inputs that dropout
+    had made more variable than they are in use.
+    """
+    fresh = copy.deepcopy(model).eval()
+    norms = [m for m in fresh.modules() if isinstance(m, nn.BatchNorm1d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches that follow
+        norm.train()
+    with torch.no_grad():
+        for part in inputs.split(_CALIBRATION_BATCH):
+            fresh.backbone.convolutions(part.transpose(1, 2))
+    return fresh.eval()
+
+
 @final
 class Schedule:
     """The learning rate: a linear warm-up, then a cut wherever the validation stands still."""
@@ -83,7 +109,10 @@ class Schedule:
         self.warmup = max(config.warmup_steps, 1)
         self.linear = LinearLR(optimizer, start_factor=1 / self.warmup, total_iters=self.warmup)
         self.plateau = ReduceLROnPlateau(
-            optimizer, factor=config.plateau_factor, patience=config.plateau_patience
+            optimizer,
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
+            threshold=config.plateau_threshold,
         )
 
     def step(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -11,7 +12,7 @@ import torch
 
 from gaba.turbofan import checkpoint, data, windows
 from gaba.turbofan._config import TrainConfig
-from gaba.turbofan.metrics import health_metrics, rul_metrics
+from gaba.turbofan.metrics import RulMetrics, health_metrics, rul_metrics
 from gaba.turbofan.model import TurbofanNet
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ def evaluate(
 
     Returns:
         What ``metrics.json`` holds: ``test.capped`` and ``test.raw`` (``rmse`` in cycles, NASA
-        ``score``), ``test.health`` (``accuracy``, ``macro_f1``, ``confusion[true][predicted]``),
-        ``validation`` (the epoch that was chosen), and what was run. ``simulated`` says whether
-        the data are.
+        ``score``, None if it is infinite), ``test.health`` (``accuracy``, ``macro_f1``,
+        ``confusion[true][predicted]``), ``validation`` (the epoch that was chosen), and what
+        was run. ``simulated`` says whether the data are.
 
     Raises:
         FileNotFoundError: The folder holds no run.
@@ -119,14 +120,18 @@ def evaluate_state(
         "test_engines": len(last),
         "validation": state["best"]["epoch"],
         "test": {
-            "capped": asdict(rul_metrics(at_last.rul, last.rul)),
-            "raw": asdict(rul_metrics(at_last.rul, last.rul_raw)),
+            "capped": _plain(rul_metrics(at_last.rul, last.rul)),
+            "raw": _plain(rul_metrics(at_last.rul, last.rul_raw)),
             "health": asdict(health_metrics(at_last.health_class, last.health)),
         },
     }
     checkpoint.write_arrays(run_dir / checkpoint.PREDICTIONS, arrays)
     checkpoint.write_json(run_dir / checkpoint.METRICS, metrics)
     return metrics
+
+
+def _plain(metrics: RulMetrics) -> dict[str, float | None]:
+    return {name: x if math.isfinite(x) else None for name, x in asdict(metrics).items()}
 
 
 def _predicted(

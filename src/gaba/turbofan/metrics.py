@@ -58,7 +58,8 @@ def nasa_score(predicted: ArrayLike, true: ArrayLike) -> float:
     """The NASA score Σ s(d) with d = predicted − true, in cycles: late costs more than early.
 
     s(d) = e^{−d/13} − 1 for d < 0 (early) and e^{d/10} − 1 otherwise (late). It is a sum, so it
-    grows with the number of engines, and a single late engine can outweigh all others.
+    grows with the number of engines, and a single late engine can outweigh all others. An error of
+    more than 7,000 cycles makes it infinite.
 
     Source: A. Saxena, K. Goebel, D. Simon, N. Eklund, "Damage Propagation Modeling for Aircraft
     Engine Run-to-Failure Simulation", PHM08, equation 9.
@@ -70,7 +71,8 @@ def nasa_score(predicted: ArrayLike, true: ArrayLike) -> float:
     True
     """
     d = _errors(predicted, true)
-    return float(np.expm1(np.where(d < 0, -d / EARLY_SCALE, d / LATE_SCALE)).sum())
+    with np.errstate(over="ignore"):
+        return float(np.expm1(np.where(d < 0, -d / EARLY_SCALE, d / LATE_SCALE)).sum())
 
 
 def rul_metrics(predicted: ArrayLike, true: ArrayLike) -> RulMetrics:

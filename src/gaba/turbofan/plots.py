@@ -66,6 +66,10 @@ def predictions(predicted: ArrayLike, true: ArrayLike, caption: Caption) -> Figu
 
     Raises:
         ValueError: if the two are not vectors of one length, or are empty.
+
+    >>> figure = predictions([90, 20, 61], [100, 18, 60], Caption("FD001", "gaba", 5.9))
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [18.0, 60.0, 100.0]
     """
     y, t = _pair(predicted, true)
     order = np.argsort(t, kind="stable")
@@ -96,6 +100,10 @@ def trajectory(
 
     Raises:
         ValueError: if the three are not vectors of one length, or are empty.
+
+    >>> figure = trajectory([1, 2, 3], [9, 9, 7], [9, 8, 7], Caption("FD001", "gaba"), unit=24)
+    >>> figure.axes[0].get_xlabel()
+    'time (cycles)'
     """
     y, t = _pair(predicted, true)
     x, _ = _pair(cycles, true)
@@ -162,6 +170,10 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], caption: Caption) -> Fi
 
     Raises:
         ValueError: if the matrix is not square with one row a class.
+
+    >>> figure = confusion([[9, 1], [0, 5]], ["normal", "critical"], Caption("FD001", "gaba"))
+    >>> [text.get_text().split() for text in figure.axes[0].texts[:2]]
+    [['9', '90%'], ['1', '10%']]
     """
     m = np.asarray(matrix, dtype=np.int64)
     if m.shape != (len(classes), len(classes)):

@@ -17,10 +17,12 @@ import gaba
 from gaba.turbofan import checkpoint, data, windows
 from gaba.turbofan._config import TrainConfig
 from gaba.turbofan._run import (
+    CALIBRATION,
     Schedule,
     Shuffled,
     averaged,
     random_state,
+    recalibrated,
     reproducible,
     set_random_state,
 )
@@ -142,10 +144,12 @@ class Trainer:
             )
 
     def validate(self) -> Epoch:
-        """Validates the averaged parameters, and remembers them if they are the best so far."""
+        """Validates the averaged parameters, recalibrated, and keeps them if they are the best."""
         seen = self.prepared.validation
-        model = self.mean.module
-        assert isinstance(model, TurbofanNet)
+        averaged_model = self.mean.module
+        assert isinstance(averaged_model, TurbofanNet)
+        inputs = self.batches.all.inputs
+        model = recalibrated(averaged_model, inputs[:: max(1, len(inputs) // CALIBRATION)])
         predicted = predict(model, seen.inputs)
         error = rmse(predicted.rul, seen.rul)
         if not math.isfinite(error):

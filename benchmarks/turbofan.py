@@ -1,0 +1,186 @@
+"""Trains the turbofan grid (subsets × methods × seeds) and writes the table of its test errors.
+
+    python benchmarks/turbofan.py                   # what is missing of the 48 runs, then the table
+    python benchmarks/turbofan.py --table-only      # the table from the runs that are there
+
+A run that is there is not made again, one that was stopped goes on. The runs lie in ``--runs``, the
+metrics of every run in ``docs/results/turbofan.json``, the table in ``docs/results/turbofan.md``
+and between the marks in README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+
+import gaba
+from gaba import turbofan
+from gaba.turbofan.train import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+SUBSETS = ("FD001", "FD002", "FD003", "FD004")
+METHODS = ("gaba", "inverse", "uniform", "fixed:.0476,.9524")
+NAMES = {
+    "gaba": "`gaba` (paper preset)",
+    "inverse": "`inverse` (our default)",
+    "uniform": "uniform ½/½",
+    "fixed:.0476,.9524": "fixed .0476/.9524",
+}
+MARKS = ("<!-- results:start -->", "<!-- results:end -->")
+
+
+def run(subset: str, method: str, seed: int, runs: Path, data_dir: str | None) -> dict[str, Any]:
+    """One training, or what is left of it; its metrics and what the balancer did."""
+    torch.set_num_threads(1)
+    folder = runs / f"{subset}-{method.replace(':', '-').replace(',', '-')}-{seed}"
+    config = TrainConfig(
+        subset=subset, method=method, seed=seed, run_dir=str(folder), data_dir=data_dir
+    )
+    done = folder / "result.json"
+    if not done.is_file():
+        result = turbofan.train(config, resume=(folder / "config.json").is_file())
+        found = {
+            "subset": subset,
+            "method": method,
+            "seed": seed,
+            "steps": result.steps,
+            "chosen_at": result.best.step,
+            "validation_rmse": result.best.rmse,
+            "seconds": result.seconds,
+            "capped": result.metrics["capped"],
+            "raw": result.metrics["raw"],
+            "accuracy": result.metrics["health"]["accuracy"],
+            "macro_f1": result.metrics["health"]["macro_f1"],
+            **behaviour(gaba.History.read(folder / "history.jsonl")),
+        }
+        done.write_text(json.dumps(found, indent=1))
+        best = result.best.rmse
+        print(f"{folder.name}: validation {best:.2f}, {result.seconds:.0f} s", flush=True)
+    return json.loads(done.read_text())
+
+
+def behaviour(history: gaba.History) -> dict[str, Any]:
+    """What the balancer did: weights at the end, saturation, norm ratio and imbalance."""
+    measured = history.measured & history.finite
+    norms = history.norms[measured]
+    ratio = norms.max(1) / norms.min(1) if len(norms) else []
+    return {
+        "final_weights": dict(zip(history.tasks, history.weights[-1].tolist(), strict=True)),
+        "saturated": float(history.saturated.any(1).mean()),
+        "median_norm_ratio": statistics.median(ratio) if len(ratio) else None,
+        "median_imbalance": statistics.median(history.imbalance[measured]) if len(ratio) else None,
+    }
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation over the seeds."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The Markdown table of test errors, a row for each subset and method."""
+    rows = [
+        "| subset | method | RMSE, capped | NASA, capped | RMSE, raw | NASA, raw | accuracy "
+        "| macro-F1 | saturated steps |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for subset, method in product(SUBSETS, METHODS):
+        own = [r for r in found if (r["subset"], r["method"]) == (subset, method)]
+        if not own:
+            continue
+        cells = [
+            subset,
+            NAMES[method],
+            spread([r["capped"]["rmse"] for r in own]),
+            spread([r["capped"]["score"] for r in own]),
+            spread([r["raw"]["rmse"] for r in own]),
+            spread([r["raw"]["score"] for r in own]),
+            spread([100 * r["accuracy"] for r in own]) + " %",
+            spread([r["macro_f1"] for r in own]),
+            f"{100 * statistics.mean(r['saturated'] for r in own):.0f} %",
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def verdict(found: list[dict[str, Any]]) -> str:
+    """In words: whether the methods differ by more than their seeds do."""
+    lines = []
+    for subset in SUBSETS:
+        by_method = {
+            m: [r["capped"]["rmse"] for r in found if (r["subset"], r["method"]) == (subset, m)]
+            for m in METHODS
+        }
+        by_method = {m: v for m, v in by_method.items() if len(v) > 1}
+        if len(by_method) < 2:
+            continue
+        means = {m: statistics.mean(v) for m, v in by_method.items()}
+        best, worst = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+        apart = means[worst] - means[best]
+        noise = math.sqrt(statistics.mean(statistics.variance(v) for v in by_method.values()))
+        word = "tie" if apart <= 2 * noise else "differ"
+        lines.append(
+            f"- {subset}: the methods **{word}**. From best ({NAMES[best]}) to worst "
+            f"({NAMES[worst]}) it is {apart:.2f} cycles; seeds of one method differ by {noise:.2f} "
+            "(one standard deviation)."
+        )
+    return "\n".join(lines)
+
+
+def write(found: list[dict[str, Any]]) -> None:
+    """The JSON, the page and the block in the README."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "turbofan.json").write_text(json.dumps(found, indent=1) + "\n")
+    seeds = len({r["seed"] for r in found})
+    body = (
+        f"Test error of the `small` model on NASA C-MAPSS, mean ± standard deviation over {seeds} "
+        "seeds: last window of each test engine, model chosen on the validation engines. RMSE in "
+        "cycles; NASA score, lower is better.\n\n"
+        f"{table(found)}\n\n{verdict(found)}\n\n"
+        "Measured by `python benchmarks/turbofan.py` with torch "
+        f"{torch.__version__.split('+')[0]}, one CPU thread a run; every figure of every run is in "
+        "[docs/results/turbofan.json](docs/results/turbofan.json)."
+    )
+    page = body.replace("(docs/results/turbofan.json)", "(turbofan.json)")
+    (RESULTS / "turbofan.md").write_text(f"# Turbofan: measured results\n\n{page}\n")
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    readme.write_text(f"{before}{MARKS[0]}\n\n{body}\n\n{MARKS[1]}{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "grid")
+    parser.add_argument("--subsets", nargs="+", default=SUBSETS)
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--data-dir")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--table-only", action="store_true", help="train nothing")
+    asked = parser.parse_args()
+    if asked.table_only:
+        found = [json.loads(path.read_text()) for path in sorted(asked.runs.glob("*/result.json"))]
+    else:
+        grid = product(asked.seeds, asked.subsets, asked.methods)
+        found = joblib.Parallel(n_jobs=asked.jobs)(
+            joblib.delayed(run)(subset, method, seed, asked.runs, asked.data_dir)
+            for seed, subset, method in grid
+        )
+    if found:
+        write(sorted(found, key=lambda r: (r["subset"], METHODS.index(r["method"]), r["seed"])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,539 @@
+"""The command line as a user meets it: processes, exit statuses, files, and one-line errors."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import gaba
+from _turbofan_runs import tiny_fleet
+from gaba import cli, demo
+from gaba._cli import commands, pictures
+from gaba._cli.progress import Bar, Lines, progress
+from gaba.diagnosis import diagnose
+from gaba.turbofan import METHODS, Epoch, TrainConfig, data, plots
+
+PICTURES = {"predictions.png", "trajectory.png", "errors.png", "confusion.png", "balance.png"}
+FILES = {
+    *("config.json", "history.jsonl", "epochs.jsonl", "checkpoint.pt", "metrics.json"),
+    *("predictions.npz", "pictures", "report.txt"),
+}
+TINY = ["--steps", "12", "--steps-per-epoch", "2", "--batch-size", "8"]
+SIMULATED = ["train", "turbofan", "--subset", "simulated", *TINY]
+# A shell that runs the tests in the background has told its children to ignore Ctrl-C.
+START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from gaba.cli import main; sys.exit(main())"
+)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GABA_")}
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"} | changes
+
+
+def gaba_command(*words: str, cwd: Path, code: str = START, **env: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=cwd,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Any:
+    """A finished tiny run on the simulated fleet, in its default folder."""
+    return gaba_command(*SIMULATED, cwd=place)
+
+
+@pytest.fixture
+def run_dir(place: Path, trained: Any) -> Path:
+    assert trained.returncode == 0, trained.stderr
+    return place / "runs" / "simulated-gaba-small-seed0"
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """A folder that holds a tiny FD001 in NASA's format."""
+    folder = tmp_path / "data"
+    data.write(replace(tiny_fleet(), subset="FD001"), folder)
+    return folder
+
+
+def failed(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The status and the one line of an error, which has no traceback."""
+    status = cli.main(words)
+    captured = capsys.readouterr()
+    assert captured.err.endswith("\n")
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("gaba: error: ")
+    return status, captured.err
+
+
+# --- demo ----------------------------------------------------------------------------------------
+
+
+def test_the_console_script_prints_the_demo() -> None:
+    script = Path(sys.executable).with_name("gaba")
+    done = subprocess.run(
+        [script, "demo"], env=environment(), capture_output=True, check=True, encoding="utf-8"
+    )
+    assert done.stdout.strip() == demo.text()
+    assert done.stderr == ""
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def test_training_fills_the_run_folder(run_dir: Path, trained: Any) -> None:
+    assert {path.name for path in run_dir.iterdir()} == FILES
+    assert {path.name for path in (run_dir / "pictures").iterdir()} == PICTURES
+    for name in PICTURES:
+        assert (run_dir / "pictures" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(gaba.History.read(run_dir / "history.jsonl")) == 12
+    assert trained.stderr == ""
+
+
+def test_the_report_says_what_was_measured(run_dir: Path, trained: Any) -> None:
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    history = gaba.History.read(run_dir / "history.jsonl")
+    report = (run_dir / "report.txt").read_text(encoding="utf-8")
+    assert report.strip() in trained.stdout
+    for labels in ("capped", "raw"):
+        assert f"{metrics['test'][labels]['rmse']:,.2f}" in report
+        assert f"{metrics['test'][labels]['score']:,.2f}" in report
+    assert f"{metrics['test']['health']['accuracy']:.1%}" in report
+    assert f"{metrics['test']['health']['macro_f1']:.3f}" in report
+    for k in range(2):
+        assert f"{history.weights[-1, k]:.4f}" in report
+        assert f"{history.saturated[:, k].mean():.1%} of steps" in report
+    assert f"{np.median(history.imbalance):.4g}× in the median step" in report
+    assert str(diagnose(history)) in report
+
+
+def test_simulated_data_are_labelled_everywhere(run_dir: Path, trained: Any) -> None:
+    assert "simulated data" in trained.stdout.splitlines()[0]
+    assert "simulated data" in (run_dir / "report.txt").read_text(encoding="utf-8").splitlines()[0]
+    assert json.loads((run_dir / "metrics.json").read_text())["simulated"] is True
+
+
+def test_without_a_terminal_the_progress_is_rare_plain_lines(trained: Any) -> None:
+    lines = [line for line in trained.stdout.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == [f"{step}/12" for step in range(2, 13, 2)]
+    assert all("validation RMSE" in line and "imbalance" in line for line in lines)
+    assert "\x1b" not in trained.stdout
+    assert "\r" not in trained.stdout
+
+
+def test_a_run_on_files_whose_default_folder_is_taken_gets_its_own(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    name = "FD001-fixed_.05_.95-small-seed0"
+    Path("runs", name).mkdir(parents=True)
+    words = ["train", "turbofan", "--data-dir", str(tiny_data), "--method", "fixed:.05,.95"]
+    assert cli.main([*words, "--steps", "1", "--steps-per-epoch", "1", "--batch-size", "8"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("FD001 · fixed:.05,.95 · small · seed 0\n")
+    assert f"run folder: {Path('runs', name)}-2\n" in out
+    assert "simulated" not in out
+    assert "not measured" in out
+    assert "0.0500" in out
+    assert {path.name for path in Path("runs", f"{name}-2").iterdir()} == FILES
+    assert not list(Path("runs", name).iterdir())
+
+
+# --- evaluate and explain ------------------------------------------------------------------------
+
+
+def test_evaluate_finds_the_same_figures_again(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run_dir / "metrics.json").read_text()
+    report = (run_dir / "report.txt").read_text(encoding="utf-8")
+    (run_dir / "metrics.json").unlink()
+    (run_dir / "pictures" / "errors.png").unlink()
+    assert cli.main(["evaluate", str(run_dir)]) == 0
+    assert report.strip() in capsys.readouterr().out
+    assert (run_dir / "metrics.json").read_text() == before
+    assert (run_dir / "pictures" / "errors.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["", "history.jsonl"])
+def test_explain_prints_the_diagnosis(
+    name: str, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["explain", str(run_dir / name)]) == 0
+    heading, _, rest = capsys.readouterr().out.partition("\n")
+    assert heading.startswith("simulated data")
+    assert "gaba · small · seed 0" in heading
+    assert rest.strip() == str(diagnose(gaba.History.read(run_dir / "history.jsonl")))
+
+
+def test_explain_reads_the_record_of_any_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    with gaba.RunRecord(path, ["a", "b"]):
+        pass
+    assert failed(["explain", str(path)], capsys)[1].endswith("let the run go on for a while\n")
+    path.write_text('{"gaba": "0", "tasks": ["a", "b"]}\n{"step": \n')
+    assert "line 2" in failed(["explain", str(path)], capsys)[1]
+
+
+def test_every_picture_of_a_simulated_run_is_labelled(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    save = plots.save
+
+    def remember(figure: Any, path: Path) -> Path:
+        drawn.append("\n".join(t.get_text() for axes in figure.axes for t in axes.texts))
+        return save(figure, path)
+
+    monkeypatch.setattr(plots, "save", remember)
+    assert {path.name for path in pictures.draw(run_dir)} == PICTURES
+    assert len(drawn) == len(PICTURES)
+    assert all("simulated data · gaba · test RMSE" in text for text in drawn)
+
+
+# --- Ctrl-C and resume ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT cannot be sent to one process elsewhere")
+def test_ctrl_c_leaves_a_run_that_resume_finishes_exactly(run_dir: Path, tmp_path: Path) -> None:
+    stopped = tmp_path / "a run"
+    running = subprocess.Popen(
+        [sys.executable, "-u", "-c", START, *SIMULATED, "--run-dir", str(stopped)],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("step 4/12"):
+            running.send_signal(signal.SIGINT)
+            break
+    _, error = running.communicate(timeout=120)
+    assert running.returncode == 130, error
+    assert error.count("\n") == 1
+    assert error.startswith("gaba: interrupted: to go on, run: gaba train turbofan --resume ")
+    assert not (stopped / "metrics.json").exists()
+
+    words = shlex.split(error.partition("run: gaba ")[2])
+    done = gaba_command(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.json", "epochs.jsonl"):
+        assert (stopped / name).read_text() == (run_dir / name).read_text()
+    once, twice = (folder / "history.jsonl" for folder in (run_dir, stopped))
+    assert once.read_text().splitlines()[1:] == twice.read_text().splitlines()[1:]
+    assert {path.name for path in stopped.iterdir()} == FILES
+
+
+def test_ctrl_c_before_there_is_a_run_names_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gaba.turbofan.load", interrupted)
+    assert cli.main(SIMULATED) == 130
+    assert capsys.readouterr().err == "gaba: interrupted\n"
+    assert not Path("runs").exists()
+
+
+def test_a_resumed_run_keeps_its_settings(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run_dir / "config.json").read_text()
+    resume = ["train", "turbofan", "--resume", str(run_dir)]
+    status, line = failed([*resume, "--seed", "2"], capsys)
+    assert status == 1
+    assert "--seed 2 differs from the 0 of the run" in line
+    assert "--batch-size 9 differs" in failed([*resume, "--batch-size", "9"], capsys)[1]
+    assert "--run-dir cannot be given" in failed([*resume, "--run-dir", "elsewhere"], capsys)[1]
+    assert (run_dir / "config.json").read_text() == before
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train turbofan --subset FD001 --data-dir nowhere", "`gaba data cmapss --dest DIR`"),
+        ("train turbofan --subset FD001 --data-dir nowhere", "`--subset simulated`"),
+        ("train turbofan --subset simulated --method foo", "got 'foo'"),
+        ("train turbofan --subset simulated --steps 0", "steps: must be positive; got 0"),
+        ("train turbofan --subset simulated --device foo", "--device foo cannot be used"),
+        ("train turbofan --resume nowhere", "no run in nowhere"),
+        ("evaluate nowhere", "no run in nowhere"),
+        ("explain nowhere", "no record of a run in nowhere"),
+        ("data cmapss --dest here --url file:///no/such.zip", "cannot be reached"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
+    words: str, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    status, line = failed(words.split(), capsys)
+    assert status == 1
+    assert expected in line
+    assert not list(tmp_path.iterdir())
+
+
+WRONG_USAGE = [
+    ("", "Expected one of {demo, train, evaluate, explain, data} (see gaba --help)"),
+    ("trian", "Unrecognized options: trian (see gaba --help)"),
+    ("train", "Missing from gaba train: {turbofan}"),
+    ("train turbofan --sed 3", "Unrecognized options: --sed, 3 (see gaba train --help)"),
+    ("train turbofan --steps x", "--steps: no type matching INT could be instantiated from ['x']"),
+    ("train turbofan --subset FD009", "invalid choice 'FD009' for argument '--subset'"),
+    ("data cmapss", "Missing from gaba data: --dest DIR The folder to put the files in."),
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(("words", "expected"), WRONG_USAGE)
+def test_wrong_usage_is_one_line_with_status_2(
+    words: str, expected: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    error = io.StringIO()
+    monkeypatch.setattr("sys.stderr", error)
+    assert cli.main(words.split()) == 2
+    assert error.getvalue().startswith("gaba: error: ")
+    assert error.getvalue().count("\n") == 1
+    assert expected in error.getvalue()
+    assert not set(error.getvalue()) & set("─│╭╰")
+
+
+def test_a_run_is_never_overwritten(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run_dir / "history.jsonl").read_bytes()
+    status, line = failed([*SIMULATED, "--run-dir", str(run_dir)], capsys)
+    assert status == 1
+    assert f"--resume {run_dir}" in line
+    assert (run_dir / "history.jsonl").read_bytes() == before
+
+
+def test_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GABA_DEBUG", "1")
+    assert cli.main(["evaluate", "nowhere"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert error.splitlines()[-1].startswith("gaba: error: no run in nowhere")
+
+
+def test_an_unforeseen_error_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> str:
+        raise KeyError("a\nb")
+
+    monkeypatch.setattr(demo, "text", broken)
+    monkeypatch.delenv("GABA_DEBUG", raising=False)
+    status, line = failed(["demo"], capsys)
+    assert status == 1
+    assert "KeyError" in line
+    assert "GABA_DEBUG=1" in line
+
+
+ABSENT = """
+import sys
+from importlib.machinery import PathFinder
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        absent = name.partition(".")[0] in {absent!r}
+        return None if absent else super().find_spec(name, path, target)
+sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+from gaba.cli import main
+for words in {commands!r}: print("status", main(words), flush=True)
+"""
+
+
+def without(absent: list[str], *commands: list[str], cwd: Path) -> tuple[str, list[str]]:
+    code = ABSENT.format(absent=absent, commands=commands)
+    done = gaba_command(cwd=cwd, code=code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr.splitlines()
+
+
+def test_without_tyro_the_demo_works_and_the_rest_names_the_extra(place: Path) -> None:
+    out, errors = without(["tyro", "rich"], ["demo"], ["train", "turbofan"], ["--help"], cwd=place)
+    assert out == f"{demo.text()}\nstatus 0\nstatus 1\nstatus 1\n"
+    assert len(errors) == 2
+    assert all('needs tyro, which is not installed: pip install "gaba[cli]"' in e for e in errors)
+
+
+@pytest.mark.parametrize(("absent", "extra"), [("rich", "cli"), ("pandas", "turbofan")])
+def test_any_other_absent_extra_is_one_line_that_names_it(
+    absent: str, extra: str, place: Path
+) -> None:
+    out, errors = without([absent], SIMULATED, cwd=place)
+    assert out == "status 1\n"
+    assert len(errors) == 1
+    assert absent in errors[0]
+    assert f'pip install "gaba[{extra}]"' in errors[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes end otherwise elsewhere")
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", START, "demo"],
+        env=environment(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
+# --- help ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help_describes_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*command.split(), "--help"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert f"usage: gaba {command}".strip() in captured.out
+    if not command:
+        assert all(f" {name} " in captured.out for name in cli.COMMANDS)
+
+
+def test_the_help_names_every_method_and_subset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(method in text for method in METHODS)
+    assert all(subset in text for subset in (*data.SUBSETS, data.SIMULATED))
+
+
+def test_the_defaults_are_those_of_the_library() -> None:
+    parsed = commands.parse(["train", "turbofan"])
+    assert isinstance(parsed, commands.Train)
+    config = TrainConfig()
+    for name in ("subset", "method", "size", "seed"):
+        assert getattr(parsed, name) == getattr(config, name)
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib import metadata
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gaba {metadata.version('gaba')}\n"
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+def a_step(run_dir: Path) -> gaba.Step:
+    from gaba.record import parse_step
+
+    line = (run_dir / "history.jsonl").read_text().splitlines()[-1]
+    return parse_step(line, ("rul", "health"), "last line")
+
+
+def test_a_terminal_gets_a_bar_with_losses_weights_and_imbalance(run_dir: Path) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120, legacy_windows=False)
+    bar = progress(terminal, TrainConfig(steps=12))
+    assert isinstance(bar, Bar)
+    step = a_step(run_dir)
+    with bar:
+        bar.on_step(step)
+        bar.on_epoch(Epoch(1, 12, 1e-3, 12.345, 0.5, 0.5, True))
+    text = screen.getvalue()
+    found = step.asdict()
+    assert "12/12" in text
+    assert f"rul {found['losses']['rul']:.0f}" in text
+    assert "weight rul .500, health .500" in text
+    assert f"imbalance {found['imbalance']:.3g}×" in text
+    assert "validation RMSE 12.35 cycles" in text or "validation RMSE 12.34 cycles" in text
+
+
+@pytest.mark.parametrize("epochs", [10, 1000])
+def test_plain_lines_stay_rare(
+    epochs: int, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = progress(Console(file=io.StringIO()), TrainConfig(steps=epochs))
+    assert isinstance(lines, Lines)
+    step = a_step(run_dir)
+    with lines:
+        for number in range(1, epochs + 1):
+            lines.on_step(step)
+            lines.on_epoch(Epoch(number, number, 1e-3, 12.0, 0.5, 0.5, True))
+    assert min(epochs, 10) <= len(capsys.readouterr().out.splitlines()) <= 21
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "wrong.zip").write_bytes(b"PK but no archive")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            return None
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
+    ) as served:
+        thread = threading.Thread(target=served.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_address[1]}"
+        served.shutdown()
+        thread.join()
+
+
+def test_data_fetches_what_it_was_told_and_verifies_it(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dest = tmp_path / "dest"
+    for name, expected in (("wrong.zip", "not a readable zip"), ("absent.zip", "404")):
+        words = ["data", "cmapss", "--dest", str(dest), "--url", f"{server}/{name}"]
+        status, line = failed(words, capsys)
+        assert status == 1
+        assert expected in line
+        assert f"{server}/{name}" in line
+    assert not dest.exists()

@@ -1,0 +1,293 @@
+"""What the pictures show: the drawn data are the given data, and every label is inside the page."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+import gaba
+from gaba.turbofan import plots
+
+CAPTION = plots.Caption("FD001", "gaba", 13.24)
+CLASSES = ["normal", "degrading", "critical"]
+
+
+def history(n: int, *, saturated: slice = slice(0, 0), norms: float | None = None) -> gaba.History:
+    generator = np.random.default_rng(0)
+    record = gaba.History(["rul", "health"])
+    held = np.zeros(n, dtype=bool)
+    held[saturated] = True
+    for i in range(n):
+        g = np.exp(generator.normal(0, 0.5, 2)) * (500, 1) if norms is None else np.full(2, norms)
+        record.append(
+            gaba.Step(
+                tasks=record.tasks,
+                step=i,
+                measured=norms is None,
+                combined="backward",
+                losses=torch.ones(2, dtype=torch.float64),
+                norms=torch.from_numpy(g),
+                weights=torch.tensor([0.05, 0.95], dtype=torch.float64),
+                saturated=torch.tensor([bool(held[i]), False]),
+                gain=torch.tensor(1.0),
+                finite=torch.tensor(True),
+            )
+        )
+    return record
+
+
+def engines(n: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(n)
+    true = generator.integers(1, 126, n).astype(float)
+    return np.clip(true + generator.normal(0, 13, n), 0, 130), true
+
+
+def walk(cycles: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x = np.arange(1, cycles + 1)
+    true = np.minimum(125.0, cycles - x)
+    return x, true + np.sin(x) * 9, true
+
+
+EVERY: dict[str, Callable[[plots.Caption], Figure]] = {
+    "predictions": lambda c: plots.predictions(*engines(), c),
+    "predictions of 1": lambda c: plots.predictions([3.0], [4.0], c),
+    "predictions of 259": lambda c: plots.predictions(*engines(259), c),
+    "trajectory": lambda c: plots.trajectory(*walk(192), c, unit=24),
+    "trajectory of 1": lambda c: plots.trajectory(*walk(1), c, unit=24),
+    "errors": lambda c: plots.error_histogram(*engines(), c),
+    "errors of 0": lambda c: plots.error_histogram([5.0, 5.0], [5.0, 5.0], c),
+    "huge errors": lambda c: plots.error_histogram([5e4, 1.0], [0.0, 0.0], c),
+    "confusion": lambda c: plots.confusion([[50, 4, 0], [3, 20, 2], [0, 1, 20]], CLASSES, c),
+    "empty classes": lambda c: plots.confusion(np.zeros((3, 3)), CLASSES, c),
+    "balance": lambda c: plots.balance(history(40, saturated=slice(20, 40)), c),
+    "balance of 1": lambda c: plots.balance(history(1), c),
+    "long balance": lambda c: plots.balance(history(3000, saturated=slice(300, 3000)), c),
+    "balance unmeasured": lambda c: plots.balance(history(30, norms=np.nan), c),
+    "balance of zeros": lambda c: plots.balance(history(30, norms=0.0), c),
+}
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def figure(request: pytest.FixtureRequest) -> Figure:
+    return EVERY[request.param](CAPTION)
+
+
+def texts(figure: Figure) -> Iterator[Text]:
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_visible() and text.get_text().strip():
+            yield text
+
+
+def shown(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+def test_a_picture_is_a_png_of_its_size(figure: Figure, tmp_path: Path) -> None:
+    raw = plots.save(figure, tmp_path / "new" / "a.png").read_bytes()
+    assert raw[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", raw[16:24])
+    assert (width, height) == tuple(round(150 * inch) for inch in figure.get_size_inches())
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_no_label_is_cut_at_the_edge(figure: Figure) -> None:
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    for axes in figure.axes:
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts):
+            box = text.get_window_extent(canvas.get_renderer())
+            if text.get_text():
+                assert box.x0 >= -1, text.get_text()
+                assert box.y0 >= -1, text.get_text()
+                assert box.x1 <= width + 1, text.get_text()
+                assert box.y1 <= height + 1, text.get_text()
+
+
+def test_every_title_says_subset_method_and_rmse(figure: Figure) -> None:
+    assert "FD001 · gaba · test RMSE 13.2 cycles" in shown(figure)
+    assert "simulated" not in shown(figure)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_picture_of_a_simulation_says_so(name: str) -> None:
+    simulated = plots.Caption("simulated", "gaba", 13.24, simulated=True)
+    assert "simulated data" in shown(EVERY[name](simulated))
+
+
+@pytest.mark.parametrize("name", ["predictions", "trajectory", "errors"])
+def test_lives_are_labelled_in_cycles(name: str) -> None:
+    axes = EVERY[name](CAPTION).axes[0]
+    assert "cycles" in axes.get_xlabel() + axes.get_ylabel()
+
+
+def points(axes: Axes) -> np.ndarray:
+    return np.concatenate([np.asarray(c.get_offsets()) for c in axes.collections[2:]])
+
+
+@pytest.mark.parametrize("n", [1, 2, 100])
+def test_predictions_are_sorted_by_true_life(n: int) -> None:
+    predicted, true = engines(n)
+    axes = plots.predictions(predicted, true, CAPTION).axes[0]
+    assert np.asarray(axes.lines[0].get_ydata()).tolist() == sorted(true)
+    drawn = points(axes)
+    assert drawn.shape == (n, 2)
+    by_place = drawn[np.argsort(drawn[:, 0])][:, 1]
+    np.testing.assert_allclose(by_place, predicted[np.argsort(true, kind="stable")])
+    low, high = axes.get_ylim()
+    assert low < min(predicted.min(), 0) <= max(predicted.max(), true.max()) < high
+
+
+def test_late_predictions_have_their_own_mark() -> None:
+    predicted, true = engines(100)
+    axes = plots.predictions(predicted, true, CAPTION).axes[0]
+    early, late = axes.collections[2:]
+    assert len(np.asarray(late.get_offsets())) == (predicted > true).sum()
+    assert len(np.asarray(early.get_offsets())) == (predicted <= true).sum()
+    assert [to_hex(np.asarray(c.get_facecolor())[0]) for c in (early, late)] == [
+        "#56b4e9",
+        "#d55e00",
+    ]
+
+
+def bars(axes: Axes) -> list[tuple[float, float, float]]:
+    found = [p for c in axes.containers for p in c.get_children() if isinstance(p, Rectangle)]
+    return sorted((p.get_x(), p.get_x() + p.get_width(), p.get_height()) for p in found)
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [[0.0], [0.0, 0.0, 1e-9], [-1.0, 1.0], [-30.0, 0.0, 30.0], list(np.linspace(-77, 41, 200))],
+)
+def test_the_histogram_counts_every_error_on_its_side(errors: list[float]) -> None:
+    d = np.array(errors)
+    true = np.zeros_like(d)
+    figure = plots.error_histogram(d, true, CAPTION)
+    axes = figure.axes[0]
+    drawn = bars(axes)
+    assert sum(count for *_, count in drawn) == d.size
+    assert sum(count for left, _, count in drawn if left >= 0) == (d > 0).sum()
+    end = max(right for _, right, _ in drawn)
+    for left, right, count in drawn:  # both sides count from 0 outwards, the last bin is closed
+        near, far = sorted((abs(left), abs(right)))
+        side = d > 0 if left >= 0 else d <= 0
+        inside = (np.abs(d) >= near) & ((np.abs(d) < far) | (far == end))
+        assert count == (side & inside).sum()
+    assert f"too late, d > 0: {(d > 0).sum()} of {d.size} engines" in shown(figure)
+
+
+def test_the_late_side_is_marked() -> None:
+    axes = plots.error_histogram(*engines(), CAPTION).axes[0]
+    assert to_hex(axes.patches[0].get_facecolor()) == "#d55e00"
+    span = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert span.x0 == pytest.approx(0, abs=1e-6)
+    assert span.x1 == pytest.approx(axes.get_xlim()[1])
+
+
+def test_the_confusion_matrix_has_true_classes_as_rows() -> None:
+    axes = plots.confusion([[50, 4, 0], [3, 20, 2], [0, 1, 20]], CLASSES, CAPTION).axes[0]
+    cells = {t.get_position(): t.get_text() for t in axes.texts if "\n" in t.get_text()}
+    assert cells[(1, 0)] == "4\n7%"  # x is the predicted class
+    assert cells[(0, 1)] == "3\n12%"
+    assert axes.get_ylabel() == "true health"
+
+
+def test_balance_draws_every_step_of_a_short_run() -> None:
+    record = history(40)
+    for axes, values in zip(
+        plots.balance(record, CAPTION).axes,
+        (record.norms, record.weights, record.contributions),
+        strict=True,
+    ):
+        assert axes.get_yscale() == "log"
+        for k, line in enumerate(axes.lines):
+            np.testing.assert_array_equal(line.get_ydata(), values[:, k])
+            np.testing.assert_array_equal(line.get_xdata(), record.steps)
+
+
+def test_balance_draws_medians_of_a_long_run() -> None:
+    record = history(3000)
+    axes = plots.balance(record, CAPTION).axes[0]
+    for k, line in enumerate(axes.lines):
+        drawn = np.asarray(line.get_ydata())
+        expected = [np.median(part) for part in np.split(record.norms[:, k], drawn.size)]
+        np.testing.assert_allclose(drawn, expected)
+
+
+def spans(axes: Axes) -> list[tuple[float, float]]:
+    boxes = [p.get_extents().transformed(axes.transData.inverted()) for p in axes.patches]
+    return [(round(box.x0, 3), round(box.x1, 3)) for box in boxes]
+
+
+def test_saturated_stretches_are_shaded() -> None:
+    record = history(40, saturated=slice(10, 20))
+    for axes in plots.balance(record, CAPTION).axes:
+        assert spans(axes) == [(9.5, 19.5)]
+    assert "rul saturated: 25.0% of steps" in shown_with_legend(plots.balance(record, CAPTION))
+
+
+def test_an_unsaturated_run_is_not_shaded() -> None:
+    figure = plots.balance(history(40), CAPTION)
+    assert not any(axes.patches for axes in figure.axes)
+    assert "saturated" not in shown_with_legend(figure)
+
+
+def shown_with_legend(figure: Figure) -> str:
+    entries = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return "\n".join([shown(figure), *entries])
+
+
+def test_a_task_has_one_colour_in_all_panels() -> None:
+    figure = plots.balance(history(40), CAPTION)
+    colours = [[to_hex(str(line.get_color())) for line in axes.lines] for axes in figure.axes]
+    assert colours[0] == colours[1] == colours[2]
+    assert len(set(colours[0])) == 2
+
+
+def test_what_was_not_measured_is_said() -> None:
+    top, _, bottom = plots.balance(history(30, norms=np.nan), CAPTION).axes
+    for axes in (top, bottom):
+        assert "not measured in this run" in [text.get_text() for text in axes.texts]
+
+
+def test_norms_of_zero_are_said() -> None:
+    top = plots.balance(history(30, norms=0.0), CAPTION).axes[0]
+    assert "never above 0" in [text.get_text() for text in top.texts]
+
+
+@pytest.mark.parametrize("draw", [plots.predictions, plots.error_histogram])
+@pytest.mark.parametrize(("a", "b"), [([1, 2], [1]), ([], []), ([[1]], [[1]])])
+def test_unequal_or_empty_data_are_refused(draw: Callable[..., Figure], a: Any, b: Any) -> None:
+    with pytest.raises(ValueError, match="predicted and true must be"):
+        draw(a, b, CAPTION)
+
+
+def test_a_wrong_matrix_and_an_empty_history_are_refused() -> None:
+    with pytest.raises(ValueError, match="one row and one column a class"):
+        plots.confusion([[1, 2]], CLASSES, CAPTION)
+    with pytest.raises(ValueError, match="at least 1 step, found 0"):
+        plots.balance(gaba.History(["a", "b"]), CAPTION)
+
+
+def test_a_failed_save_leaves_the_old_picture(tmp_path: Path) -> None:
+    path = plots.save(plots.predictions([1.0], [2.0], CAPTION), tmp_path / "a.png")
+    old = path.read_bytes()
+    broken = plots.predictions([1.0], [2.0], CAPTION)
+    broken.text(0.5, 0.5, "$\\nosuchsymbol$", parse_math=True)
+    with pytest.raises(ValueError, match="nosuchsymbol"):
+        plots.save(broken, path)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
