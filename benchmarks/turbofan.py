@@ -48,6 +48,7 @@ def run(subset: str, method: str, seed: int, runs: Path, data_dir: str | None) -
     done = folder / "result.json"
     if not done.is_file():
         result = turbofan.train(config, resume=(folder / "config.json").is_file())
+        test = result.metrics["test"]
         found = {
             "subset": subset,
             "method": method,
@@ -56,10 +57,10 @@ def run(subset: str, method: str, seed: int, runs: Path, data_dir: str | None) -
             "chosen_at": result.best.step,
             "validation_rmse": result.best.rmse,
             "seconds": result.seconds,
-            "capped": result.metrics["capped"],
-            "raw": result.metrics["raw"],
-            "accuracy": result.metrics["health"]["accuracy"],
-            "macro_f1": result.metrics["health"]["macro_f1"],
+            "capped": test["capped"],
+            "raw": test["raw"],
+            "accuracy": test["health"]["accuracy"],
+            "macro_f1": test["health"]["macro_f1"],
             **behaviour(gaba.History.read(folder / "history.jsonl")),
         }
         done.write_text(json.dumps(found, indent=1))

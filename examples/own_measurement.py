@@ -6,8 +6,8 @@ the work of the other. The Gramian has it, and is asked for here whatever the we
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 
@@ -15,7 +15,7 @@ import gaba
 from gaba.measurement import ExactNorms, Measurement, Observation, TaskGradients
 
 if TYPE_CHECKING:
-    from gaba.shared import LossGraph
+    from gaba.graph import LossGraph
 
 
 @final
@@ -24,17 +24,17 @@ class WithCosine(Measurement):
     """Exact norms; prints the cosine of the first two tasks, and what the first one reaches."""
 
     def __call__(
-        self, graph: LossGraph, *, gramian: bool = False, gradients: bool = False
+        self, graph: LossGraph, state: Any = (), *, gramian: bool = False, gradients: bool = False
     ) -> Observation:
         """Measure with the Gramian, and print."""
-        seen = ExactNorms()(graph, gramian=True, gradients=gradients)
+        seen = ExactNorms()(graph, state, gramian=True, gradients=gradients)
         assert seen.gramian is not None
         cosine = seen.gramian[0, 1] / (seen.norms[0] * seen.norms[1])
         found: TaskGradients | None = seen.gradients
         reached = "" if found is None else sum(gradient is not None for gradient in found.of[0])
         total = "" if found is None else len(found.leaves)
         print(f"cosine {float(cosine):+.3f}, 'a' reaches {reached} of {total} parameters")
-        return seen if gramian else replace(seen, gramian=None)
+        return seen
 
 
 torch.manual_seed(0)

@@ -26,6 +26,7 @@ from _turbofan_runs import tiny_fleet
 from gaba import cli, demo
 from gaba._cli import commands, pictures
 from gaba._cli.progress import Bar, Lines, progress
+from gaba._cli.report import quality
 from gaba.diagnosis import diagnose
 from gaba.turbofan import METHODS, Epoch, TrainConfig, data, plots
 
@@ -34,6 +35,7 @@ FILES = {
     *("config.json", "history.jsonl", "epochs.jsonl", "checkpoint.pt", "metrics.json"),
     *("predictions.npz", "pictures", "report.txt"),
 }
+SCORES = ("RMSE", "NASA")
 TINY = ["--steps", "12", "--steps-per-epoch", "2", "--batch-size", "8"]
 SIMULATED = ["train", "turbofan", "--subset", "simulated", *TINY]
 # A shell that runs the tests in the background has told its children to ignore Ctrl-C.
@@ -135,6 +137,16 @@ def test_the_report_says_what_was_measured(run_dir: Path, trained: Any) -> None:
         assert f"{history.saturated[:, k].mean():.1%} of steps" in report
     assert f"{np.median(history.imbalance):.4g}× in the median step" in report
     assert str(diagnose(history)) in report
+
+
+def test_a_score_too_large_for_a_number_is_called_infinite(run_dir: Path) -> None:
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    metrics["test"]["raw"]["score"] = None  # as written where the NASA score is infinite
+    text = io.StringIO()
+    Console(file=text, width=100).print(quality(metrics))
+    rmse, score = (line.split() for line in text.getvalue().splitlines() if line[:4] in SCORES)
+    assert score[-2:] == [f"{metrics['test']['capped']['score']:,.2f}", "infinite"]
+    assert rmse[-1] == f"{metrics['test']['raw']['rmse']:,.2f}"
 
 
 def test_simulated_data_are_labelled_everywhere(run_dir: Path, trained: Any) -> None:
@@ -295,7 +307,7 @@ def test_a_resumed_run_keeps_its_settings(
         ("train turbofan --subset FD001 --data-dir nowhere", "`--subset simulated`"),
         ("train turbofan --subset simulated --method foo", "got 'foo'"),
         ("train turbofan --subset simulated --steps 0", "steps: must be positive; got 0"),
-        ("train turbofan --subset simulated --device foo", "--device foo cannot be used"),
+        ("train turbofan --subset simulated --device foo", "device: 'foo' cannot be used"),
         ("train turbofan --resume nowhere", "no run in nowhere"),
         ("evaluate nowhere", "no run in nowhere"),
         ("explain nowhere", "no record of a run in nowhere"),

@@ -16,9 +16,9 @@ FILES = sorted((SRC / "gaba").rglob("*.py"))
 SHARED_BY_ALL = {"_array", "_state", "measures"}
 PARTS = {
     *("measurement", "weighting", "stabilisers", "combine", "record"),
-    *("shared", "scale", "measures"),
+    *("graph", "shared", "scale", "measures"),
 }
-MAY_KNOW = {"measurement": {"shared"}, "combine": {"shared"}}
+MAY_KNOW = {"measurement": {"graph", "shared"}, "shared": {"graph"}, "graph": {"shared"}}
 APPLICATIONS = {"integrations", "domains", "turbofan", "bench", "web", "cli", "_cli", "demo"}
 PUBLIC = {"", "weighting", "stabilisers", "measurement", "diagnosis"}
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from _models import TwoStage, batch
-from gaba.shared import LossGraph, as_shared, edge_of, reachable_leaves
+from gaba.graph import LossGraph, edge_of, reachable_leaves
+from gaba.shared import as_shared
 
 
 def graph_of(model: TwoStage, shared: Any, x: Tensor | None = None) -> LossGraph:
@@ -105,7 +106,7 @@ def test_work_in_place_on_the_features() -> None:
 
 def leaking(model: TwoStage) -> list[Tensor]:
     z = model.trunk(batch())
-    return [z.mean(), z.square().mean() + model.trunk[0].weight.square().sum()]
+    return [z.mean(), z.square().mean() + model.trunk.get_parameter("0.weight").square().sum()]
 
 
 def nested(model: TwoStage) -> list[Tensor]:

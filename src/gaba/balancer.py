@@ -15,11 +15,12 @@ from gaba import weighting as weightings
 from gaba._array import work_dtype
 from gaba._batch import Batch, check_choice, check_losses, checked_tasks
 from gaba._buffers import StateBuffers
+from gaba.graph import LossGraph
 from gaba.history import History
 from gaba.measurement import Measurement, Observation
 from gaba.record import Combined, Step
 from gaba.scale import Scale, gain_of
-from gaba.shared import LossGraph, SharedSpec, as_shared
+from gaba.shared import SharedSpec, as_shared
 from gaba.stabilisers import AnyStabiliser
 from gaba.weighting import Weighting
 
@@ -31,12 +32,14 @@ class BalancerState:
     """All that the Balancer remembers from step to step.
 
     Attributes:
+        measurement: the state of the measurement.
         norm: the state of the norm stabiliser.
         weight: the state of the weight stabiliser.
         weights: (K,), the last weights, those of missing tasks as when they were last there.
         gain: (), the last common factor.
     """
 
+    measurement: Any
     norm: Any
     weight: Any
     weights: Tensor
@@ -151,6 +154,8 @@ class Balancer(nn.Module):
         self.weight_stabiliser = _optional(weight_stabiliser)
         self.history = History(self.tasks)
         self._shared = as_shared(shared)
+        if self.measurement.needs_calls:
+            self._shared.keep_calls()
         self._steps = 0
         self._state = StateBuffers(self._initial())
 
@@ -204,7 +209,7 @@ class Balancer(nn.Module):
             In each case neither the state nor any ``.grad`` has changed.
         """
         batch = check_losses(losses, self.tasks)
-        graph = LossGraph(batch.losses, self._shared, features)
+        graph = LossGraph(batch.losses, self._shared, features, batch.indices)
         listened = combine.someone_listens(graph.leaves) if self._measures(graph) else True
         seen = self._measure(graph, batch, gradients=not listened)
         decision = self._decide(batch, seen)
@@ -226,7 +231,7 @@ class Balancer(nn.Module):
         batch = check_losses(losses, self.tasks, need_graph=learning)
         seen = None
         if learning:
-            graph = LossGraph(batch.losses, self._shared)
+            graph = LossGraph(batch.losses, self._shared, None, batch.indices)
             seen = self._measure(graph, batch, gradients=False)
         decision = self._decide(batch, seen)
         if learning:
@@ -239,7 +244,7 @@ class Balancer(nn.Module):
 
     def _measures(self, graph: LossGraph) -> bool:
         needed = self.weighting.needs != "losses" or self.heads == "plain"
-        due = self._steps % self.every == 0
+        due = self._steps % self.every == 0 and self.measurement.due(self._steps)
         lonely = len(graph.losses) == 1 and not graph.shared.parameters()
         return needed and due and not lonely
 
@@ -252,8 +257,13 @@ class Balancer(nn.Module):
                 "backward pass here (a distributed run, or hooks on parameters): use "
                 "heads='weighted'"
             )
-        gramian = self.weighting.needs == "gramian"
-        seen = self.measurement(graph, gramian=gramian, gradients=gradients)
+        self._state.to(batch.device)
+        seen = self.measurement(
+            graph,
+            self._state.get().measurement,
+            gramian=self.weighting.needs == "gramian",
+            gradients=gradients,
+        )
         if seen.unreached:
             raise ValueError(
                 f"losses[{batch.names[seen.unreached[0]]!r}] reaches no shared parameter: check "
@@ -280,15 +290,13 @@ class Balancer(nn.Module):
         return _Decision(weights, gain, saturated & batch.mask, finite, new)
 
     def _update(self, batch: Batch, seen: Observation | None, old: BalancerState) -> BalancerState:
-        norms, norm_state, measured = None, old.norm, batch.values
+        norms, norm_state = None, old.norm
         if seen is not None:
-            norms, norm_state = batch.spread(seen.norms), old.norm
+            norms = batch.spread(seen.norms)
             if self.norm_stabiliser is not None:
                 norms, norm_state = self.norm_stabiliser.update(norms, old.norm, batch.present)
             norms = batch.take(norms)
-            measured = norms if seen.gramian is None else _rescaled(seen, norms)
-        rule = self.weighting.of(batch.indices)
-        asked = rule(torch.stack(measured) if isinstance(measured, tuple) else measured)
+        asked = self.weighting.of(batch.indices)(self._needed(batch, seen, norms))
         weights, weight_state = batch.fill(asked, old.weights), old.weight
         if self.weight_stabiliser is not None:
             weights, weight_state = self.weight_stabiliser.update(
@@ -303,8 +311,26 @@ class Balancer(nn.Module):
             held=None if self.anchor is None else old.gain,
         )
         return BalancerState(
-            norm_state, weight_state, batch.fill(batch.take(weights), old.weights), gain
+            old.measurement if seen is None else seen.state,
+            norm_state,
+            weight_state,
+            batch.fill(batch.take(weights), old.weights),
+            gain,
         )
+
+    def _needed(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Tensor:
+        """What the weighting takes: losses, norms, or the Gramian with the believed norms."""
+        if self.weighting.needs == "losses" or seen is None or norms is None:
+            return torch.stack(batch.values)
+        if self.weighting.needs == "norms":
+            return norms
+        if seen.gramian is None:
+            raise ValueError(
+                f"weighting {self.weighting!r} needs the Gramian, which {self.measurement!r} did "
+                "not give: use measurement='exact'"
+            )
+        ratio = torch.where(seen.norms > 0, norms / seen.norms, torch.ones_like(norms))
+        return seen.gramian * ratio[:, None] * ratio
 
     def _combine(self, batch: Batch, seen: Observation | None, decision: _Decision) -> Combined:
         factors = batch.take(decision.weights) * decision.gain
@@ -313,6 +339,8 @@ class Balancer(nn.Module):
             return "backward"
         found = seen.gradients
         combine.by_hand(found.leaves, found.of, factors, plain_heads=self.heads == "plain")
+        if found.features:
+            combine.by_features(found.features, found.at_features, factors)
         return "by-hand"
 
     def _record(
@@ -334,6 +362,7 @@ class Balancer(nn.Module):
         )
         self._state.set(decision.state)
         self._steps += 1
+        self._shared.forget()
         self.history.append(step)
         return step
 
@@ -359,7 +388,8 @@ class Balancer(nn.Module):
         uniform = torch.full((k,), 1.0 / k, dtype=dtype)
         probe = torch.eye(k, dtype=dtype) if self.weighting.needs == "gramian" else uniform
         self.weighting(probe)  # a rule made for another number of tasks says so now
-        return BalancerState(norm, weight, uniform, torch.ones((), dtype=dtype))
+        measurement = self.measurement.init(k)
+        return BalancerState(measurement, norm, weight, uniform, torch.ones((), dtype=dtype))
 
     def get_extra_state(self) -> _Saved:
         """The names of the tasks and the number of steps, saved with the state."""
@@ -381,13 +411,6 @@ def _named(slot: Any, by_name: Callable[[str], Any]) -> Any:
 
 def _optional(slot: AnyStabiliser | str | None) -> AnyStabiliser | None:
     return _named(slot, stabilisers.by_name)
-
-
-def _rescaled(seen: Observation, norms: Tensor) -> Tensor:
-    """The Gramian with the believed norms on its diagonal and the cosines of this step."""
-    assert seen.gramian is not None
-    ratio = torch.where(seen.norms > 0, norms / seen.norms, torch.ones_like(norms))
-    return seen.gramian * ratio[:, None] * ratio
 
 
 def _complaint(batch: Batch, seen: Observation | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, _foreach_add, _foreach_mul  # pyright: ignore[reportPrivateImportUsage]
+from torch.autograd.graph import GradientEdge
 
 
 def someone_listens(leaves: Iterable[Tensor]) -> bool:
@@ -66,6 +67,31 @@ def by_hand(
             total = list(scaled) if total is None else list(_foreach_add(total, scaled))
         for i, gradient in zip(members, total or (), strict=True):
             _accumulate(leaves[i], gradient)
+
+
+def by_features(
+    features: Sequence[GradientEdge],
+    gradients: Sequence[Sequence[Tensor | None]],
+    coefficients: Tensor,
+) -> None:
+    """One backward pass from the features z on, of Σ_k c_k ∂L_k/∂z.
+
+    Args:
+        features: n places in the graph.
+        gradients: K rows of n gradients, ``None`` where a task does not use a feature.
+        coefficients: (K,), c.
+    """
+    edges, sums = [], []
+    for edge, column in zip(features, zip(*gradients, strict=True), strict=True):
+        parts = [
+            g * _bounded(c, g.dtype).to(g.dtype)
+            for g, c in zip(column, coefficients, strict=True)
+            if g is not None
+        ]
+        if parts:
+            edges.append(edge)
+            sums.append(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])
+    torch.autograd.backward(edges, sums)
 
 
 def _accumulate(leaf: Tensor, gradient: Tensor) -> None:

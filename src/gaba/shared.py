@@ -1,145 +1,98 @@
-"""Which parameters are shared, and what a backward pass from the losses would reach."""
+"""Which parameters are shared, and the hooks that mark what leaves a shared module."""
 
 from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from functools import cached_property
-from typing import Literal, TypeAlias, cast, final
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast, final
 from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
+
+from gaba.graph import Mark, marks_of
 
 SharedSpec: TypeAlias = "nn.Module | Iterable[nn.Parameter] | Literal['auto']"
 
 
 @final
-class LossGraph:
-    """The losses of one step with the graph behind them; gone when the step is over.
+@dataclass(frozen=True)
+class Call:
+    """One call of the shared module, as far as it takes to make it again.
 
-    Args:
-        losses: the scalar losses of the tasks present.
-        shared: which parameters are shared.
-        features: the tensors that leave the shared part, in any nest, if the user names them.
+    Attributes:
+        args: the positional arguments, without graph.
+        kwargs: those by name, without graph.
+        random: the states of the random number generators before the call.
+        autocast: the dtype of autocast by device type, where it was on.
     """
 
-    def __init__(self, losses: Sequence[Tensor], shared: Shared, features: object = None) -> None:
-        self.losses = tuple(losses)
-        self.shared = shared
-        self._named = None if features is None else tuple(tree_leaves(features))
-
-    @cached_property
-    def features(self) -> tuple[GradientEdge, ...] | None:
-        """Where the shared part ends: the edges z of the graph by which tasks reach θ, if sound.
-
-        ``None`` where there is no such boundary: no features are known, a path leads from a shared
-        parameter to a loss around them, or one of them is computed from another.
-        """
-        if self._named is not None:
-            wanted = {edge_of(tensor) for tensor in self._named if tensor.requires_grad}
-        else:
-            wanted = None
-        found, leaves = _above(self.losses, wanted, self.shared.key)
-        shared = {id(p) for p in self.shared.parameters()}
-        below = _nodes([node for node, _ in found])
-        nested = any(
-            (child, index) in found for node in below for child, index in node.next_functions
-        )
-        leaks = any(id(leaf) in shared for leaf in leaves)
-        if not found or nested or leaks:
-            return None
-        return tuple(GradientEdge(node, index) for node, index in found)
-
-    @cached_property
-    def leaves(self) -> tuple[Tensor, ...]:
-        """Every leaf that a backward pass would reach, the shared parameters in front."""
-        known = self.shared.parameters()
-        return tuple({id(p): p for p in (*known, *reachable_leaves(self.losses))}.values())
-
-
-Edge: TypeAlias = "tuple[Node, int]"
-
-
-def edge_of(tensor: Tensor) -> Edge:
-    """The place of ``tensor`` in the graph: the node that made it, and which of its outputs."""
-    found = get_gradient_edge(tensor)
-    return found.node, found.output_nr
-
-
-def _marks(node: Node) -> dict[str, set[int]]:
-    """What was noted on ``node``; it lives as long as the graph."""
-    return cast("dict[str, set[int]]", node.metadata)  # declared a method, is a dictionary
-
-
-def reachable_leaves(losses: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The leaf tensors whose ``.grad`` a backward pass from ``losses`` would fill.
-
-    Found by walking the autograd graph, each node once: no tensor is computed and nothing is kept.
-    """
-    return _leaves_of(_nodes([loss.grad_fn for loss in losses if loss.grad_fn is not None]))
-
-
-def _nodes(roots: Iterable[Node]) -> dict[Node, None]:
-    """``roots`` and every node below them."""
-    seen = dict.fromkeys(roots)
-    stack = list(seen)
-    while stack:
-        for child, _ in stack.pop().next_functions:
-            if child is not None and child not in seen:
-                seen[child] = None
-                stack.append(child)
-    return seen
-
-
-def _leaves_of(nodes: Iterable[Node]) -> tuple[Tensor, ...]:
-    leaves = (getattr(node, "variable", None) for node in nodes)
-    return tuple({id(leaf): leaf for leaf in leaves if leaf is not None}.values())
-
-
-def _above(
-    losses: Sequence[Tensor], wanted: set[Edge] | None, key: str
-) -> tuple[dict[Edge, None], tuple[Tensor, ...]]:
-    """The features that the losses reach, and the leaves reached without passing through one.
-
-    A feature is one of the edges ``wanted`` or, if that is ``None``, one marked with ``key``.
-    """
-    found: dict[Edge, None] = {}
-    seen: dict[Node, None] = {}
-    stack = [edge_of(loss) for loss in losses]
-    while stack:
-        node, index = stack.pop()
-        marks = _marks(node).get(key, ()) if wanted is None else ()
-        if index in marks or (wanted is not None and (node, index) in wanted):
-            found.setdefault((node, index))
-        elif node not in seen:
-            seen[node] = None
-            stack += [(child, i) for child, i in node.next_functions if child is not None]
-    return found, _leaves_of(seen)
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    random: dict[str, Tensor]
+    autocast: dict[str, torch.dtype]
 
 
 @final
 class FeatureHook:
-    """A forward hook that marks what a module returns as features, in the graph itself.
+    """Forward hooks that mark what a module returns as features, in the graph itself.
 
     The mark lives in the nodes that made the tensors and goes with them: nothing is held after the
     step, several calls a step and evaluation passes need no bookkeeping. Any nest of tensors will
-    do. While a graph is being compiled it does nothing: name the features there.
+    do. Where a measurement wants to make the calls again, their inputs are held until the step is
+    over, without graph. While a graph is being compiled the hooks do nothing: name the features.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.keeps_calls = False
+        self.calls: dict[int, Call] = {}
+        self._count = 0
 
-    def __call__(self, module: nn.Module, inputs: object, output: object) -> None:
+    def before(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        """Note the call, if calls are kept and this one builds a graph."""
+        if torch.compiler.is_compiling():
+            return
+        self._count += 1
+        if self.keeps_calls and torch.is_grad_enabled():
+            self.calls[self._count] = Call(
+                *cast("tuple[Any, Any]", tree_map(_without_graph, (args, kwargs))),
+                random=_random_states(module),
+                autocast=_autocast_dtypes(),
+            )
+
+    def after(self, module: nn.Module, args: object, output: object) -> None:
         """Mark the tensors in ``output`` that have a graph."""
         if torch.compiler.is_compiling():
             return
-        for tensor in tree_leaves(output):
+        for position, tensor in enumerate(tree_leaves(output)):
             if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                _marks(tensor.grad_fn).setdefault(self.key, set()).add(tensor.output_nr)
+                noted = marks_of(tensor.grad_fn, self.key)
+                noted.setdefault(tensor.output_nr, Mark(self._count, position))
+
+    def forget(self) -> None:
+        """Let go of the inputs that were kept."""
+        self.calls = {}
+
+
+def _without_graph(value: object) -> object:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _random_states(module: nn.Module) -> dict[str, Tensor]:
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    states = {str(device): torch.cuda.get_rng_state(device) for device in devices}
+    return {"cpu": torch.get_rng_state(), **states}
+
+
+def _autocast_dtypes() -> dict[str, torch.dtype]:
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return {kind: torch.get_autocast_dtype(kind) for kind in kinds}
 
 
 class Shared(ABC):
@@ -156,6 +109,17 @@ class Shared(ABC):
         """Take note of which of ``leaves`` each task reached in this step; by default do not."""
         return
 
+    def keep_calls(self) -> None:
+        """From now on keep this step's calls, for a measurement that makes them again."""
+        raise ValueError(
+            "shared must be a module for this measurement, which runs the shared part again: pass "
+            "shared=model.backbone, or use measurement='exact'"
+        )
+
+    def forget(self) -> None:
+        """Let go of what was held for this step; by default nothing was."""
+        return
+
 
 @final
 class SharedModule(Shared):
@@ -169,8 +133,19 @@ class SharedModule(Shared):
                 f"shared must hold at least one parameter, found {type(module).__name__} without "
                 "any: pass the module (or the parameters) that two or more tasks use"
             )
-        handle = module.register_forward_hook(FeatureHook(self.key))
-        weakref.finalize(self, handle.remove)
+        self.hook = FeatureHook(self.key)
+        before = module.register_forward_pre_hook(self.hook.before, with_kwargs=True)
+        after = module.register_forward_hook(self.hook.after)
+        weakref.finalize(self, before.remove)
+        weakref.finalize(self, after.remove)
+
+    def keep_calls(self) -> None:
+        """Keep the inputs of each call until the step is over, without graph."""
+        self.hook.keeps_calls = True
+
+    def forget(self) -> None:
+        """Let go of the inputs of this step's calls."""
+        self.hook.forget()
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """Read anew at each step, so that freezing a layer takes effect at once."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,16 +211,38 @@ def test_the_folder_itself_or_the_one_above_will_do(
     assert find_data_dir(folder) == folder
 
 
-def test_beside_the_current_directory_is_looked_at_last(
+def test_here_is_looked_at_before_the_shared_folder_beside_it(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path_factory.mktemp("root")
-    (root / "here").mkdir()
-    (root / "shared" / "data").mkdir(parents=True)
-    (root / "shared" / "data" / "cmapss").symlink_to(folder)
+    places = [root / "here" / "data", root / "shared" / "data" / "cmapss"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(folder)
     monkeypatch.delenv("GABA_DATA", raising=False)
     monkeypatch.chdir(root / "here")
-    assert find_data_dir().resolve() == folder.resolve()
+    for place in places:
+        found = find_data_dir()
+        assert found.samefile(folder)
+        assert (found.parent.resolve() / found.name) == place
+        place.unlink()
+
+
+@pytest.mark.parametrize("page", ["README.md", "Makefile"])
+def test_data_are_found_where_this_page_says_to_download_them(
+    page: str, folder: Path, tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    destinations = re.findall(r"gaba data cmapss --dest ([^\s\"]+)", text)
+    assert destinations
+    monkeypatch.delenv("GABA_DATA", raising=False)
+    for destination in destinations:
+        project = tmp_path_factory.mktemp("project")
+        (project / destination).parent.mkdir(parents=True)
+        (project / destination).symlink_to(folder)
+        monkeypatch.chdir(project)
+        assert find_data_dir() == Path(destination)
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gaba
 from _turbofan_runs import same, tiny_config, tiny_fleet
-from gaba.turbofan import checkpoint, windows
-from gaba.turbofan._run import Schedule, Shuffled, averaged
+from gaba.turbofan import checkpoint, data, windows
+from gaba.turbofan._run import CALIBRATION, Schedule, Shuffled, averaged, recalibrated
 from gaba.turbofan.data import Fleet
+from gaba.turbofan.evaluate import predict
+from gaba.turbofan.metrics import rmse
+from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.policies import METHODS, policy
 from gaba.turbofan.train import Epoch, TrainConfig, Trainer, TrainingDivergedError, train
 
@@ -70,6 +73,34 @@ def test_an_unknown_method_is_an_error_before_anything_is_written(
     with pytest.raises(ValueError, match=r"^method: .*got") as caught:
         train(tiny_config(tmp_path / "run", method=method), fleet=FLEET)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"subset": "FD001", "data_dir": "{tmp}/nowhere"}, "no C-MAPSS files in .*nowhere"),
+        ({"subset": "FD009"}, "subset: must be one of"),
+        ({"device": "nonsense"}, "device: 'nonsense' cannot be used here: "),
+        ({"device": "cuda:99"}, "device: 'cuda:99' cannot be used here: "),
+    ],
+)
+def test_what_cannot_be_trained_leaves_no_folder(
+    tmp_path: Path, changes: dict[str, str], says: str
+) -> None:
+    changes = {name: value.format(tmp=tmp_path) for name, value in changes.items()}
+    with pytest.raises((ValueError, FileNotFoundError), match=says) as caught:
+        train(tiny_config(tmp_path / "run", **changes))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_malformed_file_leaves_no_folder(tmp_path: Path) -> None:
+    for path in data.write(replace(FLEET, subset="FD001"), tmp_path / "data"):
+        path.write_text(path.read_text().replace("1 2 ", "1 ", 1))
+    config = tiny_config(tmp_path / "run", subset="FD001", data_dir=str(tmp_path / "data"))
+    with pytest.raises(data.DataFormatError, match=r"train_FD001\.txt, line 2: "):
+        train(config)
     assert not (tmp_path / "run").exists()
 
 
@@ -150,6 +181,97 @@ def test_the_average_follows_its_formula() -> None:
         found = torch.cat([module.weight.detach(), module.running_var])  # pyright: ignore
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
     assert mean.module.num_batches_tracked.item() == 12  # pyright: ignore
+
+
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+
+
+@pytest.mark.parametrize(("count", "batches"), [(40, 1), (512, 1), (1024, 2)])
+def test_recalibrated_statistics_are_those_of_the_batches_without_dropout(
+    count: int, batches: int
+) -> None:
+    torch.manual_seed(0)
+    model = TurbofanNet("small", dropout=0.4).double()
+    inputs = 3 + 2 * torch.randn(count, 30, 17, dtype=torch.float64)
+    values = [part.transpose(1, 2) for part in inputs.chunk(batches)]
+    expected: list[tuple[Tensor, Tensor]] = []
+    for layer in model.backbone.convolutions:
+        if isinstance(layer, nn.BatchNorm1d):
+            means = [x.mean(dim=(0, 2)) for x in values]
+            variances = [x.transpose(0, 1).flatten(1).var(dim=1) for x in values]
+            expected.append((torch.stack(means).mean(0), torch.stack(variances).mean(0)))
+            values = [
+                (x - x.mean(dim=(0, 2), keepdim=True))
+                / (x.var(dim=(0, 2), keepdim=True, unbiased=False) + layer.eps).sqrt()
+                for x in values
+            ]  # its scale is 1 and its shift 0, as no step has been made
+        elif not isinstance(layer, nn.Dropout | nn.Dropout1d):
+            values = [layer(x) for x in values]
+    found = batch_norms(recalibrated(model, inputs))
+    for norm, (mean, variance) in zip(found, expected, strict=True):
+        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(norm.running_var, variance, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_recalibration_leaves_the_model_and_the_random_numbers_alone(training: bool) -> None:
+    torch.manual_seed(0)
+    model = TurbofanNet("small", dropout=0.4).train(training)
+    inputs = torch.randn(64, 30, 17)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    fresh = recalibrated(model, inputs)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert same(dict(model.state_dict()), before)
+    assert all(module.training == training for module in model.modules())
+    assert not any(module.training for module in fresh.modules())
+    assert same(dict(fresh.named_parameters()), dict(model.named_parameters()))
+    assert not {id(p) for p in fresh.parameters()} & {id(p) for p in model.parameters()}
+    assert not same(dict(fresh.state_dict()), before)
+
+
+def test_recalibration_removes_the_bias_of_statistics_taken_under_dropout() -> None:
+    """Dropout makes every later layer's inputs vary more than they do when it is switched off."""
+    torch.manual_seed(0)
+    model = TurbofanNet("small", dropout=0.6)
+    inputs = torch.randn(512, 30, 17)
+    with torch.no_grad():
+        for _ in range(60):
+            model(inputs)
+
+    def variances(seen: TurbofanNet) -> list[float]:
+        """Of what leaves each BatchNorm in use, over windows and cycles: 1 where it fits."""
+        found: list[float] = []
+        hooks = [
+            norm.register_forward_hook(lambda *a: found.append(a[2].var(dim=(0, 2)).mean().item()))
+            for norm in batch_norms(seen)
+        ]
+        seen.backbone.eval().convolutions(inputs.transpose(1, 2))
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    assert all(variance < 0.8 for variance in variances(model))
+    assert variances(recalibrated(model, inputs)) == pytest.approx([1, 1, 1], rel=0.01)
+
+
+def test_what_is_validated_and_kept_is_the_recalibrated_average(tmp_path: Path) -> None:
+    run = trainer(tmp_path, method="uniform")
+    for _ in range(3):
+        run.step()
+    before = {name: value.clone() for name, value in run.mean.state_dict().items()}
+    epoch = run.validate()
+    assert same(dict(run.mean.state_dict()), before)
+    assert run.best is not None
+    average = run.mean.module
+    assert isinstance(average, TurbofanNet)
+    inputs = run.batches.all.inputs
+    assert len(inputs) < 2 * CALIBRATION  # so few that all of them are taken
+    kept = recalibrated(average, inputs)
+    assert same(run.best["model"], dict(kept.state_dict()))
+    seen = PREPARED.validation
+    assert epoch.rmse == rmse(predict(kept, seen.inputs).rul, seen.rul)
 
 
 def test_the_learning_rate_warms_up_linearly_and_is_cut_on_a_plateau() -> None:

@@ -34,7 +34,7 @@ class Train:
     """Decides the split, the initial parameters, the order of the windows and the dropout."""
     data_dir: Annotated[
         Path | None,
-        arg(metavar="DIR", help_behavior_hint="(default: $GABA_DATA, else ../shared/data)"),
+        arg(metavar="DIR", help_behavior_hint="(default: $GABA_DATA, else data or ../shared/data)"),
     ] = None
     """The folder with the C-MAPSS files."""
     run_dir: Annotated[

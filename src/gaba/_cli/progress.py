@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Any, final
 
 from rich.console import Console, Group
@@ -72,13 +71,8 @@ class Bar:
         self.live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.live.__exit__(kind, value, trace)
+    def __exit__(self, *error: Any) -> None:
+        self.live.__exit__(*error)
 
 
 @final

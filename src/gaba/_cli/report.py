@@ -43,10 +43,14 @@ def quality(metrics: dict[str, Any]) -> Table:
     test = metrics["test"]
     table = _table(f"{metrics['test_engines']} test engines, last cycle", "capped labels", "raw")
     for name, key in (("RMSE (cycles)", "rmse"), ("NASA score (lower is better)", "score")):
-        table.add_row(name, f"{test['capped'][key]:,.2f}", f"{test['raw'][key]:,.2f}")
+        table.add_row(name, *(_figure(test[labels][key]) for labels in ("capped", "raw")))
     table.add_row("health: accuracy", f"{test['health']['accuracy']:.1%}", "")
     table.add_row("health: macro-F1", f"{test['health']['macro_f1']:.3f}", "")
     return table
+
+
+def _figure(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:,.2f}"
 
 
 def balance(history: gaba.History) -> Table:

@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 
 from gaba import turbofan
@@ -39,7 +38,7 @@ def train(command: Train) -> None:
     config = _config(command)
     # Whatever can be wrong is found before the run folder is made.
     turbofan.policy(config.method)
-    _check_device(config.device)
+    config.usable_device()
     fleet = turbofan.load(config.subset, config.data_dir)
     screen = console()
     heading = title({**vars(config), "simulated": fleet.simulated})
@@ -73,14 +72,6 @@ def _say_where(screen: Console, run_dir: Path, pictures: list[Path]) -> None:
     names = ", ".join(path.name for path in pictures)
     screen.print(f"\nrun folder: {run_dir} ({REPORT} is this report)", markup=False)
     screen.print(f"pictures: {pictures[0].parent} ({names})", markup=False)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {device} cannot be used here: {reason}") from error
 
 
 def _config(command: Train) -> turbofan.TrainConfig:

@@ -5,23 +5,33 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
-from gaba.shared import LossGraph
+from gaba.graph import LossGraph
 
 Gradients = Sequence["Tensor | None"]
 
 
 @dataclass(frozen=True)
 class TaskGradients:
-    """What the passes of a measurement left behind, so that no other backward pass is needed.
+    """The gradients of each task that a measurement left behind, so that none is computed twice.
 
-    ``of[k][i]`` is ∂L_k/∂leaves[i], or ``None`` where task k does not reach that leaf.
+    Attributes:
+        leaves: n leaf tensors.
+        of: K rows of n gradients: ``of[k][i]`` is ∂L_k/∂leaves[i], or ``None`` where task k does
+            not reach that leaf.
+        features: where the passes stopped; empty if they went through to every leaf.
+        at_features: K rows of gradients with respect to ``features``. One pass from there, of
+            their weighted sum, fills what lies below.
     """
 
     leaves: tuple[Tensor, ...]
     of: tuple[Gradients, ...]
+    features: tuple[GradientEdge, ...] = ()
+    at_features: tuple[Gradients, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,29 +43,44 @@ class Observation:
         gramian: (K, K), ⟨∇_θ L_k, ∇_θ L_l⟩ in the same dtype, or ``None`` if not asked for.
         unreached: the tasks, by position, whose loss reaches no shared parameter.
         gradients: the gradients of every leaf, if they were asked for.
+        state: what the measurement remembers for the next step.
     """
 
     norms: Tensor
     gramian: Tensor | None
     unreached: tuple[int, ...]
     gradients: TaskGradients | None
+    state: Any = ()
 
 
 class Measurement(ABC):
     """Observes how hard each task would pull on the shared parameters.
 
-    Subclasses are frozen dataclasses: settings only. Measuring never writes into ``.grad``.
+    Subclasses are frozen dataclasses: settings only. What they remember is an explicit state, a
+    frozen dataclass of tensors, there from :meth:`init` on. Measuring never writes into ``.grad``.
     """
+
+    needs_calls: ClassVar[bool] = False
+    """Whether the calls of the shared module must be kept until the backward pass, to run again."""
+
+    def init(self, n_tasks: int) -> Any:
+        """The state before the first step, for K = ``n_tasks``; by default there is none."""
+        return ()
+
+    def due(self, step: int) -> bool:
+        """Whether to measure in step number ``step``, from 0; by default always."""
+        return True
 
     @abstractmethod
     def __call__(
-        self, graph: LossGraph, *, gramian: bool = False, gradients: bool = False
+        self, graph: LossGraph, state: Any = (), *, gramian: bool = False, gradients: bool = False
     ) -> Observation:
-        """Observe the K losses of ``graph``.
+        """Observe the losses of ``graph``.
 
         Args:
             graph: the losses of the tasks present, and which parameters are shared.
+            state: what the last step left in :attr:`Observation.state`.
             gramian: give the Gramian too.
-            gradients: give the gradients of every leaf too, heads included. The graph is freed
-                then, as no other backward pass is to follow; otherwise it is kept for one.
+            gradients: give the gradients too, heads included. The graph is freed then, as far as
+                no pass is to follow; otherwise it is kept for one.
         """

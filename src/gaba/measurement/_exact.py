@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import (
@@ -13,8 +13,8 @@ from torch import (
 )
 
 from gaba._array import work_dtype
+from gaba.graph import LossGraph
 from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
-from gaba.shared import LossGraph
 
 _SAFE = (1e-12, 1e18)  # norms whose squares, and those of their parts, float32 sums without loss
 
@@ -38,7 +38,8 @@ class ExactNorms(Measurement):
 
     Example:
         >>> import torch
-        >>> from gaba.shared import LossGraph, as_shared
+        >>> from gaba.graph import LossGraph
+        >>> from gaba.shared import as_shared
         >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> seen = ExactNorms()(LossGraph([w @ w, 2 * w.sum()], as_shared([w])), gramian=True)
         >>> [round(g, 4) for g in seen.norms.tolist()]
@@ -48,7 +49,7 @@ class ExactNorms(Measurement):
     """
 
     def __call__(
-        self, graph: LossGraph, *, gramian: bool = False, gradients: bool = False
+        self, graph: LossGraph, state: Any = (), *, gramian: bool = False, gradients: bool = False
     ) -> Observation:
         """Observe the K losses of ``graph``; see :class:`Measurement`."""
         losses, shared = graph.losses, graph.shared

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import final
 
+import torch
+
 from gaba.turbofan import checkpoint
 from gaba.turbofan.losses import RUL_CAP
 from gaba.turbofan.model import HIDDEN, Size
@@ -93,6 +95,21 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "weight_decay", "plateau_patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must be at least 0; got {getattr(self, name)}")
+
+    def usable_device(self) -> torch.device:
+        """The device of that name, on which something has been made.
+
+        Raises:
+            ValueError: It does not exist here.
+
+        >>> TrainConfig(device="cpu").usable_device()
+        device(type='cpu')
+        """
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device: {self.device!r} cannot be used here: {reason}") from error
 
     def write(self) -> None:
         """Writes ``config.json`` into ``run_dir``, which is made if it is absent."""

@@ -84,8 +84,8 @@ class Fleet:
 def find_data_dir(data_dir: str | Path | None = None) -> Path:
     """The folder that holds the C-MAPSS files.
 
-    Looked for, in this order: ``data_dir``; the environment variable ``GABA_DATA``;
-    ``../shared/data`` beside the current directory and beside the project. Each may be the folder
+    Looked for, in this order: ``data_dir``; the environment variable ``GABA_DATA``; ``data`` in the
+    current directory and in the project; ``../shared/data`` beside either. Each may be the folder
     with the files itself or the one above, with the files in ``cmapss/``. A place named by the
     caller or by the environment is the only one tried.
 
@@ -177,10 +177,12 @@ def _places(data_dir: str | Path | None) -> Iterator[Path]:
     elif named := os.environ.get(ENVIRONMENT):
         yield Path(named).expanduser()
     else:
-        yield Path("..", "shared", "data")
+        roots = [Path()]
         project = Path(__file__).resolve().parents[3]
-        if (project / "pyproject.toml").is_file():
-            yield project.parent / "shared" / "data"
+        if (project / "pyproject.toml").is_file() and project != Path.cwd():
+            roots.append(project)
+        yield from (root / "data" for root in roots)
+        yield from (root / ".." / "shared" / "data" for root in roots)
 
 
 def _find(folder: Path, name: str) -> Path | None:

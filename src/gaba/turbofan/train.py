@@ -228,20 +228,27 @@ def train(
 
     Raises:
         FileExistsError: The folder holds a run, and ``resume`` is false.
-        ValueError: The folder holds a run with other settings, or a setting is out of range.
+        ValueError: The folder holds a run with other settings, a setting is out of range, or there
+            is no such device.
+        DataNotFoundError, DataFormatError: The data are not there, or not as they should be; this
+            and all of the above before anything is written.
         TrainingDivergedError: No step was finite for ``config.nonfinite_patience`` steps in a row,
             or a validation was not.
     """
     began = time.perf_counter()
     folder = Path(config.run_dir)
-    policy(config.method)  # an unknown method is an error before anything is written
-    state = _open(config, folder, resume)
+    # Whatever can be wrong is found before the run folder is made.
+    policy(config.method)
+    device = config.usable_device()
+    state = _found(config, folder, resume)
     fleet = data.load(config.subset, config.data_dir) if fleet is None else fleet
     prepared = windows.prepare(
         fleet, seed=config.seed, cap=config.rul_cap, normaliser=_normaliser(state)
     )
-    with reproducible(config.seed, torch.device(config.device)), ExitStack() as stack:
+    with reproducible(config.seed, device), ExitStack() as stack:
         trainer = Trainer(config, prepared)
+        if not (folder / checkpoint.CONFIG).is_file():
+            config.write()
         if state:
             trainer.load_state_dict(state)
             checkpoint.keep_lines(folder / checkpoint.EPOCHS, trainer.epochs)
@@ -280,10 +287,9 @@ def train(
     )
 
 
-def _open(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
-    """Makes the run folder, or finds in it the state to go on from; None for a new run."""
+def _found(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
+    """The state to go on from; None if the folder holds no run yet, or none with a checkpoint."""
     if not (folder / checkpoint.CONFIG).is_file():
-        config.write()
         return None
     if not resume:
         raise FileExistsError(f"run_dir: {folder} holds a run: resume it, or name another folder")

@@ -17,6 +17,16 @@ class Proportional(Weighting):
     """A rule that makes some quantity (contribution, share, projection) the same for every task.
 
     `Targets` asks the same rule for that quantity in given proportions.
+
+    Example:
+        >>> import numpy as np
+        >>> from gaba.weighting import InverseNorm
+        >>> isinstance(InverseNorm(), Proportional)
+        True
+        >>> norms = np.array([5.0, 0.01])
+        >>> contributions = InverseNorm().towards(norms, (3, 1)) * norms
+        >>> (contributions[0] / contributions[1]).round(6).item()
+        3.0
     """
 
     def __call__(self, measured: Array, /) -> Array:

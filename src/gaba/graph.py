@@ -1,0 +1,137 @@
+"""The autograd graph behind the losses of a step: what they reach, and where the features are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias, cast, final
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.utils._pytree import tree_leaves
+
+if TYPE_CHECKING:
+    from gaba.shared import Shared
+
+
+@final
+class LossGraph:
+    """The losses of one step with the graph behind them; gone when the step is over.
+
+    Args:
+        losses: the scalar losses of the tasks present.
+        shared: which parameters are shared.
+        features: the tensors that leave the shared part, in any nest, if the user names them.
+        tasks: the positions of the tasks present among all K; by default there are no others.
+    """
+
+    def __init__(
+        self,
+        losses: Sequence[Tensor],
+        shared: Shared,
+        features: object = None,
+        tasks: Sequence[int] | None = None,
+    ) -> None:
+        self.losses = tuple(losses)
+        self.shared = shared
+        self.tasks = tuple(range(len(self.losses)) if tasks is None else tasks)
+        self._named = None if features is None else tuple(tree_leaves(features))
+
+    @cached_property
+    def features(self) -> tuple[GradientEdge, ...] | None:
+        """Where the shared part ends: the edges z of the graph by which tasks reach θ, if sound.
+
+        ``None`` where there is no such boundary: no features are known, a path leads from a shared
+        parameter to a loss around them, or one of them is computed from another.
+        """
+        if self._named is not None:
+            wanted = {edge_of(tensor) for tensor in self._named if tensor.requires_grad}
+        else:
+            wanted = None
+        found, leaves = _above(self.losses, wanted, self.shared.key)
+        shared = {id(p) for p in self.shared.parameters()}
+        below = _nodes([node for node, _ in found])
+        nested = any(
+            (child, index) in found for node in below for child, index in node.next_functions
+        )
+        leaks = any(id(leaf) in shared for leaf in leaves)
+        if not found or nested or leaks:
+            return None
+        return tuple(GradientEdge(node, index) for node, index in found)
+
+    @cached_property
+    def leaves(self) -> tuple[Tensor, ...]:
+        """Every leaf that a backward pass would reach, the shared parameters in front."""
+        known = self.shared.parameters()
+        return tuple({id(p): p for p in (*known, *reachable_leaves(self.losses))}.values())
+
+
+Edge: TypeAlias = "tuple[Node, int]"
+
+
+def edge_of(tensor: Tensor) -> Edge:
+    """The place of ``tensor`` in the graph: the node that made it, and which of its outputs."""
+    found = get_gradient_edge(tensor)
+    return found.node, found.output_nr
+
+
+@final
+@dataclass(frozen=True)
+class Mark:
+    """Where a feature comes from: which call of the module, which tensor of what it returned."""
+
+    call: int
+    position: int
+
+
+def marks_of(node: Node, key: str) -> dict[int, Mark]:
+    """The features noted on ``node``, by output number; the notes live as long as the graph."""
+    noted = cast("dict[str, dict[int, Mark]]", node.metadata)  # declared a method, is a dictionary
+    return noted.setdefault(key, {})
+
+
+def reachable_leaves(losses: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The leaf tensors whose ``.grad`` a backward pass from ``losses`` would fill.
+
+    Found by walking the autograd graph, each node once: no tensor is computed and nothing is kept.
+    """
+    return _leaves_of(_nodes([loss.grad_fn for loss in losses if loss.grad_fn is not None]))
+
+
+def _nodes(roots: Iterable[Node]) -> dict[Node, None]:
+    """``roots`` and every node below them."""
+    seen = dict.fromkeys(roots)
+    stack = list(seen)
+    while stack:
+        for child, _ in stack.pop().next_functions:
+            if child is not None and child not in seen:
+                seen[child] = None
+                stack.append(child)
+    return seen
+
+
+def _leaves_of(nodes: Iterable[Node]) -> tuple[Tensor, ...]:
+    leaves = (getattr(node, "variable", None) for node in nodes)
+    return tuple({id(leaf): leaf for leaf in leaves if leaf is not None}.values())
+
+
+def _above(
+    losses: Sequence[Tensor], wanted: set[Edge] | None, key: str
+) -> tuple[dict[Edge, None], tuple[Tensor, ...]]:
+    """The features that the losses reach, and the leaves reached without passing through one.
+
+    A feature is one of the edges ``wanted`` or, if that is ``None``, one marked with ``key``.
+    """
+    found: dict[Edge, None] = {}
+    seen: dict[Node, None] = {}
+    stack = [edge_of(loss) for loss in losses]
+    while stack:
+        node, index = stack.pop()
+        marks = marks_of(node, key) if wanted is None and key else ()
+        if index in marks or (wanted is not None and (node, index) in wanted):
+            found.setdefault((node, index))
+        elif node not in seen:
+            seen[node] = None
+            stack += [(child, i) for child, i in node.next_functions if child is not None]
+    return found, _leaves_of(seen)
