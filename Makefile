@@ -7,7 +7,7 @@ PINS   := requirements/pins.txt
 STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(PINS)
 
-# Test processes at a time, each with one thread of its own.
+# Test processes, or runs of `make results`, at a time, each with one thread of its own.
 JOBS   ?= 2
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest --doctest-modules src tests
 
@@ -19,8 +19,11 @@ RUN    ?= runs/$(shell date +%Y%m%d-%H%M%S)
 ARGS   ?=
 FIND_DATA := from gaba.turbofan.data import find_data_dir; find_data_dir()
 
+RESULTS := benchmarks/turbofan.py
+BENCHES := $(filter-out $(RESULTS),$(sort $(wildcard benchmarks/[a-z]*.py)))
+
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all check format bench install clean
+.PHONY: help train test test-all check format bench results install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -30,7 +33,7 @@ train: $(STAMP) ## train the turbofan model on FD001 with the published balancer
 	if [ -z "$$subset" ] && $(BIN)/python -c "$(FIND_DATA)" 2>/dev/null; then subset=FD001; fi; \
 	if [ -z "$$subset" ]; then subset=simulated; \
 	  echo "No C-MAPSS data found: this trains on a SIMULATED fleet. To get the real data:"; \
-	  echo "  $(BIN)/gaba data cmapss --dest data/cmapss && export GABA_DATA=$$PWD/data"; fi; \
+	  echo "  $(BIN)/gaba data cmapss --dest data/cmapss"; fi; \
 	set -x; $(BIN)/gaba train turbofan --subset $$subset --method $(METHOD) --run-dir $(RUN) $(ARGS)
 
 test: check ## lint, types, doctests, examples, README snippets and tests
@@ -48,8 +51,11 @@ format: $(STAMP) ## put the code into its one layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## run the scripts in benchmarks/ (minutes; leave the machine alone)
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
+bench: $(STAMP) ## measure import time and step cost (minutes; leave the machine alone)
+	@set -e; for script in $(BENCHES); do echo "== $$script"; $(BIN)/python $$script; done
+
+results: $(STAMP) ## train the 48 runs of the results table, or what is missing of them (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python $(RESULTS) --jobs $(JOBS)
 
 install: $(STAMP) ## only make .venv
 

@@ -3,9 +3,10 @@
     python benchmarks/turbofan.py                   # what is missing of the 48 runs, then the table
     python benchmarks/turbofan.py --table-only      # the table from the runs that are there
 
-A run that is there is not made again, one that was stopped goes on. The runs lie in ``--runs``, the
+A run that is there, or whose figures were written by a run of the same settings, is not made again;
+one that was stopped goes on. ``--fresh`` makes all of them anew. The runs lie in ``--runs``, the
 metrics of every run in ``docs/results/turbofan.json``, the table in ``docs/results/turbofan.md``
-and between the marks in README.md.
+and between the marks in README.md, and the README's picture in ``docs/images/``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import argparse
 import json
 import math
 import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,10 +26,14 @@ import torch
 
 import gaba
 from gaba import turbofan
+from gaba.turbofan import plots
 from gaba.turbofan.train import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+PICTURE = ROOT / "docs" / "images" / "turbofan_balance.png"
+SHOWN = "FD001-gaba-0"
+"""The run that the picture shows."""
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")
 METHODS = ("gaba", "inverse", "uniform", "fixed:.0476,.9524")
 NAMES = {
@@ -38,7 +45,14 @@ NAMES = {
 MARKS = ("<!-- results:start -->", "<!-- results:end -->")
 
 
-def run(subset: str, method: str, seed: int, runs: Path, data_dir: str | None) -> dict[str, Any]:
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """What decides the outcome of a run, apart from where its files are."""
+    return {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data_dir")}
+
+
+def run(
+    subset: str, method: str, seed: int, runs: Path, data_dir: str | None, known: list[Any]
+) -> dict[str, Any]:
     """One training, or what is left of it; its metrics and what the balancer did."""
     torch.set_num_threads(1)
     folder = runs / f"{subset}-{method.replace(':', '-').replace(',', '-')}-{seed}"
@@ -46,6 +60,9 @@ def run(subset: str, method: str, seed: int, runs: Path, data_dir: str | None) -
         subset=subset, method=method, seed=seed, run_dir=str(folder), data_dir=data_dir
     )
     done = folder / "result.json"
+    for earlier in known:
+        if not done.is_file() and earlier["settings"] == settings_of(config):
+            return earlier
     if not done.is_file():
         result = turbofan.train(config, resume=(folder / "config.json").is_file())
         test = result.metrics["test"]
@@ -56,11 +73,11 @@ def run(subset: str, method: str, seed: int, runs: Path, data_dir: str | None) -
             "steps": result.steps,
             "chosen_at": result.best.step,
             "validation_rmse": result.best.rmse,
-            "seconds": result.seconds,
             "capped": test["capped"],
             "raw": test["raw"],
             "accuracy": test["health"]["accuracy"],
             "macro_f1": test["health"]["macro_f1"],
+            "settings": settings_of(config),
             **behaviour(gaba.History.read(folder / "history.jsonl")),
         }
         done.write_text(json.dumps(found, indent=1))
@@ -82,11 +99,14 @@ def behaviour(history: gaba.History) -> dict[str, Any]:
     }
 
 
-def spread(values: list[float]) -> str:
+def spread(values: Sequence[float | None]) -> str:
     """Mean ± standard deviation over the seeds."""
-    if len(values) < 2:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):  # a NASA score too large for a number
+        return "infinite"
+    if len(known) < 2:
+        return f"{known[0]:.2f}"
+    return f"{statistics.mean(known):.2f} ± {statistics.stdev(known):.2f}"
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -139,15 +159,27 @@ def verdict(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def picture(folder: Path) -> None:
+    """Draws the README's picture from a run: weights, norms and contributions over its steps."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    caption = plots.Caption(
+        metrics["subset"],
+        metrics["method"],
+        metrics["test"]["capped"]["rmse"],
+        simulated=metrics["simulated"],
+    )
+    plots.save(plots.balance(gaba.History.read(folder / "history.jsonl"), caption), PICTURE)
+
+
 def write(found: list[dict[str, Any]]) -> None:
     """The JSON, the page and the block in the README."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "turbofan.json").write_text(json.dumps(found, indent=1) + "\n")
     seeds = len({r["seed"] for r in found})
     body = (
-        f"Test error of the `small` model on NASA C-MAPSS, mean ± standard deviation over {seeds} "
-        "seeds: last window of each test engine, model chosen on the validation engines. RMSE in "
-        "cycles; NASA score, lower is better.\n\n"
+        "Test error of the `small` model on NASA C-MAPSS, mean ± standard deviation over "
+        f"{seeds} seeds: last window of each test engine, model chosen on the validation engines. "
+        "RMSE in cycles; NASA score, lower is better.\n\n"
         f"{table(found)}\n\n{verdict(found)}\n\n"
         "Measured by `python benchmarks/turbofan.py` with torch "
         f"{torch.__version__.split('+')[0]}, one CPU thread a run; every figure of every run is in "
@@ -170,15 +202,20 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--table-only", action="store_true", help="train nothing")
+    parser.add_argument("--fresh", action="store_true", help="forget the figures written before")
     asked = parser.parse_args()
     if asked.table_only:
         found = [json.loads(path.read_text()) for path in sorted(asked.runs.glob("*/result.json"))]
     else:
+        written = RESULTS / "turbofan.json"
+        known = [] if asked.fresh or not written.is_file() else json.loads(written.read_text())
         grid = product(asked.seeds, asked.subsets, asked.methods)
         found = joblib.Parallel(n_jobs=asked.jobs)(
-            joblib.delayed(run)(subset, method, seed, asked.runs, asked.data_dir)
+            joblib.delayed(run)(subset, method, seed, asked.runs, asked.data_dir, known)
             for seed, subset, method in grid
         )
+    if (shown := asked.runs / SHOWN / "metrics.json").is_file():
+        picture(shown.parent)
     if found:
         write(sorted(found, key=lambda r: (r["subset"], METHODS.index(r["method"]), r["seed"])))
 

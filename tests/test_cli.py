@@ -144,7 +144,8 @@ def test_a_score_too_large_for_a_number_is_called_infinite(run_dir: Path) -> Non
     metrics["test"]["raw"]["score"] = None  # as written where the NASA score is infinite
     text = io.StringIO()
     Console(file=text, width=100).print(quality(metrics))
-    rmse, score = (line.split() for line in text.getvalue().splitlines() if line[:4] in SCORES)
+    cells = [line.split() for line in text.getvalue().splitlines()]
+    rmse, score = (row for row in cells if row and row[0] in SCORES)
     assert score[-2:] == [f"{metrics['test']['capped']['score']:,.2f}", "infinite"]
     assert rmse[-1] == f"{metrics['test']['raw']['rmse']:,.2f}"
 

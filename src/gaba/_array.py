@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike
 
 Array = TypeVar("Array", "np.ndarray[Any, Any]", torch.Tensor)
@@ -34,3 +36,8 @@ def as_float(x: ArrayLike | torch.Tensor) -> Any:
     if isinstance(x, torch.Tensor):
         return x.to(work_dtype(x.device))
     return np.asarray(x, dtype=np.float64)
+
+
+def on_device(values: Sequence[int] | Sequence[bool], device: torch.device) -> torch.Tensor:
+    """``values`` as a tensor on ``device``, copied there without waiting for it."""
+    return torch.tensor(values).to(device, non_blocking=True)

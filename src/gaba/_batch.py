@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gaba._array import work_dtype
+from gaba._array import on_device, work_dtype
 
 
 @final
@@ -23,12 +23,14 @@ class Batch:
         indices: their positions among the K tasks.
         losses: their scalar losses, with graph.
         n_tasks: K.
+        halves: (2,) for each, what ``losses`` are the means of, if the losses came by halves.
     """
 
     names: tuple[str, ...]
     indices: tuple[int, ...]
     losses: tuple[Tensor, ...]
     n_tasks: int
+    halves: tuple[Tensor, ...] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -50,11 +52,11 @@ class Batch:
     def mask(self) -> Tensor:
         """(K,), bool: which tasks are present."""
         flags = [k in self.indices for k in range(self.n_tasks)]
-        return torch.tensor(flags, device=self.device)
+        return on_device(flags, self.device)
 
     @cached_property
     def _where(self) -> Tensor:
-        return torch.tensor(self.indices, device=self.device)
+        return on_device(self.indices, self.device)
 
     def take(self, vector: Tensor) -> Tensor:
         """(K,) → the entries of the tasks present."""
@@ -91,9 +93,12 @@ class Batch:
 
 
 def check_losses(
-    losses: Mapping[str, Tensor | None], tasks: Sequence[str], need_graph: bool = True
+    losses: Mapping[str, Tensor | None],
+    tasks: Sequence[str],
+    need_graph: bool = True,
+    halves: bool = False,
 ) -> Batch:
-    """The losses of one step as a :class:`Batch`.
+    """The losses of one step as a :class:`Batch`; with ``halves`` each comes by halves, as (2,).
 
     Raises:
         TypeError: ``losses`` is no mapping, or a loss no tensor.
@@ -108,22 +113,33 @@ def check_losses(
         if name not in tasks:
             raise ValueError(f"losses holds the unknown task {name!r}: the tasks are {tasks}")
         if loss is not None:
-            _check_loss(name, loss, need_graph)
+            _check_loss(name, loss, need_graph, halves)
     present = [k for k, name in enumerate(tasks) if losses.get(name) is not None]
     if not present:
         raise ValueError(f"losses must hold at least one of the tasks {tasks}, found none")
     names = tuple(tasks[k] for k in present)
-    scalars = tuple(loss.reshape(()) for name in names if (loss := losses[name]) is not None)
-    return Batch(names, tuple(present), scalars, len(tasks))
+    given = (losses[name] for name in names)
+    found = tuple(loss for loss in given if loss is not None)
+    if halves:
+        with torch.enable_grad():
+            means = tuple(loss.mean() for loss in found)
+        return Batch(names, tuple(present), means, len(tasks), found)
+    return Batch(names, tuple(present), tuple(loss.reshape(()) for loss in found), len(tasks))
 
 
-def _check_loss(name: str, loss: object, need_graph: bool) -> None:
+def _check_loss(name: str, loss: object, need_graph: bool, halves: bool) -> None:
     if not isinstance(loss, Tensor):
         raise TypeError(
             f"losses[{name!r}] must be a scalar tensor, found {type(loss).__name__}: pass the loss "
             "itself, not its value"
         )
-    if loss.numel() != 1:
+    if halves and loss.shape != (2,):
+        raise ValueError(
+            f"losses[{name!r}] must have shape (2,), its means over the two halves of the batch, "
+            f"found shape {tuple(loss.shape)}: give torch.stack([half.mean() for half in "
+            "errors.chunk(2)]), or use another measurement"
+        )
+    if not halves and loss.numel() != 1:
         raise ValueError(
             f"losses[{name!r}] must be a scalar, found shape {tuple(loss.shape)}: reduce it, for "
             "instance by .mean()"

@@ -138,17 +138,18 @@ class Balancer(nn.Module):
         check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))
         if anchor is not None:
             check_choice("anchor", anchor, self.tasks)
-        if every < 1 or (every > 1 and heads == "plain"):
+        self.measurement = _named(measurement, measurements.by_name)
+        if every < 1 or (heads == "plain" and (every > 1 or not self.measurement.due(1))):
             raise ValueError(
-                f"every must be at least 1, and 1 with heads='plain', found {every} with "
-                f"heads={heads!r}: plain heads need the gradients of each task in each step"
+                f"every must be at least 1, and every step measured with heads='plain', found "
+                f"every={every} with heads={heads!r} and {self.measurement!r}: plain heads need "
+                "the gradients of each task in each step"
             )
         self.scale: Scale = scale
         self.anchor = None if anchor is None else self.tasks.index(anchor)
         self.heads: Heads = heads
         self.every = every
         self.on_nonfinite = on_nonfinite
-        self.measurement = _named(measurement, measurements.by_name)
         self.weighting = _named(weighting, weightings.by_name)
         self.norm_stabiliser = _optional(norm_stabiliser)
         self.weight_stabiliser = _optional(weight_stabiliser)
@@ -196,7 +197,8 @@ class Balancer(nn.Module):
 
         Args:
             losses: scalars by task name; a task that is absent or ``None`` is missing in this
-                step: it keeps its state, and the others share the weight.
+                step: it keeps its state, and the others share the weight. For
+                :class:`gaba.measurement.HalfBatch`, (2,): the mean over each half of the batch.
             features: the tensors that leave the shared part, in any nest, where a measurement
                 needs them and they cannot be found; exact norms do not.
 
@@ -208,8 +210,8 @@ class Balancer(nn.Module):
             FloatingPointError: a loss or norm is not finite and ``on_nonfinite="raise"``.
             In each case neither the state nor any ``.grad`` has changed.
         """
-        batch = check_losses(losses, self.tasks)
-        graph = LossGraph(batch.losses, self._shared, features, batch.indices)
+        batch = check_losses(losses, self.tasks, halves=self.measurement.halves)
+        graph = self._graph(batch, features)
         listened = combine.someone_listens(graph.leaves) if self._measures(graph) else True
         seen = self._measure(graph, batch, gradients=not listened)
         decision = self._decide(batch, seen)
@@ -228,11 +230,10 @@ class Balancer(nn.Module):
                 "balancer.backward(losses), or heads='weighted'"
             )
         learning = self.training and torch.is_grad_enabled()
-        batch = check_losses(losses, self.tasks, need_graph=learning)
+        batch = check_losses(losses, self.tasks, learning, self.measurement.halves)
         seen = None
         if learning:
-            graph = LossGraph(batch.losses, self._shared, None, batch.indices)
-            seen = self._measure(graph, batch, gradients=False)
+            seen = self._measure(self._graph(batch, None), batch, gradients=False)
         decision = self._decide(batch, seen)
         if learning:
             self._record(batch, seen, decision, "caller")
@@ -240,6 +241,20 @@ class Balancer(nn.Module):
         return sum(
             (c.to(loss.dtype) * loss for c, loss in zip(factors, batch.losses, strict=True)),
             start=batch.losses[0].new_zeros(()),
+        )
+
+    def _graph(self, batch: Batch, features: object) -> LossGraph:
+        self._state.to(batch.device)
+        old = self._state.get()
+        factors = batch.take(batch.on_simplex(old.weights)) * old.gain
+        return LossGraph(
+            batch.losses,
+            self._shared,
+            features,
+            batch.indices,
+            step=self._steps,
+            factors=factors,
+            halves=batch.halves,
         )
 
     def _measures(self, graph: LossGraph) -> bool:
@@ -257,7 +272,6 @@ class Balancer(nn.Module):
                 "backward pass here (a distributed run, or hooks on parameters): use "
                 "heads='weighted'"
             )
-        self._state.to(batch.device)
         seen = self.measurement(
             graph,
             self._state.get().measurement,
@@ -269,13 +283,19 @@ class Balancer(nn.Module):
                 f"losses[{batch.names[seen.unreached[0]]!r}] reaches no shared parameter: check "
                 "what was passed as shared, and that the loss is computed from its output"
             )
+        found = seen.gradients
+        if self.heads == "plain" and (found is None or not found.by_task):
+            raise ValueError(
+                "heads='plain' needs the gradients of each task, which "
+                f"{self.measurement!r} did not give: use measurement='exact', or heads='weighted'"
+            )
         return seen
 
     def _decide(self, batch: Batch, seen: Observation | None) -> _Decision:
         """Stabilise → weigh → stabilise; pure: the state that follows is part of the answer."""
         self._state.to(batch.device)
         old = self._state.get()
-        new, weights, gain = old, batch.on_simplex(old.weights), old.gain
+        new = old
         finite = torch.stack([loss.isfinite() for loss in batch.values]).all()
         if seen is not None:
             finite = finite & seen.norms.isfinite().all()
@@ -283,10 +303,12 @@ class Balancer(nn.Module):
             new = self._update(batch, seen, old)
             finite = finite & new.weights.isfinite().all() & new.gain.isfinite()
             new = _state.select(finite, new, old)
-            weights, gain = batch.on_simplex(new.weights), new.gain
+        late = seen is not None and seen.gradients is not None and seen.gradients.weighted
+        acting = old if late else new
+        weights, gain = batch.on_simplex(acting.weights), acting.gain
         if self.on_nonfinite == "raise" and not bool(finite):
             raise FloatingPointError(_complaint(batch, seen))
-        saturated = _state.saturated(new.weight, len(self.tasks), batch.device)
+        saturated = _state.saturated(acting.weight, len(self.tasks), batch.device)
         return _Decision(weights, gain, saturated & batch.mask, finite, new)
 
     def _update(self, batch: Batch, seen: Observation | None, old: BalancerState) -> BalancerState:
@@ -338,6 +360,9 @@ class Balancer(nn.Module):
             combine.by_backward(batch.losses, factors)
             return "backward"
         found = seen.gradients
+        if found.weighted:
+            combine.add(found.leaves, found.of[0])
+            return "by-hand"
         combine.by_hand(found.leaves, found.of, factors, plain_heads=self.heads == "plain")
         if found.features:
             combine.by_features(found.features, found.at_features, factors)
@@ -372,6 +397,11 @@ class Balancer(nn.Module):
     def weights(self) -> dict[str, float]:
         """The current weights by task name, on the simplex. Waits for the device."""
         return dict(zip(self.tasks, self._state.get().weights.tolist(), strict=True))
+
+    @property
+    def measurement_state(self) -> Any:
+        """What the measurement remembers, such as the noise that HalfBatch has found; on device."""
+        return self._state.get().measurement
 
     def reset(self) -> None:
         """Forget everything that was learnt, as if newly made; the history is kept."""

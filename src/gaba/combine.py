@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, _foreach_add, _foreach_mul  # pyright: ignore[reportPrivateImportUsage]
+from torch import Tensor, _foreach_add_, _foreach_mul  # pyright: ignore[reportPrivateImportUsage]
 from torch.autograd.graph import GradientEdge
 
 
@@ -55,18 +55,30 @@ def by_hand(
         found = [g for g in column if g is not None]
         if found:
             tasks = tuple(k for k, g in enumerate(column) if g is not None)
-            sparse = any(g.is_sparse for g in found)
-            groups.setdefault((tasks, found[0].dtype, sparse), []).append(i)
-    for (tasks, dtype, _), members in groups.items():
+            some_sparse = any(g.is_sparse for g in found)
+            groups.setdefault((tasks, found[0].dtype, some_sparse), []).append(i)
+    for (tasks, dtype, sparse), members in groups.items():
         plain = plain_heads and len(tasks) == 1
         total: list[Tensor] | None = None
         for k in tasks:
             row = [g for i in members if (g := gradients[k][i]) is not None]
             c = torch.ones_like(coefficients[k]) if plain else _bounded(coefficients[k], dtype)
             scaled = _foreach_mul(row, c)
-            total = list(scaled) if total is None else list(_foreach_add(total, scaled))
+            if total is None:
+                total = list(scaled)
+            elif sparse:
+                total = [_plus(a, b) for a, b in zip(total, scaled, strict=True)]
+            else:
+                _foreach_add_(total, scaled)  # made above, so nobody else holds it
         for i, gradient in zip(members, total or (), strict=True):
             _accumulate(leaves[i], gradient)
+
+
+def add(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Add one gradient a leaf to ``.grad``, as it is; ``None`` adds nothing."""
+    for leaf, gradient in zip(leaves, gradients, strict=True):
+        if gradient is not None:
+            _accumulate(leaf, gradient)
 
 
 def by_features(
@@ -83,14 +95,15 @@ def by_features(
     """
     edges, sums = [], []
     for edge, column in zip(features, zip(*gradients, strict=True), strict=True):
-        parts = [
-            g * _bounded(c, g.dtype).to(g.dtype)
-            for g, c in zip(column, coefficients, strict=True)
-            if g is not None
-        ]
-        if parts:
+        found = [(g, c) for g, c in zip(column, coefficients, strict=True) if g is not None]
+        if found:
+            dtype = found[0][0].dtype
+            wide = torch.promote_types(dtype, torch.float32)  # c may be too large for float16
+            parts = [g.to(wide) * _bounded(c, wide).to(wide) for g, c in found]
             edges.append(edge)
-            sums.append(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])
+            sums.append(
+                torch.stack(parts).sum(0).to(dtype) if len(parts) > 1 else parts[0].to(dtype)
+            )
     torch.autograd.backward(edges, sums)
 
 
@@ -99,11 +112,16 @@ def _accumulate(leaf: Tensor, gradient: Tensor) -> None:
     if leaf.grad is None:
         leaf.grad = gradient.detach()
     elif leaf.grad.is_sparse or gradient.is_sparse:
-        leaf.grad = leaf.grad + gradient
+        leaf.grad = _plus(leaf.grad, gradient)
     else:
         leaf.grad.add_(gradient)
 
 
+def _plus(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of a and b, of which torch wants the dense one in front."""
+    return b + a if a.is_sparse and not b.is_sparse else a + b
+
+
 def _bounded(coefficient: Tensor, dtype: torch.dtype) -> Tensor:
     """``coefficient``, kept finite when it is brought to ``dtype``."""
-    return coefficient.clamp(max=torch.finfo(dtype).max)
+    return coefficient.clamp(max=min(torch.finfo(dtype).max, torch.finfo(coefficient.dtype).max))

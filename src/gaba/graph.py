@@ -24,6 +24,11 @@ class LossGraph:
         shared: which parameters are shared.
         features: the tensors that leave the shared part, in any nest, if the user names them.
         tasks: the positions of the tasks present among all K; by default there are no others.
+        step: the number of this step, from 0.
+        factors: one for each task present: what its gradient would be multiplied by if nothing
+            were learnt from this step; ``None`` where nobody knows.
+        halves: one for each task present, (2,), the loss on each half of the batch, if the losses
+            came so.
     """
 
     def __init__(
@@ -32,10 +37,17 @@ class LossGraph:
         shared: Shared,
         features: object = None,
         tasks: Sequence[int] | None = None,
+        *,
+        step: int = 0,
+        factors: Tensor | None = None,
+        halves: Sequence[Tensor] | None = None,
     ) -> None:
         self.losses = tuple(losses)
         self.shared = shared
         self.tasks = tuple(range(len(self.losses)) if tasks is None else tasks)
+        self.step = step
+        self.factors = factors
+        self.halves = halves
         self._named = None if features is None else tuple(tree_leaves(features))
 
     @cached_property
@@ -45,20 +57,41 @@ class LossGraph:
         ``None`` where there is no such boundary: no features are known, a path leads from a shared
         parameter to a loss around them, or one of them is computed from another.
         """
-        if self._named is not None:
-            wanted = {edge_of(tensor) for tensor in self._named if tensor.requires_grad}
-        else:
-            wanted = None
-        found, leaves = _above(self.losses, wanted, self.shared.key)
+        found, _ = self._above
         shared = {id(p) for p in self.shared.parameters()}
-        below = _nodes([node for node, _ in found])
         nested = any(
-            (child, index) in found for node in below for child, index in node.next_functions
+            (child, index) in found for node in self._below for child, index in node.next_functions
         )
-        leaks = any(id(leaf) in shared for leaf in leaves)
+        leaks = any(id(leaf) in shared for leaf in self.heads)
         if not found or nested or leaks:
             return None
         return tuple(GradientEdge(node, index) for node, index in found)
+
+    @property
+    def heads(self) -> tuple[Tensor, ...]:
+        """The leaves that a loss reaches without passing through a feature, if there is one."""
+        return self._above[1]
+
+    @cached_property
+    def below(self) -> tuple[Tensor, ...]:
+        """The leaves below the features: shared parameters in use, and what comes before them."""
+        return _leaves_of(self._below)
+
+    @cached_property
+    def apart(self) -> bool:
+        """Whether no leaf is among the heads and below the features as well."""
+        return {id(leaf) for leaf in self.heads}.isdisjoint(id(leaf) for leaf in self.below)
+
+    @cached_property
+    def _above(self) -> tuple[dict[Edge, None], tuple[Tensor, ...]]:
+        wanted = None
+        if self._named is not None:
+            wanted = {edge_of(tensor) for tensor in self._named if tensor.requires_grad}
+        return _above(self.losses, wanted, self.shared.key)
+
+    @cached_property
+    def _below(self) -> dict[Node, None]:
+        return _nodes([node for node, _ in self._above[0]])
 
     @cached_property
     def leaves(self) -> tuple[Tensor, ...]:
@@ -79,10 +112,24 @@ def edge_of(tensor: Tensor) -> Edge:
 @final
 @dataclass(frozen=True)
 class Mark:
-    """Where a feature comes from: which call of the module, which tensor of what it returned."""
+    """Where a feature comes from: which call of the module, which tensor of what it returned.
+
+    Attributes:
+        call: the number of the call.
+        position: the number of the tensor in the nest that was returned.
+        value: the tensor itself, without graph, where calls are kept to be made again.
+        version: how often that tensor had been written to.
+    """
 
     call: int
     position: int
+    value: Tensor | None = None
+    version: int = 0
+
+
+def mark_of(edge: GradientEdge, key: str) -> Mark | None:
+    """What was noted on this feature, if it was found by a hook."""
+    return marks_of(edge.node, key).get(edge.output_nr)
 
 
 def marks_of(node: Node, key: str) -> dict[int, Mark]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast, final
 from uuid import uuid4
 
@@ -28,12 +28,28 @@ class Call:
         kwargs: those by name, without graph.
         random: the states of the random number generators before the call.
         autocast: the dtype of autocast by device type, where it was on.
+        versions: how often each tensor among the arguments had been written to.
+        buffers: the same of the module's floating buffers.
     """
 
     args: tuple[object, ...]
     kwargs: dict[str, object]
     random: dict[str, Tensor]
     autocast: dict[str, torch.dtype]
+    versions: tuple[int, ...]
+    buffers: tuple[int, ...]
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the arguments are still what they were: nobody has written into them since."""
+        return self.versions == _versions((self.args, self.kwargs))
+
+    def drifts(self, module: nn.Module) -> bool:
+        """Whether a floating buffer of ``module`` was written to, so that a repetition differs.
+
+        What a kernel updates as it runs, such as the statistics of BatchNorm, does not count.
+        """
+        return self.buffers != _floating_buffers(module)
 
 
 @final
@@ -43,7 +59,8 @@ class FeatureHook:
     The mark lives in the nodes that made the tensors and goes with them: nothing is held after the
     step, several calls a step and evaluation passes need no bookkeeping. Any nest of tensors will
     do. Where a measurement wants to make the calls again, their inputs are held until the step is
-    over, without graph. While a graph is being compiled the hooks do nothing: name the features.
+    over, and what they returned as long as the graph, both without graph. While a graph is being
+    compiled the hooks do nothing: name the features.
     """
 
     def __init__(self, key: str) -> None:
@@ -59,11 +76,13 @@ class FeatureHook:
         if torch.compiler.is_compiling():
             return
         self._count += 1
-        if self.keeps_calls and torch.is_grad_enabled():
+        if self._keeps:
             self.calls[self._count] = Call(
                 *cast("tuple[Any, Any]", tree_map(_without_graph, (args, kwargs))),
                 random=_random_states(module),
                 autocast=_autocast_dtypes(),
+                versions=_versions((args, kwargs)),
+                buffers=_floating_buffers(module),
             )
 
     def after(self, module: nn.Module, args: object, output: object) -> None:
@@ -72,12 +91,27 @@ class FeatureHook:
             return
         for position, tensor in enumerate(tree_leaves(output)):
             if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                noted = marks_of(tensor.grad_fn, self.key)
-                noted.setdefault(tensor.output_nr, Mark(self._count, position))
+                mark = Mark(self._count, position)
+                if self._keeps:
+                    mark = replace(mark, value=tensor.detach(), version=tensor._version)
+                marks_of(tensor.grad_fn, self.key).setdefault(tensor.output_nr, mark)
+
+    @property
+    def _keeps(self) -> bool:
+        return self.keeps_calls and torch.is_grad_enabled()
 
     def forget(self) -> None:
         """Let go of the inputs that were kept."""
         self.calls = {}
+
+
+def _versions(nest: object) -> tuple[int, ...]:
+    tensors = (t for t in tree_leaves(nest) if isinstance(t, Tensor))
+    return tuple(-1 if t.is_inference() else t._version for t in tensors)
+
+
+def _floating_buffers(module: nn.Module) -> tuple[int, ...]:
+    return _versions([b for b in module.buffers() if b.is_floating_point()])
 
 
 def _without_graph(value: object) -> object:

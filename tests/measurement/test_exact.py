@@ -105,3 +105,10 @@ def test_graph_is_kept_for_the_caller_unless_gradients_are_taken() -> None:
     observed(losses, model.trunk, gradients=True)
     with pytest.raises(RuntimeError, match="second time"):
         observed(losses, model.trunk)
+
+
+def test_shared_parameters_of_several_dtypes() -> None:
+    dtypes = (torch.float32, torch.float64, torch.bfloat16)
+    theta = [nn.Parameter(torch.ones(4, dtype=dtype)) for dtype in dtypes]
+    seen = observed([sum(p.sum() for p in theta), theta[0].sum() * 3], theta)
+    torch.testing.assert_close(seen.norms, torch.tensor([12.0**0.5, 6.0]).double())

@@ -96,8 +96,8 @@ def test_what_cannot_be_trained_leaves_no_folder(
 
 
 def test_a_malformed_file_leaves_no_folder(tmp_path: Path) -> None:
-    for path in data.write(replace(FLEET, subset="FD001"), tmp_path / "data"):
-        path.write_text(path.read_text().replace("1 2 ", "1 ", 1))
+    path, *_ = data.write(replace(FLEET, subset="FD001"), tmp_path / "data")
+    path.write_text(path.read_text().replace("1 2 ", "1 ", 1))
     config = tiny_config(tmp_path / "run", subset="FD001", data_dir=str(tmp_path / "data"))
     with pytest.raises(data.DataFormatError, match=r"train_FD001\.txt, line 2: "):
         train(config)
@@ -288,8 +288,8 @@ def test_the_learning_rate_warms_up_linearly_and_is_cut_on_a_plateau() -> None:
         rates.append(optimizer.param_groups[0]["lr"])
     np.testing.assert_allclose(rates, [7 / 16, 10 / 16, 13 / 16, 1, 1, 1])
     rates = []
-    for rmse in (5.0, 4.0, 3.9, 3.7, 3.0, 3.5, 2.9):
-        schedule.validated(rmse)
+    for error in (5.0, 4.0, 3.9, 3.7, 3.0, 3.5, 2.9):
+        schedule.validated(error)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
 

@@ -1,9 +1,26 @@
 """Losses → norms or Gramian: what is observed of each task's pull on the shared parameters."""
 
 from gaba.measurement._base import Measurement, Observation, TaskGradients
+from gaba.measurement._every import Every
 from gaba.measurement._exact import ExactNorms
+from gaba.measurement._features import FeatureNorms
+from gaba.measurement._half_batch import HalfBatch, SignalAndNoise
+from gaba.measurement._last_layer import LastLayerNorms
+from gaba.measurement._sketch import SketchNorms
 
-__all__ = ["ExactNorms", "Measurement", "Observation", "TaskGradients", "by_name"]
+__all__ = [
+    "Every",
+    "ExactNorms",
+    "FeatureNorms",
+    "HalfBatch",
+    "LastLayerNorms",
+    "Measurement",
+    "Observation",
+    "SignalAndNoise",
+    "SketchNorms",
+    "TaskGradients",
+    "by_name",
+]
 
 
 def by_name(name: str) -> Measurement:
@@ -14,9 +31,15 @@ def by_name(name: str) -> Measurement:
 
     Example:
         >>> by_name("exact")
-        ExactNorms()
+        ExactNorms(mode='store')
     """
-    known: dict[str, type[Measurement]] = {"exact": ExactNorms}
+    known: dict[str, type[Measurement]] = {
+        "exact": ExactNorms,
+        "features": FeatureNorms,
+        "half-batch": HalfBatch,
+        "last-layer": LastLayerNorms,
+        "sketch": SketchNorms,
+    }
     if name not in known:
         raise ValueError(f"measurement must be one of {', '.join(known)}, found {name!r}")
     return known[name]()

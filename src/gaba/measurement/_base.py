@@ -26,12 +26,20 @@ class TaskGradients:
         features: where the passes stopped; empty if they went through to every leaf.
         at_features: K rows of gradients with respect to ``features``. One pass from there, of
             their weighted sum, fills what lies below.
+        weighted: whether ``of`` is one row instead, the sum Σ_k c_k ∂L_k/∂leaf with the
+            coefficients c of :attr:`LossGraph.factors`.
     """
 
     leaves: tuple[Tensor, ...]
     of: tuple[Gradients, ...]
     features: tuple[GradientEdge, ...] = ()
     at_features: tuple[Gradients, ...] = ()
+    weighted: bool = False
+
+    @property
+    def by_task(self) -> bool:
+        """Whether it shows, or goes without saying, which tasks reach which leaf."""
+        return not self.weighted and not any(g is None for row in self.at_features for g in row)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,9 @@ class Measurement(ABC):
 
     needs_calls: ClassVar[bool] = False
     """Whether the calls of the shared module must be kept until the backward pass, to run again."""
+
+    halves: ClassVar[bool] = False
+    """Whether each loss must come as two: its means over two disjoint halves of the batch, (2,)."""
 
     def init(self, n_tasks: int) -> Any:
         """The state before the first step, for K = ``n_tasks``; by default there is none."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
-import torch
-from torch import (
-    Tensor,
-    _foreach_norm,  # pyright: ignore[reportPrivateImportUsage]
-)
-
-from gaba._array import work_dtype
 from gaba.graph import LossGraph
-from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
+from gaba.measurement._base import Measurement, Observation, TaskGradients
+from gaba.measurement._batched import batched_passes
+from gaba.measurement._gradients import norm, observed, task_passes
+from gaba.measurement._stream import stream
 
-_SAFE = (1e-12, 1e18)  # norms whose squares, and those of their parts, float32 sums without loss
+__all__ = ["ExactNorms", "norm"]
+
+Mode = Literal["store", "stream", "batched"]
 
 
 @final
@@ -26,8 +23,19 @@ class ExactNorms(Measurement):
 
     One ``torch.autograd.grad`` a task, through its head and the shared part at once. The gradients
     of the heads come out of the same pass, so that the combined gradient needs no further one:
-    K passes in all, where K probes and a backward pass are K + 1. Held at the same time: K
-    gradients of the parameters.
+    K passes in all, where K probes and a backward pass are K + 1.
+
+    Args:
+        mode: how the passes are made. ``"store"``: one after the other, the K gradients held until
+            they are combined. ``"stream"``: each gradient is added to the combined one, with the
+            weights known before this step, and let go: two gradients are held at the same time
+            whatever K, and a weight acts one step late; the record shows the weights that acted.
+            It gives no Gramian and no ``heads="plain"``. Where someone listens to the backward
+            pass, or the caller makes it, that pass has the weights of this step. ``"batched"``:
+            K passes through the heads and one through the shared part that carries all K
+            (``torch.vmap``), memory as for ``"store"`` and more for what is in between; faster for
+            small layers and large K. Without a boundary between heads and shared part, or where
+            the shared part cannot be batched (one warning says so), it is ``"store"``.
 
     Norms are accumulated in float32 at least and in float64 where float32 would lose them: 1e-23
     and 1e20 neither vanish nor overflow. The Gramian has the squared norms on its diagonal; off it
@@ -48,82 +56,27 @@ class ExactNorms(Measurement):
         [[100.0, 28.0], [28.0, 8.0]]
     """
 
+    mode: Mode = "store"
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(
+                f"mode must be one of {', '.join(get_args(Mode))}, found {self.mode!r}"
+            )
+
     def __call__(
         self, graph: LossGraph, state: Any = (), *, gramian: bool = False, gradients: bool = False
     ) -> Observation:
         """Observe the K losses of ``graph``; see :class:`Measurement`."""
+        if self.mode == "stream":
+            return stream(graph, gramian=gramian, gradients=gradients)
         losses, shared = graph.losses, graph.shared
         leaves = (not gradients and shared.parameters()) or graph.leaves
-        of = [
-            torch.autograd.grad(
-                loss,
-                leaves,
-                retain_graph=not gradients or k < len(losses) - 1,
-                allow_unused=True,
-            )
-            for k, loss in enumerate(losses)
-        ]
+        of = batched_passes(graph, leaves) if self.mode == "batched" else None
+        if of is None:
+            of = task_passes(losses, leaves, free=gradients)
         shared.learn(leaves, [[g is not None for g in grads] for grads in of])
         theta = {id(p) for p in shared.parameters()}
         own = [[g for p, g in zip(leaves, grads, strict=True) if id(p) in theta] for grads in of]
-        norms = torch.stack([norm(grads, losses[0].device) for grads in own])
-        return Observation(
-            norms=norms,
-            gramian=_gramian(own, norms) if gramian else None,
-            unreached=tuple(k for k, grads in enumerate(own) if all(g is None for g in grads)),
-            gradients=TaskGradients(tuple(leaves), tuple(of)) if gradients else None,
-        )
-
-
-def norm(gradients: Gradients, device: torch.device) -> Tensor:
-    """The Euclidean norm (a scalar tensor) of one task's gradient, given parameter by parameter."""
-    dtype = work_dtype(device)
-    dense = [_dense(g) for g in gradients if g is not None and g.numel()]
-    if not dense:
-        return torch.zeros((), dtype=dtype, device=device)
-    if device.type == "cpu":  # here a look at the result costs nothing: take the fast kernel first
-        fast = _norm_of_norms(dense, torch.float32)
-        if _SAFE[0] < float(fast) < _SAFE[1]:
-            return fast
-    if dtype == torch.float64:
-        return _norm_of_norms(dense, dtype)
-    largest = torch.stack([g.abs().max().to(dtype) for g in dense]).max()
-    scale = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
-    return _norm_of_norms([g / scale for g in dense], dtype) * scale
-
-
-def _norm_of_norms(dense: list[Tensor], dtype: torch.dtype) -> Tensor:
-    wide = [g if g.dtype.itemsize >= dtype.itemsize else None for g in dense]
-    parts = _foreach_norm(dense) if None not in wide else _foreach_norm(dense, 2.0, dtype)
-    return torch.linalg.vector_norm(torch.stack([p.to(work_dtype(p.device)) for p in parts]))
-
-
-def _dense(gradient: Tensor) -> Tensor:
-    gradient = gradient.detach()
-    if gradient.is_sparse:
-        gradient = gradient.coalesce().values()
-    return torch.view_as_real(gradient) if gradient.is_complex() else gradient
-
-
-def _gramian(of: Sequence[Gradients], norms: Tensor) -> Tensor:
-    """⟨∇L_k, ∇L_l⟩ (K, K), accumulated over the parameters from gradients of unit length."""
-    length = torch.where(norms > 0, norms, torch.ones_like(norms))
-    cosines = torch.zeros(len(of), len(of), dtype=norms.dtype, device=norms.device)
-    for parts in zip(*of, strict=True):
-        present = [k for k, g in enumerate(parts) if g is not None]
-        if not present:
-            continue
-        unit = torch.stack([_unit(parts[k], length[k]) for k in present])
-        rows = torch.tensor(present, device=norms.device)
-        cosines[rows[:, None], rows] += (unit @ unit.T).to(cosines.dtype)
-    cosines = (cosines + cosines.T) / 2  # a product of matrices need not be symmetric to the bit
-    gramian = cosines * (norms[:, None] * norms)
-    gramian.diagonal().copy_(norms.square())
-    return gramian
-
-
-def _unit(gradient: Tensor | None, length: Tensor) -> Tensor:
-    assert gradient is not None
-    dense = gradient.to_dense() if gradient.is_sparse else gradient
-    dense = torch.view_as_real(dense) if dense.is_complex() else dense
-    return (dense.detach().to(length.dtype) / length).flatten()
+        found = TaskGradients(tuple(leaves), tuple(of)) if gradients else None
+        return observed(own, losses[0].device, gramian=gramian, gradients=found)

@@ -36,9 +36,9 @@ class Floor(Stabiliser[Bounded]):
     With ``mode="project"``, λ becomes the nearest point, in the Euclidean distance, of
     {λ : λ_k ≥ m, Σλ = 1}, and the floor is kept exactly.
 
-    A floor also caps the imbalance that weights can repair, for K = 2 at (1 − m) / m: 19 for .05.
-    Beyond that the weights stand still; ``saturated`` in the state says which of them asked for
-    less than m in this step.
+    A floor also caps the imbalance that weights can repair, for K = 2 at (1 − m) / m, which is 19
+    for .05, or at 1 / m if it is renormalised. Beyond that the weights stand still; ``saturated``
+    in the state says which of them asked for less than m in this step.
 
     Missing tasks are ignored: the others are brought to sum 1 among themselves before the floor,
     and do so after it; for a missing task its own value comes out, never saturated.

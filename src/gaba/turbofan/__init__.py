@@ -11,7 +11,7 @@ from gaba.turbofan.losses import TASKS, Batch, losses
 from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.policies import METHODS, Policy, policy
 from gaba.turbofan.train import Epoch, TrainConfig, TrainingDivergedError, TrainResult, train
-from gaba.turbofan.windows import HEALTH, Prepared, Windows, prepare
+from gaba.turbofan.windows import HEALTH, Prepared, Windows, prepare, smoothed
 
 __all__ = [
     "HEALTH",
@@ -34,5 +34,6 @@ __all__ = [
     "policy",
     "predict",
     "prepare",
+    "smoothed",
     "train",
 ]

@@ -44,6 +44,8 @@ class TrainConfig:
         plateau_patience: Epochs with less improvement than that which are no plateau yet.
         stop_patience: Epochs without any improvement after which training stops.
         rul_cap: The largest RUL label, in cycles.
+        smoothing: The weight of a new reading in the average of a sensor over what its engine has
+            flown so far; 1 takes the readings as they are. See :func:`gaba.turbofan.smoothed`.
         nonfinite_patience: Steps in a row without a finite loss after which training gives up.
         device: A torch device.
 
@@ -64,13 +66,13 @@ class TrainConfig:
     seed: int = 0
     run_dir: str = "runs/turbofan"
     data_dir: str | None = None
-    steps: int = 800
+    steps: int = 500
     steps_per_epoch: int = 50
     batch_size: int = 128
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
-    dropout: float = 0.4
+    dropout: float = 0.1
     clip: float = 1.0
     ema_decay: float = 0.999
     plateau_factor: float = 0.5
@@ -78,6 +80,7 @@ class TrainConfig:
     plateau_patience: int = 0
     stop_patience: int = 5
     rul_cap: float = RUL_CAP
+    smoothing: float = 0.1
     nonfinite_patience: int = 20
     device: str = "cpu"
 
@@ -92,6 +95,8 @@ class TrainConfig:
                 raise ValueError(
                     f"{name}: must be at least 0 and below 1; got {getattr(self, name)}"
                 )
+        if not 0 < self.smoothing <= 1:
+            raise ValueError(f"smoothing: must be above 0 and at most 1; got {self.smoothing}")
         for name in ("seed", "warmup_steps", "weight_decay", "plateau_patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must be at least 0; got {getattr(self, name)}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 CALIBRATION = 2048
-"""Training windows, evenly spaced, from which BatchNorm statistics are taken anew."""
+"""About so many training windows, evenly spaced, from which BatchNorm statistics are taken anew."""
 _CALIBRATION_BATCH = 512
 
 

@@ -103,7 +103,9 @@ def evaluate_state(
     normaliser = windows.Normaliser.from_arrays(
         {name: value.numpy() for name, value in state["normaliser"].items()}
     )
-    every = windows.cut(fleet.test, normaliser, fleet.rul, cap=config.rul_cap)
+    every = windows.cut(
+        fleet.test, normaliser, fleet.rul, cap=config.rul_cap, smoothing=config.smoothing
+    )
     last = every.take(np.append(every.unit[1:] != every.unit[:-1], True))
     longest = last.unit[np.argsort(-last.cycle, kind="stable")[:TRAJECTORIES]]
     at_last, arrays = _predicted(model, last)

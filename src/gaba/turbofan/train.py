@@ -243,7 +243,11 @@ def train(
     state = _found(config, folder, resume)
     fleet = data.load(config.subset, config.data_dir) if fleet is None else fleet
     prepared = windows.prepare(
-        fleet, seed=config.seed, cap=config.rul_cap, normaliser=_normaliser(state)
+        fleet,
+        seed=config.seed,
+        cap=config.rul_cap,
+        smoothing=config.smoothing,
+        normaliser=_normaliser(state),
     )
     with reproducible(config.seed, device), ExitStack() as stack:
         trainer = Trainer(config, prepared)

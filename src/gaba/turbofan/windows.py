@@ -154,6 +154,7 @@ def prepare(
     validation_fraction: float = 0.2,
     validation_stride: int = 5,
     normaliser: Normaliser | None = None,
+    smoothing: float = 1.0,
 ) -> Prepared:
     """Splits by engine, normalises, and cuts windows with their labels.
 
@@ -166,6 +167,7 @@ def prepare(
         validation_fraction: Share of the engines, rounded, that are held out; at least one.
         validation_stride: As ``stride``, for the validation engines.
         normaliser: The normaliser of an earlier run; fitted on the training engines if None.
+        smoothing: See :func:`smoothed`; 1 leaves the readings as they are.
 
     Raises:
         ValueError: An argument out of range, or fewer than two training engines.
@@ -185,11 +187,12 @@ def prepare(
     train, validation = fleet.train[~is_validation], fleet.train[is_validation]
     if normaliser is None:
         normaliser = Normaliser.fit(train)
-    trajectories = cut(fleet.test, normaliser, fleet.rul, window=window, stride=1, cap=cap)
+    how = {"window": window, "cap": cap, "smoothing": smoothing}
+    trajectories = cut(fleet.test, normaliser, fleet.rul, stride=1, **how)
     is_last = np.append(trajectories.unit[1:] != trajectories.unit[:-1], True)
     return Prepared(
-        train=cut(train, normaliser, window=window, stride=stride, cap=cap),
-        validation=cut(validation, normaliser, window=window, stride=validation_stride, cap=cap),
+        train=cut(train, normaliser, stride=stride, **how),
+        validation=cut(validation, normaliser, stride=validation_stride, **how),
         test=trajectories.take(is_last),
         test_trajectories=trajectories,
         normaliser=normaliser,
@@ -204,6 +207,7 @@ def cut(
     window: int = 30,
     stride: int = 1,
     cap: float = 125.0,
+    smoothing: float = 1.0,
 ) -> Windows:
     """The windows of every engine of ``frame``, in order of unit and cycle.
 
@@ -215,8 +219,12 @@ def cut(
         window: Cycles in a window.
         stride: Cycles between the ends of two windows, counted back from the last cycle.
         cap: The largest RUL label, in cycles.
+        smoothing: See :func:`smoothed`; 1 leaves the readings as they are.
     """
+    _check_smoothing(smoothing)
     inputs = normaliser.transform(frame)
+    if smoothing < 1:
+        inputs = smoothed(inputs, frame["unit"], smoothing)
     unit = frame["unit"].to_numpy(dtype=np.int64)
     cycle = frame["cycle"].to_numpy(dtype=np.int64)
     first = np.flatnonzero(np.diff(unit, prepend=unit[0] - 1)) if len(unit) else np.arange(0)
@@ -239,6 +247,30 @@ def cut(
     )
 
 
+def smoothed(inputs: NDArray[np.float32], unit: ArrayLike, share: float) -> NDArray[np.float32]:
+    """Sensors averaged over what their engine has flown so far, by its last cycles the most.
+
+    z̄_t = Σ_{i≤t} (1 − α)^{t−i} z_i / Σ_{i≤t} (1 − α)^{t−i}: an exponential average that sees
+    nothing of the future, nothing of other engines, and is right from the first cycle on. The
+    settings stay as they are.
+
+    Args:
+        inputs: Normalised inputs of each row, (rows, 17), in order of unit and cycle.
+        unit: The engine of each row, (rows,).
+        share: α, the weight of a new reading; it averages over about 2/α − 1 cycles.
+
+    Example:
+        >>> ramp = np.repeat(np.arange(3.0, dtype=np.float32)[:, None], 17, axis=1)
+        >>> smoothed(ramp, [1, 1, 2], 0.5)[:, -1].round(4).tolist()
+        [0.0, 0.6667, 2.0]
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(inputs[:, len(SETTINGS) :].astype(np.float64))
+    means = table.groupby(np.asarray(unit), sort=False).ewm(alpha=share, adjust=True).mean()
+    return np.concatenate((inputs[:, : len(SETTINGS)], means.to_numpy()), axis=1).astype(np.float32)
+
+
 def health_class(rul: ArrayLike) -> NDArray[np.int64]:
     """The health class of each RUL: 0 above 80 cycles, 1 from above 30 to 80, 2 to 30.
 
@@ -247,6 +279,11 @@ def health_class(rul: ArrayLike) -> NDArray[np.int64]:
     """
     rul = np.asarray(rul)
     return (rul <= DEGRADING_UNTIL).astype(np.int64) + (rul <= CRITICAL_UNTIL)
+
+
+def _check_smoothing(smoothing: float) -> None:
+    if not 0 < smoothing <= 1:
+        raise ValueError(f"smoothing: must be above 0 and at most 1, got {smoothing}")
 
 
 def _check_positive(name: str, value: float) -> None:

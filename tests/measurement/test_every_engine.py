@@ -1,0 +1,211 @@
+"""What every measurement must hold: ``.grad``, resume, missing tasks, no wait for the device."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import gaba
+from _engines import NAMES, WORLDS, Plain, SkipAround, TwoFeatures, World
+from gaba.graph import LossGraph
+from gaba.measurement import Every, ExactNorms, FeatureNorms, HalfBatch, LastLayerNorms
+from gaba.shared import as_shared
+
+ENGINES: dict[str, Any] = {
+    "store": ExactNorms(),
+    "stream": ExactNorms(mode="stream"),
+    "batched": ExactNorms(mode="batched"),
+    "features": FeatureNorms(),
+    "calibrated": FeatureNorms(calibrate_every=2),
+    "last-layer": LastLayerNorms(),
+    "half-batch": HalfBatch(decay=0.5),
+    "every": Every(2, FeatureNorms(calibrate_every=4)),
+}
+EXACT = ("store", "stream", "batched")
+
+every_engine = pytest.mark.parametrize("engine", ENGINES)
+
+
+def engine_for(name: str, world: World) -> Any:
+    """In ``TwoFeatures`` the last layer is one that not every task reaches: name another."""
+    if name == "last-layer" and isinstance(world, TwoFeatures):
+        return LastLayerNorms(world.trunk.get_submodule("one.last").parameters())
+    return ENGINES[name]
+
+
+def world_for(engine: str, kind: type[World] = Plain) -> World:
+    """A world whose losses come as the engine wants them."""
+    world = kind()
+    world.halves = ENGINES[engine].halves
+    return world
+
+
+def weighted_sum(world: World, factors: torch.Tensor, plain: bool = False) -> list[Any]:
+    """What each trainable leaf must get, from the oracle's per-task gradients."""
+    result: list[Any] = []
+    for column in zip(*world.own(), strict=True):
+        found = [(g, c) for g, c in zip(column, factors, strict=True) if g is not None]
+        alone = plain and len(found) == 1
+        result.append(sum(g * (1 if alone else c) for g, c in found) if found else None)
+    return result
+
+
+@every_engine
+@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("listened", [False, True])
+def test_grad_is_that_of_the_weighted_sum_and_is_added_to(
+    engine: str, kind: str, listened: bool
+) -> None:
+    """With the weights of the record, in every step, whatever the shape of the graph."""
+    world = world_for(engine, WORLDS[kind])
+    balancer = gaba.Balancer(NAMES, world.trunk, measurement=engine_for(engine, world))
+    if listened:
+        world.heads[0].get_parameter("bias").register_hook(lambda g: None)
+    for step_number in range(3):
+        before = [torch.full_like(p, 0.5) if step_number else None for p in world.trainable()]
+        for p, value in zip(world.trainable(), before, strict=True):
+            p.grad = None if value is None else value.clone()
+        step = balancer.backward(world.losses())
+        expected = weighted_sum(world, step.weights * step.gain)
+        for p, start, added in zip(world.trainable(), before, expected, strict=True):
+            if added is None:
+                assert p.grad is None or bool((p.grad == 0.5).all())
+            else:
+                torch.testing.assert_close(p.grad, added + (0 if start is None else start))
+
+
+@pytest.mark.parametrize("engine", ["store", "batched", "features", "calibrated", "half-batch"])
+@pytest.mark.parametrize("kind", ["Plain", "EncoderBelow", "InPlace", "Leaking"])
+def test_plain_heads(engine: str, kind: str) -> None:
+    world = world_for(engine, WORLDS[kind])
+    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ENGINES[engine], heads="plain")
+    for _ in range(2):
+        world.zero_grad()
+        step = balancer.backward(world.losses())
+        expected = weighted_sum(world, step.weights * step.gain, plain=True)
+        for p, added in zip(world.trainable(), expected, strict=True):
+            torch.testing.assert_close(p.grad, added)
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [
+        ("stream", Plain),
+        ("last-layer", Plain),
+        ("features", SkipAround),  # the encoder's gradient cannot be had task by task
+        ("features", TwoFeatures),  # nor that of the part that one task alone reaches
+    ],
+)
+def test_plain_heads_are_refused_where_they_would_be_wrong(engine: str, kind: type[World]) -> None:
+    world = kind()
+    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ENGINES[engine], heads="plain")
+    with pytest.raises(ValueError, match="heads='plain' needs the gradients of each task"):
+        balancer.backward(world.losses())
+    assert all(p.grad is None for p in world.parameters())
+
+
+def test_plain_heads_are_refused_with_steps_that_are_not_measured() -> None:
+    with pytest.raises(ValueError, match="every step measured with heads='plain'"):
+        gaba.Balancer(NAMES, Plain().trunk, measurement=Every(2, ExactNorms()), heads="plain")
+
+
+@pytest.mark.parametrize("engine", EXACT)
+@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_exact_norms_are_those_of_plain_backward_passes(
+    engine: str, kind: str, gradients: bool
+) -> None:
+    world = world_for(engine, WORLDS[kind])
+    shared = as_shared(world.trunk)
+    losses = [loss for loss in world.losses().values() if loss is not None]
+    graph = LossGraph(losses, shared, factors=torch.ones(3))
+    assert (graph.features is not None) == world.boundary
+    seen = ENGINES[engine](graph, gradients=gradients)
+    expected = [
+        torch.cat([g.flatten() for i in world.theta() if (g := own[i]) is not None]).norm()
+        for own in world.own()
+    ]
+    torch.testing.assert_close(seen.norms, torch.stack(expected), rtol=1e-6, atol=0)
+    assert all(p.grad is None for p in world.parameters())
+
+
+@every_engine
+def test_resume_is_bit_for_bit(engine: str) -> None:
+    def run(balancer: gaba.Balancer, world: World, start: int, stop: int) -> list[Any]:
+        steps = []
+        for i in range(start, stop):
+            world.x.data = torch.randn(
+                12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(i)
+            )
+            losses = world.losses()
+            if i % 3 == 2:
+                losses["b"] = None
+            steps.append(balancer.backward(losses).asdict())
+        return steps
+
+    world = world_for(engine)
+    whole, first, second = (
+        gaba.Balancer(NAMES, world.trunk, measurement=ENGINES[engine]) for _ in range(3)
+    )
+    expected = run(whole, world, 0, 8)
+    run(first, world, 0, 3)
+    second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
+    assert run(second, world, 3, 8) == expected[3:]
+
+
+@every_engine
+def test_a_missing_task_changes_nothing_for_the_others(engine: str) -> None:
+    world = world_for(engine)
+    balancer, whole = (
+        gaba.Balancer(NAMES, world.trunk, measurement=ENGINES[engine]) for _ in range(2)
+    )
+    for _ in range(3):
+        all_there = whole.backward(world.losses())
+        step = balancer.backward({**world.losses(), "b": None})
+        if step.measured:
+            torch.testing.assert_close(step.norms[[0, 2]], all_there.norms[[0, 2]])
+        assert bool(step.norms[1].isnan())
+        assert float(step.weights[1]) == 0
+        assert float(step.weights.sum()) == pytest.approx(1)
+
+
+@every_engine
+def test_a_loss_that_reaches_nothing_shared_is_named(engine: str) -> None:
+    world = world_for(engine)
+    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ENGINES[engine])
+    beside = world.reduce(world.heads[0](torch.ones(4, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"losses\['b'\] reaches no shared"):
+        balancer.backward({**world.losses(), "b": beside})
+    assert all(p.grad is None for p in world.parameters())
+
+
+@every_engine
+def test_the_caller_may_make_the_backward_pass(engine: str) -> None:
+    """The graph is kept for it, and nothing has been written to ``.grad`` before."""
+    world = world_for(engine)
+    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ENGINES[engine])
+    total = balancer(world.losses())
+    assert all(p.grad is None for p in world.parameters())
+    total.backward()
+    weights = torch.tensor(balancer.history.weights[0] * balancer.history.gain[0])
+    for p, added in zip(world.trainable(), weighted_sum(world, weights), strict=True):
+        torch.testing.assert_close(p.grad, added)
+
+
+@every_engine
+def test_no_engine_waits_for_the_device(engine: str) -> None:
+    """On a device without data every look at a value raises."""
+    by_halves = ENGINES[engine].halves
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        trunk, heads = torch.nn.Linear(3, 4, device="meta"), torch.nn.Linear(4, 2, device="meta")
+        balancer = gaba.Balancer(["a", "b"], trunk, measurement=ENGINES[engine])
+        for i in range(4):
+            z = heads(trunk(torch.ones(6, 3, device="meta")))
+            a, b = (e.reshape(2, 3).mean(1) if by_halves else e.mean() for e in z.square().T)
+            step = balancer.backward({"a": a, "b": b if i != 2 else None})
+            assert step.weights.device.type == "meta"
+        assert trunk.weight.grad is not None

@@ -1,0 +1,248 @@
+"""Streamed and batched exact norms: the same numbers, other costs."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gaba
+from _engines import NAMES, WORLDS, Counting, Plain, World
+from gaba.graph import LossGraph
+from gaba.measurement import ExactNorms
+from gaba.shared import as_shared
+
+
+def passes(world: World, balancer: gaba.Balancer) -> dict[str, int]:
+    Counting.passes.clear()
+    balancer.backward(world.losses())
+    return dict(Counting.passes)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="mode must be one of store, stream, batched, found 'all'"):
+        ExactNorms(mode="all")  # type: ignore[arg-type]
+
+
+# ---- stream -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+def test_streamed_steps_act_with_the_weights_known_before_and_learn_the_same(kind: str) -> None:
+    world = WORLDS[kind]()
+    store, late = (
+        gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms(mode=mode))
+        for mode in ("store", "stream")
+    )
+    known, gain = torch.full((3,), 1 / 3, dtype=torch.float64), 1.0
+    for i in range(4):
+        world.x.data = world.x.data + 0.1 * i
+        now = store.backward(world.losses())
+        step = late.backward(world.losses())
+        assert step.combined == "by-hand"
+        torch.testing.assert_close(step.norms, now.norms)
+        torch.testing.assert_close(step.weights, known)
+        assert float(step.gain) == pytest.approx(float(gain))
+        known, gain = now.weights, now.gain
+    assert late.weights == pytest.approx(store.weights)
+
+
+def test_a_saturated_weight_is_told_of_the_step_in_which_it_acts() -> None:
+    world = Plain()
+    balancer = gaba.Balancer(
+        NAMES,
+        world.trunk,
+        measurement=ExactNorms(mode="stream"),
+        weight_stabiliser=gaba.stabilisers.Floor(0.1, mode="project"),
+    )
+    flags = [balancer.backward(world.losses()).saturated.tolist() for _ in range(2)]
+    assert flags[0] == [False] * 3
+    assert any(flags[1])
+
+
+def test_streaming_is_k_passes() -> None:
+    world = Plain()
+    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms(mode="stream"))
+    assert passes(world, balancer) == {"heads": 3, "trunk": 3}
+
+
+@pytest.mark.parametrize(("mode", "alive"), [("stream", [0, 0, 0]), ("store", [0, 1, 2])])
+def test_streaming_lets_each_gradient_go_before_the_next_pass(
+    mode: Any, alive: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many earlier gradients of one shared parameter live on when a pass begins."""
+    world = Plain()
+    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms(mode))
+    taken: list[weakref.ref[Tensor]] = []
+    found: list[int] = []
+    run = torch.autograd.grad
+
+    def watched(*args: Any, **settings: Any) -> Any:
+        found.append(sum(ref() is not None for ref in taken))
+        grads = run(*args, **settings)
+        taken.append(weakref.ref(grads[0]))
+        return grads
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    balancer.backward(world.losses())
+    assert found == alive
+
+
+def test_streaming_finds_what_is_shared_by_itself() -> None:
+    world = Plain()
+    one, other = (
+        gaba.Balancer(NAMES, "auto", measurement=ExactNorms(mode)) for mode in ("stream", "store")
+    )
+    for missing in ("c", None):
+        losses = {name: None if name == missing else loss for name, loss in world.losses().items()}
+        again = {name: None if name == missing else loss for name, loss in world.losses().items()}
+        norms, expected = one.backward(losses).norms, other.backward(again).norms
+        torch.testing.assert_close(norms, expected, equal_nan=True)
+
+
+def test_streaming_sparse_gradients() -> None:
+    table = nn.Embedding(10, 3, sparse=True)
+    balancer = gaba.Balancer(["a", "b"], table, measurement=ExactNorms("stream"))
+    for _ in range(2):
+        rows = table(torch.tensor([1, 1, 4]))
+        balancer.backward({"a": rows.sum(), "b": (2 * rows[:, 0]).sum()})
+    assert table.weight.grad is not None
+    assert table.weight.grad.is_sparse
+    factors = balancer.history.weights * balancer.history.gain[:, None]
+    expected = torch.zeros(10, 3, dtype=torch.float64)
+    for a, b in factors:
+        expected[1] += torch.tensor([2 * a + 4 * b, 2 * a, 2 * a])
+        expected[4] += torch.tensor([a + 2 * b, a, a])
+    torch.testing.assert_close(table.weight.grad.to_dense(), expected.float())
+
+
+@pytest.mark.parametrize("dense_first", [True, False])
+def test_streaming_sparse_and_dense_gradients_of_one_leaf(dense_first: bool) -> None:
+    table = nn.Embedding(6, 2, sparse=True)
+    balancer = gaba.Balancer(["a", "b"], table, measurement=ExactNorms("stream"), scale="simplex")
+    some, all_rows = table(torch.tensor([1])).sum(), table.weight.sum()
+    pair = (all_rows, some) if dense_first else (some, all_rows)
+    balancer.backward(dict(zip("ab", pair, strict=True)))
+    expected = torch.full((6, 2), 0.5)
+    expected[1] += 0.5
+    assert table.weight.grad is not None
+    torch.testing.assert_close(table.weight.grad, expected)
+
+
+def test_streaming_gives_no_gramian_and_needs_factors() -> None:
+    world = Plain()
+    balancer = gaba.Balancer(
+        NAMES, world.trunk, measurement=ExactNorms("stream"), weighting="equal-share"
+    )
+    with pytest.raises(ValueError, match="no Gramian: use"):
+        balancer.backward(world.losses())
+    assert all(p.grad is None for p in world.parameters())
+    losses = [loss for loss in world.losses().values() if loss is not None]
+    with pytest.raises(ValueError, match="factors must be known"):
+        ExactNorms("stream")(LossGraph(losses, as_shared(world.trunk)), gradients=True)
+
+
+# ---- batched ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Plain", "EncoderBelow", "InPlace", "TwoFeatures", "Leaking"])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_batched_gives_what_one_pass_a_task_gives(kind: str, gradients: bool) -> None:
+    world = WORLDS[kind]()
+    shared = as_shared(world.trunk)
+
+    def seen(mode: Any) -> Any:
+        losses = [loss for loss in world.losses().values() if loss is not None]
+        graph = LossGraph(losses, shared)
+        return ExactNorms(mode)(graph, gramian=True, gradients=gradients)
+
+    found, expected = seen("batched"), seen("store")
+    torch.testing.assert_close(found.norms, expected.norms)
+    torch.testing.assert_close(found.gramian, expected.gramian)
+    assert (found.gradients is None) == (not gradients)
+    if gradients:
+        for row, other in zip(found.gradients.of, expected.gradients.of, strict=True):
+            for one, two in zip(row, other, strict=True):
+                assert (one is None) == (two is None)
+                if one is not None:
+                    torch.testing.assert_close(one, two)
+
+
+def test_batched_is_one_pass_through_the_shared_part_that_carries_all() -> None:
+    world = Plain()
+    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms("batched"))
+    assert passes(world, balancer) == {"heads": 3, "trunk": 1}
+
+
+TRUNKS: dict[str, Any] = {
+    "lstm": lambda: nn.LSTM(6, 4, 2, bidirectional=True, batch_first=True),
+    "gru": lambda: nn.GRU(6, 4, batch_first=True),
+    "attention": lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True, dropout=0.3),
+    "convolution": lambda: nn.Sequential(nn.Conv1d(5, 4, 3), nn.BatchNorm1d(4), nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_batched_through_common_layers(name: str) -> None:
+    torch.manual_seed(0)
+    trunk = TRUNKS[name]().double()
+    shared = as_shared(trunk)
+    found = trunk(torch.randn(3, 5, 6, dtype=torch.float64))
+    z = found[0] if isinstance(found, tuple) else found
+    graph = LossGraph([z.square().mean(), 50 * z.abs().mean(), z.exp().mean()], shared)
+    expected = ExactNorms()(graph)
+    torch.testing.assert_close(ExactNorms("batched")(graph).norms, expected.norms)
+
+
+class LooksAtItsGradient(torch.autograd.Function):
+    """The identity, whose backward pass asks for a value: a batch has not just one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0] * (1.0 if float(grads[0].sum()) < 1e300 else 0.0)
+
+
+class Unbatchable(World):
+    def make_trunk(self) -> nn.Module:
+        layer = nn.Linear(6, 4).double()
+        layer.register_forward_hook(lambda module, args, out: LooksAtItsGradient.apply(out))
+        return layer
+
+    def outputs(self) -> list[Tensor]:
+        z = self.trunk(self.x)
+        return [head(z) for head in self.heads]
+
+
+def test_what_cannot_be_batched_is_taken_one_after_the_other_with_one_warning() -> None:
+    world = Unbatchable()
+    one, other = (
+        gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms(mode))
+        for mode in ("batched", "store")
+    )
+    with pytest.warns(UserWarning, match="cannot carry a batch of gradients") as caught:
+        found = one.backward(world.losses())
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = one.backward(world.losses())
+    expected = other.backward(world.losses())
+    torch.testing.assert_close(found.norms, expected.norms)
+    torch.testing.assert_close(again.norms, expected.norms)
+
+
+def test_sparse_gradients_cannot_be_batched_but_are_right() -> None:
+    table = nn.Embedding(10, 3, sparse=True)
+    shared = as_shared(table)
+    rows = table(torch.tensor([1, 1, 4]))
+    graph = LossGraph([rows.sum(), (2 * rows[:, 0]).sum()], shared)
+    with pytest.warns(UserWarning, match="cannot carry a batch"):
+        seen = ExactNorms("batched")(graph)
+    torch.testing.assert_close(seen.norms, torch.tensor([15.0**0.5, 20.0**0.5]).double())

@@ -1,0 +1,149 @@
+"""The benchmarks run, and write tables of the promised shape; what they measure is not tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+MODELS = {"turbofan-small", "turbofan-paper", "mlp", "vit", "resnet"}
+
+
+def run(name: str, out: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            str(BENCHMARKS / name),
+            "--quick",
+            "--out",
+            out,
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=out,
+        env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def records(out: Path, name: str) -> list[dict[str, Any]]:
+    found = json.loads((out / f"{name}.json").read_text())
+    assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / f"{name}.md").read_text()
+    assert f"torch {torch.__version__}" in page
+    assert "A trial run with tiny models: not to be cited." in page
+    assert all(record["environment"]["threads"] == 1 for record in found)
+    return found
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_step_cost(tmp_path: Path) -> None:
+    run("step_cost.py", tmp_path, "--tasks", "2", "--budget", "0")
+    found = records(tmp_path, "step_cost")
+    assert {record["model"] for record in found} == MODELS
+    for record in found:
+        methods = record["methods"]
+        assert {"again", "published", "store", "every-10", "features", "sketch-4"} <= set(methods)
+        assert {"jd-rows", "jd-batched", "jd-autogram"} <= set(methods)
+        for name, method in methods.items():
+            if name in ("published", "store", "jd-rows"):
+                assert method["status"] == "runs", method["note"]
+            if method["status"] == "runs":
+                low, high = method["quartiles"]
+                assert 0 < low <= method["ratio"] <= high
+                assert method["repetitions"] >= 1
+            else:
+                assert method["note"], f"{name} says {method['status']} without a reason"
+        if methods["every-10"]["status"] == "runs":
+            assert methods["every-10"]["steps"] == 10
+        if methods["sketch-4"]["status"] == "runs":
+            assert methods["sketch-4"]["steps"] == 4
+
+
+def test_memory(tmp_path: Path) -> None:
+    run("memory.py", tmp_path, "--models", "mlp", "--tasks", "2", "8")
+    found = records(tmp_path, "memory")
+    assert [(r["model"], r["tasks"]) for r in found] == [("mlp", 2), ("mlp", 8)]
+    for record in found:
+        assert record["plain_bytes"] > record["shared_bytes"] > 0
+        for method in record["methods"].values():
+            if method["status"] == "runs":
+                above = method["bytes"] - record["plain_bytes"]
+                assert method["gradients"] * record["shared_bytes"] == pytest.approx(above, abs=10)
+    # K gradients held at once grow with K; the published loop, which holds one, does not.
+    two, eight = (record["methods"] for record in found)
+    assert eight["store"]["gradients"] - two["store"]["gradients"] > 5
+    assert abs(eight["published"]["gradients"] - two["published"]["gradients"]) < 1
+
+
+def test_norm_error(tmp_path: Path) -> None:
+    run("norm_error.py", tmp_path, "--models", "mlp", "vit", "--budget", "0")
+    found = records(tmp_path, "norm_error")
+    assert {record["model"] for record in found} == {"mlp", "vit"}
+    for record in found:
+        assert record["seeds"] == 1
+        assert record["norm_ratio"] >= 1
+        for name, method in record["methods"].items():
+            assert method["status"] in ("runs", "not available"), method["note"]
+            if method["status"] == "runs":
+                assert method["error"] > 0
+                assert ("alike" in method) == name.startswith("sketch")
+
+
+def test_a_run_that_was_cut_short_goes_on(tmp_path: Path) -> None:
+    asked = ("--tasks", "2", "--budget", "0")
+    assert "mlp, K = 2" in run("step_cost.py", tmp_path, "--models", "mlp", *asked)
+    first = records(tmp_path, "step_cost")
+    available = all(m["status"] != "not available" for m in first[0]["methods"].values())
+    said = run("step_cost.py", tmp_path, "--models", "vit", "mlp", "--resume", *asked)
+    assert "vit, K = 2" in said
+    second = records(tmp_path, "step_cost")
+    assert [record["model"] for record in second] == ["mlp", "vit"]
+    if available:
+        assert "mlp, K = 2" not in said
+        assert second[0] == first[0]
+    assert "K = 2" not in run("step_cost.py", tmp_path, "--table-only")
+    assert records(tmp_path, "step_cost") == second
+
+
+@pytest.mark.parametrize("size", [10_000, 1_000_000])
+def test_the_peak_is_of_what_is_held_at_once(size: int) -> None:
+    peak_bytes = load("_peak").peak_bytes
+
+    def one_after_the_other() -> None:
+        for _ in range(5):
+            torch.empty(size)
+
+    def at_once() -> list[torch.Tensor]:
+        return [torch.empty(size) for _ in range(5)]
+
+    def in_a_backward_pass() -> None:
+        x = torch.ones(size, requires_grad=True)  # held: x, exp(x) and its gradient, that of x
+        x.exp().backward(torch.ones(size))
+
+    assert peak_bytes(one_after_the_other) == pytest.approx(4 * size, rel=0.02)
+    assert peak_bytes(at_once) == pytest.approx(20 * size, rel=0.02)
+    assert 12 * size <= peak_bytes(in_a_backward_pass) <= 16 * size * 1.02
