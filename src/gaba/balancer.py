@@ -387,7 +387,6 @@ class Balancer(nn.Module):
         )
         self._state.set(decision.state)
         self._steps += 1
-        self._shared.forget()
         self.history.append(step)
         return step
 

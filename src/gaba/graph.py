@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
-    from gaba.shared import Shared
+    from gaba.shared import Call, Shared
 
 
 @final
@@ -117,12 +117,14 @@ class Mark:
     Attributes:
         call: the number of the call.
         position: the number of the tensor in the nest that was returned.
+        kept: what it takes to make the call again, where calls are kept for that.
         value: the tensor itself, without graph, where calls are kept to be made again.
         version: how often that tensor had been written to.
     """
 
     call: int
     position: int
+    kept: Call | None = None
     value: Tensor | None = None
     version: int = 0
 

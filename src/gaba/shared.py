@@ -58,16 +58,16 @@ class FeatureHook:
 
     The mark lives in the nodes that made the tensors and goes with them: nothing is held after the
     step, several calls a step and evaluation passes need no bookkeeping. Any nest of tensors will
-    do. Where a measurement wants to make the calls again, their inputs are held until the step is
-    over, and what they returned as long as the graph, both without graph. While a graph is being
-    compiled the hooks do nothing: name the features.
+    do. Where a measurement wants to make the calls again, the mark has their inputs and what they
+    returned, without graph. While a graph is being compiled the hooks do nothing: name the
+    features.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.keeps_calls = False
-        self.calls: dict[int, Call] = {}
         self._count = 0
+        self._current: Call | None = None
 
     def before(
         self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
@@ -76,8 +76,8 @@ class FeatureHook:
         if torch.compiler.is_compiling():
             return
         self._count += 1
-        if self._keeps:
-            self.calls[self._count] = Call(
+        if self.keeps_calls and torch.is_grad_enabled():
+            self._current = Call(
                 *cast("tuple[Any, Any]", tree_map(_without_graph, (args, kwargs))),
                 random=_random_states(module),
                 autocast=_autocast_dtypes(),
@@ -89,20 +89,14 @@ class FeatureHook:
         """Mark the tensors in ``output`` that have a graph."""
         if torch.compiler.is_compiling():
             return
+        call, self._current = self._current, None
         for position, tensor in enumerate(tree_leaves(output)):
             if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
                 mark = Mark(self._count, position)
-                if self._keeps:
-                    mark = replace(mark, value=tensor.detach(), version=tensor._version)
+                if call is not None:
+                    kept = tensor.detach()
+                    mark = replace(mark, kept=call, value=kept, version=tensor._version)
                 marks_of(tensor.grad_fn, self.key).setdefault(tensor.output_nr, mark)
-
-    @property
-    def _keeps(self) -> bool:
-        return self.keeps_calls and torch.is_grad_enabled()
-
-    def forget(self) -> None:
-        """Let go of the inputs that were kept."""
-        self.calls = {}
 
 
 def _versions(nest: object) -> tuple[int, ...]:
@@ -150,10 +144,6 @@ class Shared(ABC):
             "shared=model.backbone, or use measurement='exact'"
         )
 
-    def forget(self) -> None:
-        """Let go of what was held for this step; by default nothing was."""
-        return
-
 
 @final
 class SharedModule(Shared):
@@ -174,12 +164,8 @@ class SharedModule(Shared):
         weakref.finalize(self, after.remove)
 
     def keep_calls(self) -> None:
-        """Keep the inputs of each call until the step is over, without graph."""
+        """Keep the inputs of each call as long as its graph, without graph."""
         self.hook.keeps_calls = True
-
-    def forget(self) -> None:
-        """Let go of the inputs of this step's calls."""
-        self.hook.forget()
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """Read anew at each step, so that freezing a layer takes effect at once."""

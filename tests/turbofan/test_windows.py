@@ -9,7 +9,15 @@ import pytest
 
 from gaba.turbofan.data import INPUTS, SETTINGS, SUBSETS, DataNotFoundError, Fleet, load
 from gaba.turbofan.simulate import simulate
-from gaba.turbofan.windows import Normaliser, Prepared, Windows, cut, health_class, prepare
+from gaba.turbofan.windows import (
+    Normaliser,
+    Prepared,
+    Windows,
+    cut,
+    health_class,
+    prepare,
+    smoothed,
+)
 
 SENSOR_INPUTS = list(INPUTS[3:])
 
@@ -238,9 +246,46 @@ def test_a_normaliser_survives_plain_arrays(tmp_path: Path) -> None:
         Normaliser.from_arrays({"mean": np.zeros(3)})
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+def test_smoothing_is_the_average_of_the_past_of_one_engine(share: float) -> None:
+    frame = small_fleet().train
+    inputs = Normaliser.fit(frame).transform(frame)
+    found = smoothed(inputs, frame["unit"], share)
+    np.testing.assert_array_equal(found[:, :3], inputs[:, :3])  # the settings
+    unit = frame["unit"].to_numpy()
+    for row in (0, 1, 40, len(frame) - 1):
+        own = [i for i in range(row + 1) if unit[i] == unit[row]]
+        weights = np.array([(1 - share) ** (row - i) for i in own])
+        expected = weights @ inputs[own, 3:].astype(np.float64) / weights.sum()
+        np.testing.assert_allclose(found[row, 3:], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_smoothing_sees_nothing_of_the_future_nor_of_other_engines() -> None:
+    frame = small_fleet().train
+    inputs = Normaliser.fit(frame).transform(frame)
+    here = int(np.flatnonzero(frame["unit"].to_numpy() == 2)[50])
+    spoilt = inputs.copy()
+    spoilt[here + 1 :] += 100
+    spoilt[frame["unit"].to_numpy() == 1] -= 100
+    one, other = (smoothed(rows, frame["unit"], 0.1) for rows in (inputs, spoilt))
+    own = frame["unit"].to_numpy()[: here + 1] == 2
+    np.testing.assert_array_equal(one[: here + 1][own], other[: here + 1][own])
+
+
+def test_smoothed_windows_are_windows_of_smoothed_rows() -> None:
+    fleet = small_fleet()
+    prepared = prepare(fleet, smoothing=0.1)
+    rows = smoothed(prepared.normaliser.transform(fleet.test), fleet.test["unit"], 0.1)
+    last = np.flatnonzero(np.append(np.diff(fleet.test["unit"]) != 0, True))
+    np.testing.assert_array_equal(prepared.test.inputs[:, -1], rows[last])
+    assert_equal(prepare(fleet).train, prepare(fleet, smoothing=1.0).train)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"smoothing": 0.0}, "smoothing: must be above 0 and at most 1, got 0"),
+        ({"smoothing": 1.5}, "smoothing: must be above 0 and at most 1, got 1.5"),
         ({"window": 0}, "window: must be positive, got 0"),
         ({"stride": -1}, "stride: must be positive, got -1"),
         ({"validation_stride": 0}, "validation_stride: must be positive, got 0"),

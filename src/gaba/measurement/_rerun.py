@@ -46,7 +46,7 @@ class Rerun:
             return None
         marks = [mark_of(edge, shared.key) for edge in edges]
         found = tuple(mark for mark in marks if mark is not None)
-        calls = {m.call: c for m in found if (c := shared.hook.calls.get(m.call)) is not None}
+        calls = {m.call: m.kept for m in found if m.kept is not None}
         known = len(found) == len(edges) and all(m.call in calls for m in found)
         if not known or not all(call.repeatable for call in calls.values()):
             return None
