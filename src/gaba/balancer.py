@@ -73,8 +73,9 @@ class Balancer(nn.Module):
         tasks: the names of the K ≥ 2 losses.
         shared: the shared parameters: a module, an iterable of parameters, or ``"auto"`` for what
             two or more losses are found to reach.
-        measurement: what is observed, an object or a name; ``"exact"`` is
-            :class:`gaba.measurement.ExactNorms`.
+        measurement: what is observed, an object or a name: ``"exact"``
+            (:class:`gaba.measurement.ExactNorms`), or cheaper ``"sketch"``, ``"features"``,
+            ``"last-layer"``, or unbiased by batch noise ``"half-batch"``.
         norm_stabiliser: what is believed about the norms, an object, a name or ``None``.
         weighting: the rule from norms (or Gramian) to weights, an object or a name.
         weight_stabiliser: what the weights may do, an object, a name or ``None``.
@@ -165,8 +166,9 @@ class Balancer(nn.Module):
         """The algorithm exactly as published: rule of eq. 4, EMA .99 of the weights, floor .05.
 
         Uniform weights for 100 steps, then λ_k = (S − g_k)/((K−1) S), smoothed and floored, then
-        renormalised, measured in every step; the update stays on the simplex scale. The floor caps
-        the imbalance that can be repaired at 19: beyond it the weights come to rest at .05/1.05.
+        renormalised, measured in every step; the update stays on the simplex scale. For two tasks
+        the floor binds where norms are more than 19 times apart: beyond, the weights come to rest
+        near .05/1.05, and contributions stay unequal.
 
         Example:
             >>> import torch, gaba

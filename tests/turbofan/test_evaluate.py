@@ -11,6 +11,7 @@ from sklearn import metrics as sklearn_metrics
 
 from _turbofan_runs import tiny_config, tiny_fleet
 from gaba.turbofan import checkpoint, windows
+from gaba.turbofan._config import TrainConfig
 from gaba.turbofan.data import Fleet, write
 from gaba.turbofan.evaluate import TRAJECTORIES, evaluate, predict
 from gaba.turbofan.model import TurbofanNet
@@ -104,7 +105,8 @@ def test_the_model_that_did_best_on_validation_is_evaluated(run: Path) -> None:
     state = checkpoint.load(run / checkpoint.CHECKPOINT)
     model = TurbofanNet("small")
     model.load_state_dict(state["best"]["model"])
-    validation = windows.prepare(FLEET, seed=0).validation
+    smoothing = TrainConfig.read(run).smoothing
+    validation = windows.prepare(FLEET, seed=0, smoothing=smoothing).validation
     error = predict(model, validation.inputs).rul - validation.rul
     rmse = float(np.sqrt(np.mean(error.astype(float) ** 2)))
     lines = [json.loads(line) for line in (run / checkpoint.EPOCHS).read_text().splitlines()]

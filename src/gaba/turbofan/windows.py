@@ -261,7 +261,7 @@ def smoothed(inputs: NDArray[np.float32], unit: ArrayLike, share: float) -> NDAr
 
     Example:
         >>> ramp = np.repeat(np.arange(3.0, dtype=np.float32)[:, None], 17, axis=1)
-        >>> smoothed(ramp, [1, 1, 2], 0.5)[:, -1].round(4).tolist()
+        >>> smoothed(ramp, [1, 1, 2], 0.5)[:, -1].astype(float).round(4).tolist()
         [0.0, 0.6667, 2.0]
     """
     import pandas as pd
