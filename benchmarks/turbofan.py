@@ -171,11 +171,27 @@ def picture(folder: Path) -> None:
     plots.save(plots.balance(gaba.History.read(folder / "history.jsonl"), caption), PICTURE)
 
 
+def whole_seeds(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of those seeds for which every subset and method has run, if there are any."""
+    grid = {(r["subset"], r["method"]) for r in found}
+    own = {
+        s: {(r["subset"], r["method"]) for r in found if r["seed"] == s} for s in seeds_of(found)
+    }
+    whole = {seed for seed, made in own.items() if made == grid}
+    return [r for r in found if r["seed"] in whole] or found
+
+
+def seeds_of(found: list[dict[str, Any]]) -> set[int]:
+    """The seeds among the runs."""
+    return {r["seed"] for r in found}
+
+
 def write(found: list[dict[str, Any]]) -> None:
-    """The JSON, the page and the block in the README."""
+    """The JSON of all runs; the page and the block in the README of the seeds that are whole."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "turbofan.json").write_text(json.dumps(found, indent=1) + "\n")
-    seeds = len({r["seed"] for r in found})
+    found = whole_seeds(found)
+    seeds = len(seeds_of(found))
     body = (
         "Test error of the `small` model on NASA C-MAPSS, mean ± standard deviation over "
         f"{seeds} seeds: last window of each test engine, model chosen on the validation engines. "
