@@ -192,6 +192,7 @@ def write(found: list[dict[str, Any]]) -> None:
     (RESULTS / "turbofan.json").write_text(json.dumps(found, indent=1) + "\n")
     found = whole_seeds(found)
     seeds = len(seeds_of(found))
+    numbers = " ".join(str(seed) for seed in sorted(seeds_of(found)))
     body = (
         "Test error of the `small` model on NASA C-MAPSS, mean ± standard deviation over "
         f"{seeds} seeds: last window of each test engine, model chosen on the validation engines. "
@@ -199,7 +200,7 @@ def write(found: list[dict[str, Any]]) -> None:
         f"{table(found)}\n\n"
         "Methods are said to tie where the best and the worst mean are within two standard "
         f"deviations of the seeds.\n\n{verdict(found)}\n\n"
-        "Measured by `python benchmarks/turbofan.py` with torch "
+        f"Measured by `python benchmarks/turbofan.py --seeds {numbers}` with torch "
         f"{torch.__version__.split('+')[0]}, one CPU thread a run; every figure of every run is in "
         "[docs/results/turbofan.json](docs/results/turbofan.json)."
     )
