@@ -105,8 +105,9 @@ def test_the_model_that_did_best_on_validation_is_evaluated(run: Path) -> None:
     state = checkpoint.load(run / checkpoint.CHECKPOINT)
     model = TurbofanNet("small")
     model.load_state_dict(state["best"]["model"])
-    smoothing = TrainConfig.read(run).smoothing
-    validation = windows.prepare(FLEET, seed=0, smoothing=smoothing).validation
+    config = TrainConfig.read(run)
+    how = {"smoothing": config.smoothing, "capped_share": config.capped_share}
+    validation = windows.prepare(FLEET, seed=0, **how).validation
     error = predict(model, validation.inputs).rul - validation.rul
     rmse = float(np.sqrt(np.mean(error.astype(float) ** 2)))
     lines = [json.loads(line) for line in (run / checkpoint.EPOCHS).read_text().splitlines()]

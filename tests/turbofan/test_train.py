@@ -48,6 +48,7 @@ def test_config_survives_its_file(tmp_path: Path) -> None:
         ("clip", 0.0),
         ("dropout", 1.0),
         ("smoothing", 0.0),
+        ("capped_share", 0.0),
         ("ema_decay", 1.0),
         ("seed", -1),
         ("size", "huge"),

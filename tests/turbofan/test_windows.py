@@ -17,6 +17,7 @@ from gaba.turbofan.windows import (
     health_class,
     prepare,
     smoothed,
+    thinned,
 )
 
 SENSOR_INPUTS = list(INPUTS[3:])
@@ -348,3 +349,34 @@ def test_real_test_windows_agree_with_a_loop(real: tuple[Fleet, Prepared]) -> No
 @pytest.mark.parametrize("real", ["FD001", "FD002"], indirect=True)
 def test_real_data_do_not_leak(real: tuple[Fleet, Prepared]) -> None:
     assert_no_leakage(real[0])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.3])
+def test_thinning_leaves_a_share_of_the_capped_windows_and_all_others(share: float) -> None:
+    every = prepare(small_fleet(), cap=100.0).train
+    fewer = thinned(every, 100.0, share)
+    below = every.rul < 100
+    assert (every.rul == 100).mean() > 0.3
+    assert (fewer.rul == 100).mean() == pytest.approx(share, abs=0.01)
+    np.testing.assert_array_equal(fewer.inputs[fewer.rul < 100], every.inputs[below])
+    engines = [set(windows.unit[windows.rul == 100]) for windows in (every, fewer)]
+    if share > 0.1:  # evenly: no engine that had some loses all of them
+        assert engines[0] == engines[1]
+
+
+def test_thinning_keeps_every_window_where_there_is_nothing_to_thin() -> None:
+    every = prepare(small_fleet(), cap=100.0).train
+    assert thinned(every, 100.0, 1.0) is every
+    only = every.take(every.rul == 100)
+    assert thinned(only, 100.0, 0.15) is only
+    without = every.take(every.rul < 100)
+    assert thinned(without, 100.0, 0.15) is without
+
+
+def test_validation_is_thinned_as_training_is_and_the_test_engines_are_not() -> None:
+    whole, fewer = (prepare(small_fleet(), capped_share=share) for share in (1.0, 0.15))
+    assert len(fewer.train) < len(whole.train)
+    assert (fewer.validation.rul == 125).mean() == pytest.approx(0.15, abs=0.02)
+    np.testing.assert_array_equal(fewer.test.inputs, whole.test.inputs)
+    with pytest.raises(ValueError, match=r"capped_share: must be above 0 .* got 0"):
+        prepare(small_fleet(), capped_share=0.0)

@@ -11,7 +11,7 @@ from gaba.turbofan.losses import TASKS, Batch, losses
 from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.policies import METHODS, Policy, policy
 from gaba.turbofan.train import Epoch, TrainConfig, TrainingDivergedError, TrainResult, train
-from gaba.turbofan.windows import HEALTH, Prepared, Windows, prepare, smoothed
+from gaba.turbofan.windows import HEALTH, Prepared, Windows, prepare, smoothed, thinned
 
 __all__ = [
     "HEALTH",
@@ -35,5 +35,6 @@ __all__ = [
     "predict",
     "prepare",
     "smoothed",
+    "thinned",
     "train",
 ]

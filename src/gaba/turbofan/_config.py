@@ -46,6 +46,8 @@ class TrainConfig:
         rul_cap: The largest RUL label, in cycles.
         smoothing: The weight of a new reading in the average of a sensor over what its engine has
             flown so far; 1 takes the readings as they are. See :func:`gaba.turbofan.smoothed`.
+        capped_share: The most that windows with a capped label may be of all, in training and in
+            validation; 1 keeps every window. See :func:`gaba.turbofan.thinned`.
         nonfinite_patience: Steps in a row without a finite loss after which training gives up.
         device: A torch device.
 
@@ -72,7 +74,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
-    dropout: float = 0.1
+    dropout: float = 0.05
     clip: float = 1.0
     ema_decay: float = 0.999
     plateau_factor: float = 0.5
@@ -81,6 +83,7 @@ class TrainConfig:
     stop_patience: int = 5
     rul_cap: float = RUL_CAP
     smoothing: float = 0.1
+    capped_share: float = 0.15
     nonfinite_patience: int = 20
     device: str = "cpu"
 
@@ -95,8 +98,11 @@ class TrainConfig:
                 raise ValueError(
                     f"{name}: must be at least 0 and below 1; got {getattr(self, name)}"
                 )
-        if not 0 < self.smoothing <= 1:
-            raise ValueError(f"smoothing: must be above 0 and at most 1; got {self.smoothing}")
+        for name in ("smoothing", "capped_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name}: must be above 0 and at most 1; got {getattr(self, name)}"
+                )
         for name in ("seed", "warmup_steps", "weight_decay", "plateau_patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must be at least 0; got {getattr(self, name)}")

@@ -247,6 +247,7 @@ def train(
         seed=config.seed,
         cap=config.rul_cap,
         smoothing=config.smoothing,
+        capped_share=config.capped_share,
         normaliser=_normaliser(state),
     )
     with reproducible(config.seed, device), ExitStack() as stack:

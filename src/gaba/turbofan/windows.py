@@ -155,6 +155,7 @@ def prepare(
     validation_stride: int = 5,
     normaliser: Normaliser | None = None,
     smoothing: float = 1.0,
+    capped_share: float = 1.0,
 ) -> Prepared:
     """Splits by engine, normalises, and cuts windows with their labels.
 
@@ -168,6 +169,7 @@ def prepare(
         validation_stride: As ``stride``, for the validation engines.
         normaliser: The normaliser of an earlier run; fitted on the training engines if None.
         smoothing: See :func:`smoothed`; 1 leaves the readings as they are.
+        capped_share: See :func:`thinned`; of the windows of training and validation engines.
 
     Raises:
         ValueError: An argument out of range, or fewer than two training engines.
@@ -191,8 +193,10 @@ def prepare(
     trajectories = cut(fleet.test, normaliser, fleet.rul, stride=1, **how)
     is_last = np.append(trajectories.unit[1:] != trajectories.unit[:-1], True)
     return Prepared(
-        train=cut(train, normaliser, stride=stride, **how),
-        validation=cut(validation, normaliser, stride=validation_stride, **how),
+        train=thinned(cut(train, normaliser, stride=stride, **how), cap, capped_share),
+        validation=thinned(
+            cut(validation, normaliser, stride=validation_stride, **how), cap, capped_share
+        ),
         test=trajectories.take(is_last),
         test_trajectories=trajectories,
         normaliser=normaliser,
@@ -245,6 +249,40 @@ def cut(
         unit=unit[ends],
         cycle=cycle[ends],
     )
+
+
+def thinned(seen: Windows, cap: float, share: float) -> Windows:
+    """``seen`` with so few of the windows whose label is capped that they are ``share`` of all.
+
+    All capped windows have one and the same label, and engines that live long have many of them:
+    where they are half of the data, predictions of engines in mid-life are drawn to the cap. Those
+    that stay are spread evenly; windows below the cap all stay.
+
+    Args:
+        seen: Windows with capped labels.
+        cap: The largest RUL label, in cycles.
+        share: Above 0 and at most 1; 1 keeps every window.
+
+    Raises:
+        ValueError: ``share`` is out of range.
+
+    Example:
+        >>> from gaba.turbofan.data import load
+        >>> every = prepare(load("simulated")).train
+        >>> fewer = thinned(every, cap=125.0, share=0.15)
+        >>> round(float((fewer.rul == 125).mean()), 2), int((fewer.rul < 125).sum())
+        (0.15, 9981)
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"capped_share: must be above 0 and at most 1, got {share}")
+    capped = np.flatnonzero(seen.rul >= cap)
+    below = len(seen) - len(capped)
+    count = len(capped) if share == 1 or below == 0 else int(below * share / (1 - share))
+    if count >= len(capped):
+        return seen
+    keep = seen.rul < cap
+    keep[capped[np.linspace(0, len(capped) - 1, count).round().astype(np.int64)]] = True
+    return seen.take(np.flatnonzero(keep))
 
 
 def smoothed(inputs: NDArray[np.float32], unit: ArrayLike, share: float) -> NDArray[np.float32]:
