@@ -33,7 +33,7 @@ with tempfile.TemporaryDirectory() as folder:
         if i >= 50:
             recent.append(step)
     record.close()  # or: with gaba.RunRecord(...) as record
-    print("a step as it is written:", path.read_text(encoding="utf-8").splitlines()[1][:60], "...")
+    print("a step as it is written:", path.read_text(encoding="utf-8").splitlines()[2][:60], "...")
     history = gaba.History.read(path)
 
 print(f"{len(history)} steps; columns such as history.norms have the shape {history.norms.shape}")

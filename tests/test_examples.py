@@ -121,7 +121,7 @@ def test_turbofan_simulated(tmp_path: Path) -> None:
     pictures.mkdir()
     output = output_of("turbofan_simulated.py", here, "8", str(pictures))
     assert re.search(r"simulated test engines: RMSE \d+\.\d cycles after 8 steps", output)
-    assert "8 steps of 2 tasks (rul, health)." in output
+    assert "8 steps of 2 tasks (rul, health), pulls in the Euclidean metric." in output
     drawn = sorted(path.stem for path in pictures.glob("*.png"))
     assert drawn == ["balance", "confusion", "errors", "predictions", "trajectory"]
 
@@ -130,3 +130,49 @@ def test_turbofan_own_loop(tmp_path: Path) -> None:
     output = output_of("turbofan_own_loop.py", tmp_path, "6")
     assert len(re.findall(r"contributions \d+\.\d\d times apart", output)) == 2
     assert re.search(r"simulated test engines: RMSE \d+\.\d cycles after 6 steps", output)
+
+
+def test_lightning_module(tmp_path: Path) -> None:
+    output = output_of("lightning_module.py", tmp_path)
+    assert "32 batches in 16 optimizer steps" in output
+    logged = dict(re.findall(r"(gaba/\S+) +(\S+)\n", output))
+    assert float(logged["gaba/norms/rul"]) > 10 * float(logged["gaba/norms/health"])
+    assert float(logged["gaba/imbalance"]) < 2
+
+
+def test_fabric_loop(tmp_path: Path) -> None:
+    output = output_of("fabric_loop.py", tmp_path)
+    apart = re.findall(r"imbalance (\S+)\n", output)
+    assert len(apart) == 4
+    assert all(1 <= float(ratio) < 3 for ratio in apart)
+    assert "weights after loading equal: True" in output
+
+
+def test_transformers_trainer(tmp_path: Path) -> None:
+    output = output_of("transformers_trainer.py", tmp_path)
+    apart = re.findall(r"'gaba/imbalance': '?([\d.]+)", output)
+    assert len(apart) == 2
+    assert all(1 <= float(ratio) < 3 for ratio in apart)
+    assert "eval_loss" in output
+
+
+def test_accelerate_loop(tmp_path: Path) -> None:
+    output = output_of("accelerate_loop.py", tmp_path)
+    losses = [float(loss) for loss in re.findall(r"loss of 'loud' ([\d.]+),", output)]
+    assert len(losses) == 4
+    assert losses == sorted(losses, reverse=True)
+    assert "weights after loading equal: True" in output
+
+
+def test_tensorboard_log(tmp_path: Path) -> None:
+    output = output_of("tensorboard_log.py", tmp_path)
+    assert "gaba/contributions/quiet" in output
+    assert len(re.findall(r"step +\d+: weight of 'loud' 0\.\d+", output)) == 4
+
+
+def test_torchjd_bridge(tmp_path: Path) -> None:
+    output = output_of("torchjd_bridge.py", tmp_path)
+    for line in output.splitlines():
+        weights = [float(weight) for weight in line.rpartition(":")[2].split()]
+        assert len(weights) == 3
+        assert sum(weights) == pytest.approx(1, abs=2e-4)

@@ -16,11 +16,17 @@ FILES = sorted((SRC / "gaba").rglob("*.py"))
 SHARED_BY_ALL = {"_array", "_state", "measures"}
 PARTS = {
     *("measurement", "weighting", "stabilisers", "combine", "record"),
-    *("graph", "shared", "scale", "measures"),
+    *("graph", "shared", "scale", "measures", "metric", "distributed"),
 }
-MAY_KNOW = {"measurement": {"graph", "shared"}, "shared": {"graph"}, "graph": {"shared"}}
+MAY_KNOW = {
+    "measurement": {"graph", "shared", "distributed"},
+    "combine": {"distributed"},
+    "shared": {"graph"},
+    "graph": {"shared", "metric", "distributed"},
+}
 APPLICATIONS = {"integrations", "domains", "turbofan", "bench", "web", "cli", "_cli", "demo"}
-PUBLIC = {"", "weighting", "stabilisers", "measurement", "diagnosis"}
+APPLICATIONS |= {"plots", "report"}
+PUBLIC = {"", "weighting", "stabilisers", "measurement", "diagnosis", "integrations", "plots"}
 
 
 def module_name(path: Path) -> str:

@@ -11,8 +11,12 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -129,6 +133,30 @@ def downloads_nothing_here(folder: Path) -> None:
     assert "--dest" in execute(["gaba", "data", "cmapss", "--help"], folder)
 
 
+def opens_the_explorer(folder: Path) -> None:
+    program = str(Path(sys.executable).with_name("gaba"))
+    with subprocess.Popen(
+        [program, "web", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        address = running.stdout.readline().split()[-1]
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(address, timeout=10) as answer:
+                    page = answer.read().decode()
+                break
+            except urllib.error.URLError:
+                time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        assert "Equal contribution" in page
+        assert running.wait(timeout=60) == 0
+
+
+def writes_the_explorer(folder: Path) -> None:
+    execute(["gaba", "web", "--export", "explorer.html"], folder)
+    assert "Equal contribution" in (folder / "explorer.html").read_text(encoding="utf-8")
+
+
 COMMANDS: dict[str, Callable[[Path], None]] = {
     "make train": make_train,
     "make test": make_test,
@@ -138,6 +166,8 @@ COMMANDS: dict[str, Callable[[Path], None]] = {
     "gaba evaluate runs/inverse": after_training("evaluate"),
     "gaba explain runs/inverse": after_training("explain"),
     "gaba data cmapss --dest data/cmapss": downloads_nothing_here,
+    "gaba web": opens_the_explorer,
+    "gaba web --export explorer.html": writes_the_explorer,
 }
 
 
@@ -178,7 +208,7 @@ def test_the_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     output = execute(["python", "-W", "error", str(path)], tmp_path)
-    assert "100 steps of 2 tasks (rul, health)." in output
+    assert "100 steps of 2 tasks (rul, health), pulls in the Euclidean metric." in output
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:

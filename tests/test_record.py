@@ -132,3 +132,42 @@ def test_a_step_of_other_tasks_is_refused(balancer: gaba.Balancer) -> None:
     step = gaba.Balancer(model.names, model.trunk).backward(model.losses(batch()))
     with pytest.raises(ValueError, match="task2"):
         balancer.history.append(step)
+
+
+def test_times_cosines_and_what_holds_for_many_steps_survive_the_file(tmp_path: Path) -> None:
+    model = TwoStage([1.0, 50.0, 3.0])
+    balancer = gaba.Balancer(model.names, model.trunk, weighting="equal-share", every=2)
+    path = tmp_path / "history.jsonl"
+    with gaba.RunRecord(path, model.names) as record:
+        for i in range(6):
+            losses = model.losses(batch(i))
+            if i == 2:
+                losses["task1"] = None
+            record.write(balancer.backward(losses))
+    again = gaba.History.read(path)
+    assert again.about == balancer.history.about == {"metric": "euclidean", **again.about}
+    np.testing.assert_allclose(again.times, balancer.history.times, atol=1e-3)
+    assert (np.diff(again.times) >= 0).all()
+    found = balancer.history.cosines
+    np.testing.assert_allclose(again.cosines, found, rtol=1e-12)
+    assert np.isnan(found[1::2]).all()  # not measured
+    assert np.isnan(found[2, 1]).all()
+    assert np.isnan(found[2, :, 1]).all()
+    np.testing.assert_allclose(found[0].diagonal(), 1)
+    assert (np.abs(found[4]) <= 1 + 1e-12).all()
+    with gaba.RunRecord(path, model.names, resume_at=3) as record:
+        record.write(balancer.backward(model.losses(batch(9))))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sum("about" in line for line in lines) == 1  # said once, and kept when resumed
+    assert gaba.History.read(path).about == balancer.history.about
+
+
+def test_a_file_without_times_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    model = TwoStage([1.0, 50.0])
+    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(batch()))
+    header = {"gaba": "0", "tasks": model.names, "meta": {}}
+    path.write_text(f"{json.dumps(header)}\n{json.dumps(step.asdict())}\n")
+    again = gaba.History.read(path)
+    assert np.isnan(again.times).all()
+    assert again.about == {}

@@ -3,7 +3,7 @@
 losses → measure → stabilise → weigh → stabilise → combine → record
 """
 
-from gaba import measurement, stabilisers, weighting
+from gaba import distributed, measurement, stabilisers, weighting
 from gaba.balancer import Balancer
 from gaba.history import History
 from gaba.measures import contributions, imbalance, shares
@@ -15,6 +15,7 @@ __all__ = [
     "RunRecord",
     "Step",
     "contributions",
+    "distributed",
     "imbalance",
     "measurement",
     "shares",

@@ -24,6 +24,7 @@ class Batch:
         losses: their scalar losses, with graph.
         n_tasks: K.
         halves: (2,) for each, what ``losses`` are the means of, if the losses came by halves.
+        everywhere: (K,), the means of the losses over all ranks, where there are several.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class Batch:
     losses: tuple[Tensor, ...]
     n_tasks: int
     halves: tuple[Tensor, ...] | None = None
+    everywhere: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -39,7 +41,9 @@ class Batch:
 
     @cached_property
     def values(self) -> tuple[Tensor, ...]:
-        """The losses without graph, in the working dtype."""
+        """The losses without graph, in the working dtype; over all ranks, their means."""
+        if self.everywhere is not None:
+            return tuple(self.everywhere[k] for k in self.indices)
         dtype = work_dtype(self.device)
         return tuple(loss.detach().to(self.device, dtype) for loss in self.losses)
 
@@ -69,6 +73,14 @@ class Batch:
         full = torch.full((self.n_tasks,), missing, dtype=vector.dtype, device=vector.device)
         return full.index_copy(0, self._where, vector)
 
+    def spread_square(self, matrix: Tensor) -> Tensor:
+        """A matrix over the tasks present → (K, K), with NaN for the others."""
+        if self.present is None:
+            return matrix
+        full = matrix.new_full((self.n_tasks, self.n_tasks), torch.nan)
+        full[self._where[:, None], self._where] = matrix
+        return full
+
     def on_simplex(self, weights: Tensor) -> Tensor:
         """(K,), with 0 for missing tasks and the others brought to Σλ = 1."""
         if self.present is None:
@@ -79,13 +91,14 @@ class Batch:
     def fill(self, weights: Tensor, last: Tensor) -> Tensor:
         """(K,) on the simplex: missing tasks keep their ``last`` weight, the others share the rest.
 
-        If nothing is left to share, ``weights`` (of the tasks present) stand as they are.
+        If nothing is left to share, those present and those missing get one half each.
         """
         if self.present is None:
             return weights
         rest = 1.0 - torch.where(self.mask, torch.zeros_like(last), last).sum()
         share = torch.where(rest > 0, rest, torch.ones_like(rest))
-        return torch.where(self.mask, self.spread(weights * share, 0.0), last)
+        filled = torch.where(self.mask, self.spread(weights * share, 0.0), last)
+        return torch.where(rest > 0, filled, filled / filled.sum())
 
     def position(self, task: int | None) -> int | None:
         """Where task number ``task`` stands among those present, if it does."""

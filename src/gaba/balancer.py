@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from gaba import _state, combine, stabilisers
 from gaba import measurement as measurements
 from gaba import weighting as weightings
-from gaba._array import work_dtype
+from gaba._agree import Agreement
 from gaba._batch import Batch, check_choice, check_losses, checked_tasks
 from gaba._buffers import StateBuffers
+from gaba._closure import ClosureGuard
+from gaba._rules import Decision, Rules
+from gaba.distributed import Sync, by_name
+from gaba.distributed._ranks import Roll, running
+from gaba.distributed._wrappers import in_first_static_pass
 from gaba.graph import LossGraph
 from gaba.history import History
-from gaba.measurement import Measurement, Observation
+from gaba.measurement import Choice, Measurement, Observation
+from gaba.metric import as_metric
 from gaba.record import Combined, Step
-from gaba.scale import Scale, gain_of
+from gaba.scale import Scale
 from gaba.shared import SharedSpec, as_shared
 from gaba.stabilisers import AnyStabiliser
 from gaba.weighting import Weighting
 
 Heads: TypeAlias = Literal["weighted", "plain"]
-
-
-@dataclass(frozen=True)
-class BalancerState:
-    """All that the Balancer remembers from step to step.
-
-    Attributes:
-        measurement: the state of the measurement.
-        norm: the state of the norm stabiliser.
-        weight: the state of the weight stabiliser.
-        weights: (K,), the last weights, those of missing tasks as when they were last there.
-        gain: (), the last common factor.
-    """
-
-    measurement: Any
-    norm: Any
-    weight: Any
-    weights: Tensor
-    gain: Tensor
-
-
-@dataclass(frozen=True)
-class _Decision:
-    """What was decided for one step: vectors over all K tasks, and the state that follows."""
-
-    weights: Tensor
-    gain: Tensor
-    saturated: Tensor
-    finite: Tensor
-    state: BalancerState
 
 
 class _Saved(TypedDict):
@@ -75,7 +52,8 @@ class Balancer(nn.Module):
             two or more losses are found to reach.
         measurement: what is observed, an object or a name: ``"exact"``
             (:class:`gaba.measurement.ExactNorms`), or cheaper ``"sketch"``, ``"features"``,
-            ``"last-layer"``, or unbiased by batch noise ``"half-batch"``.
+            ``"last-layer"``, or unbiased by batch noise ``"half-batch"``; ``"auto"`` is what
+            :func:`gaba.measurement.choose` recommends, and the record says why.
         norm_stabiliser: what is believed about the norms, an object, a name or ``None``.
         weighting: the rule from norms (or Gramian) to weights, an object or a name.
         weight_stabiliser: what the weights may do, an object, a name or ``None``.
@@ -86,11 +64,19 @@ class Balancer(nn.Module):
             largest norm. Without measured norms (a weighting that needs none): gain 1.
         anchor: a task that keeps weight 1, the others being brought to its contribution; takes
             the place of ``scale``.
-        metric: in which metric norms are measured; ``"euclidean"``.
+        metric: in which metric pulls are measured: ``"euclidean"``, ‖∇_θ L_k‖, or ``"optimizer"``,
+            ‖P ∇_θ L_k‖, with P the steps that the optimizer takes (:mod:`gaba.metric`): what a task
+            alone would do to the parameters. Norms, Gramian and contributions are then in it.
+        optimizer: those whose metric that is: the optimizer, or several, of what is shared.
         heads: ``"weighted"``: the heads get λ_k ∇L_k, as from Σ λ_k L_k; ``"plain"``: parameters
             that one task alone reaches get ∇L_k.
         every: measure in every n-th step only; the others are one weighted backward pass with the
             weights as they are.
+        accumulate: of how many micro-batches one step of the optimizer is made. The weights are
+            those of the first of them throughout: only it is measured, so ``every`` counts windows.
+        sync: how the ranks of a distributed run come to one decision
+            (:class:`gaba.distributed.Sync`): ``"auto"`` (exactly), ``"sketch"`` (from a few
+            thousand numbers a task), settings, or ``False`` for each rank by itself.
         on_nonfinite: what a NaN or infinite loss or norm does. ``"skip"``: nothing is learnt from
             the step and ``.grad`` is filled with the last weights, so that a GradScaler or a guard
             of the user's sees it; ``"raise"``: FloatingPointError before anything has changed.
@@ -126,40 +112,66 @@ class Balancer(nn.Module):
         weight_stabiliser: AnyStabiliser | str | None = None,
         scale: Scale = "mean",
         anchor: str | None = None,
-        metric: Literal["euclidean"] = "euclidean",
+        metric: Literal["euclidean", "optimizer"] = "euclidean",
+        optimizer: Optimizer | Iterable[Optimizer] | None = None,
         heads: Heads = "weighted",
         every: int = 1,
+        accumulate: int = 1,
+        sync: Sync | Literal["auto", "exact", "sketch", False] = "auto",
         on_nonfinite: Literal["skip", "raise"] = "skip",
     ) -> None:
         super().__init__()
         self.tasks = checked_tasks(tasks)
         check_choice("scale", scale, ("simplex", "mean", "max"))
-        check_choice("metric", metric, ("euclidean",))
+        check_choice("metric", metric, ("euclidean", "optimizer"))
         check_choice("heads", heads, ("weighted", "plain"))
         check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))
         if anchor is not None:
             check_choice("anchor", anchor, self.tasks)
-        self.measurement = _named(measurement, measurements.by_name)
+        self.weighting = _named(weighting, weightings.by_name)
+        self._shared = as_shared(shared)
+        choice = self._choice(measurement, heads)
+        self.measurement = choice.measurement
         if every < 1 or (heads == "plain" and (every > 1 or not self.measurement.due(1))):
             raise ValueError(
                 f"every must be at least 1, and every step measured with heads='plain', found "
                 f"every={every} with heads={heads!r} and {self.measurement!r}: plain heads need "
                 "the gradients of each task in each step"
             )
+        if accumulate < 1 or (accumulate > 1 and heads == "plain"):
+            raise ValueError(
+                f"accumulate must be at least 1, and 1 with heads='plain', found {accumulate} with "
+                f"heads={heads!r}: plain heads need the gradients of each task in each step"
+            )
+        self.accumulate = accumulate
         self.scale: Scale = scale
         self.anchor = None if anchor is None else self.tasks.index(anchor)
         self.heads: Heads = heads
         self.every = every
         self.on_nonfinite = on_nonfinite
-        self.weighting = _named(weighting, weightings.by_name)
         self.norm_stabiliser = _optional(norm_stabiliser)
         self.weight_stabiliser = _optional(weight_stabiliser)
         self.history = History(self.tasks)
-        self._shared = as_shared(shared)
+        self._rules = Rules(
+            self.norm_stabiliser,
+            self.weighting,
+            self.weight_stabiliser,
+            self.scale,
+            self.anchor,
+            windows=accumulate > 1,
+        )
+        self._metric = as_metric(metric, optimizer)
+        self._agreement = Agreement(
+            by_name(sync), self.tasks, self._shared, self.measurement.halves
+        )
+        self._closures = ClosureGuard()
         if self.measurement.needs_calls:
             self._shared.keep_calls()
+        self._about = {"metric": metric, "measurement": repr(self.measurement)}
+        if choice.reason:
+            self._about["reason"] = choice.reason
         self._steps = 0
-        self._state = StateBuffers(self._initial())
+        self._state = StateBuffers(self._rules.init(len(self.tasks), self.measurement))
 
     @classmethod
     def paper(cls, tasks: Sequence[str], shared: SharedSpec) -> Balancer:
@@ -194,7 +206,13 @@ class Balancer(nn.Module):
 
     # ---- the flow -------------------------------------------------------------------------------
 
-    def backward(self, losses: Mapping[str, Tensor | None], features: object = None) -> Step:
+    def backward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        features: object = None,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> Step:
         """Balance ``losses`` and add the combined gradient to ``.grad``, as a backward pass would.
 
         Args:
@@ -203,6 +221,9 @@ class Balancer(nn.Module):
                 :class:`gaba.measurement.HalfBatch`, (2,): the mean over each half of the batch.
             features: the tensors that leave the shared part, in any nest, where a measurement
                 needs them and they cannot be found; exact norms do not.
+            scaler: of mixed precision. The losses are multiplied by its scale for every pass, norms
+                divided by it, and ``.grad`` is left scaled, for ``scaler.step`` or
+                ``scaler.unscale_``. Nothing is learnt from a step whose gradients overflow.
 
         Returns:
             What was seen and done.
@@ -210,21 +231,31 @@ class Balancer(nn.Module):
         Raises:
             ValueError, TypeError: a loss is unknown, no scalar, or reaches no shared parameter.
             FloatingPointError: a loss or norm is not finite and ``on_nonfinite="raise"``.
-            In each case neither the state nor any ``.grad`` has changed.
+            RuntimeError: an optimizer asks for the second time within one step.
+            In each case neither the state nor any ``.grad`` has changed, on any rank.
         """
-        batch = check_losses(losses, self.tasks, halves=self.measurement.halves)
-        graph = self._graph(batch, features)
+        batch, roll = self._take(losses)
+        graph = self._graph(batch, features, scaler)
+        self._agreement.check(graph, roll)
         listened = combine.someone_listens(graph.leaves) if self._measures(graph) else True
         seen = self._measure(graph, batch, gradients=not listened)
         decision = self._decide(batch, seen)
-        combined = self._combine(batch, seen, decision)
+        combined = self._combine(graph, batch, seen, decision)
+        if scaler is not None:
+            decision = self._unless_overflown(graph, decision)
         return self._record(batch, seen, decision, combined)
 
-    def forward(self, losses: Mapping[str, Tensor | None]) -> Tensor:
+    def forward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> Tensor:
         """The weighted scalar gain · Σ λ_k L_k, for frameworks that call backward themselves.
 
         In training, with gradients enabled, it measures and learns as :meth:`backward` does; else
-        (``eval()``, ``no_grad``) it uses the weights as they are and records nothing.
+        (``eval()``, ``no_grad``) it uses the weights as they are and records nothing. With a
+        ``scaler`` it measures scaled losses; what comes back is for the caller to scale.
         """
         if self.heads == "plain":
             raise ValueError(
@@ -232,10 +263,15 @@ class Balancer(nn.Module):
                 "balancer.backward(losses), or heads='weighted'"
             )
         learning = self.training and torch.is_grad_enabled()
-        batch = check_losses(losses, self.tasks, learning, self.measurement.halves)
         seen = None
         if learning:
-            seen = self._measure(self._graph(batch, None), batch, gradients=False)
+            batch, roll = self._take(losses)
+            graph = self._graph(batch, None, scaler)
+            self._agreement.check(graph, roll)
+            seen = self._measure(graph, batch, gradients=False)
+        else:
+            batch = check_losses(losses, self.tasks, False, self.measurement.halves)
+            self._state.to(batch.device)
         decision = self._decide(batch, seen)
         if learning:
             self._record(batch, seen, decision, "caller")
@@ -245,25 +281,47 @@ class Balancer(nn.Module):
             start=batch.losses[0].new_zeros(()),
         )
 
-    def _graph(self, batch: Batch, features: object) -> LossGraph:
+    def _take(self, losses: Mapping[str, Tensor | None]) -> tuple[Batch, Roll | None]:
+        self._closures.check()
+        return self._agreement.batch(losses, self._state.get().weights, self._steps)
+
+    def _graph(
+        self, batch: Batch, features: object, scaler: torch.amp.GradScaler | None
+    ) -> LossGraph:
         self._state.to(batch.device)
         old = self._state.get()
-        factors = batch.take(batch.on_simplex(old.weights)) * old.gain
+        factors = batch.take(batch.on_simplex(old.weights)) * self._rules.gain(batch, old)
+        scale, losses, halves = None, batch.losses, batch.halves
+        if scaler is not None:
+            scale = scaler.scale(torch.ones((), device=batch.device))
+            losses = tuple(scaler.scale(loss) for loss in losses)
+            halves = None if halves is None else tuple(scaler.scale(pair) for pair in halves)
         return LossGraph(
-            batch.losses,
+            losses,
             self._shared,
             features,
             batch.indices,
-            step=self._steps,
+            step=self._steps // self.accumulate,
             factors=factors,
-            halves=batch.halves,
+            halves=halves,
+            metric=self._metric,
+            ranks=self._agreement.ranks,
+            loss_scale=scale,
         )
+
+    @property
+    def _held(self) -> bool:
+        """Whether the weights are those of an earlier micro-batch."""
+        return self._steps % self.accumulate > 0
 
     def _measures(self, graph: LossGraph) -> bool:
         needed = self.weighting.needs != "losses" or self.heads == "plain"
-        due = self._steps % self.every == 0 and self.measurement.due(self._steps)
+        window = self._steps // self.accumulate
+        due = not self._held and window % self.every == 0 and self.measurement.due(window)
         lonely = len(graph.losses) == 1 and not graph.shared.parameters()
-        return needed and due and not lonely
+        if not (needed and due) or lonely:
+            return False
+        return not (running() and in_first_static_pass(graph.nodes))
 
     def _measure(self, graph: LossGraph, batch: Batch, gradients: bool) -> Observation | None:
         if not self._measures(graph):
@@ -293,73 +351,19 @@ class Balancer(nn.Module):
             )
         return seen
 
-    def _decide(self, batch: Batch, seen: Observation | None) -> _Decision:
+    def _decide(self, batch: Batch, seen: Observation | None) -> Decision:
         """Stabilise → weigh → stabilise; pure: the state that follows is part of the answer."""
-        self._state.to(batch.device)
-        old = self._state.get()
-        new = old
-        finite = torch.stack([loss.isfinite() for loss in batch.values]).all()
-        if seen is not None:
-            finite = finite & seen.norms.isfinite().all()
-        if seen is not None or self.weighting.needs == "losses":
-            new = self._update(batch, seen, old)
-            finite = finite & new.weights.isfinite().all() & new.gain.isfinite()
-            new = _state.select(finite, new, old)
-        late = seen is not None and seen.gradients is not None and seen.gradients.weighted
-        acting = old if late else new
-        weights, gain = batch.on_simplex(acting.weights), acting.gain
-        if self.on_nonfinite == "raise" and not bool(finite):
+        decision = self._rules.decide(batch, seen, self._state.get(), held=self._held)
+        if self.on_nonfinite == "raise" and not bool(decision.finite):
             raise FloatingPointError(_complaint(batch, seen))
-        saturated = _state.saturated(acting.weight, len(self.tasks), batch.device)
-        return _Decision(weights, gain, saturated & batch.mask, finite, new)
+        return decision
 
-    def _update(self, batch: Batch, seen: Observation | None, old: BalancerState) -> BalancerState:
-        norms, norm_state = None, old.norm
-        if seen is not None:
-            norms = batch.spread(seen.norms)
-            if self.norm_stabiliser is not None:
-                norms, norm_state = self.norm_stabiliser.update(norms, old.norm, batch.present)
-            norms = batch.take(norms)
-        asked = self.weighting.of(batch.indices)(self._needed(batch, seen, norms))
-        weights, weight_state = batch.fill(asked, old.weights), old.weight
-        if self.weight_stabiliser is not None:
-            weights, weight_state = self.weight_stabiliser.update(
-                weights, old.weight, batch.present
-            )
-        weights = batch.on_simplex(weights)
-        gain = gain_of(
-            batch.take(weights),
-            norms,
-            self.scale,
-            anchor=batch.position(self.anchor),
-            held=None if self.anchor is None else old.gain,
-        )
-        return BalancerState(
-            old.measurement if seen is None else seen.state,
-            norm_state,
-            weight_state,
-            batch.fill(batch.take(weights), old.weights),
-            gain,
-        )
-
-    def _needed(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Tensor:
-        """What the weighting takes: losses, norms, or the Gramian with the believed norms."""
-        if self.weighting.needs == "losses" or seen is None or norms is None:
-            return torch.stack(batch.values)
-        if self.weighting.needs == "norms":
-            return norms
-        if seen.gramian is None:
-            raise ValueError(
-                f"weighting {self.weighting!r} needs the Gramian, which {self.measurement!r} did "
-                "not give: use measurement='exact'"
-            )
-        ratio = torch.where(seen.norms > 0, norms / seen.norms, torch.ones_like(norms))
-        return seen.gramian * ratio[:, None] * ratio
-
-    def _combine(self, batch: Batch, seen: Observation | None, decision: _Decision) -> Combined:
+    def _combine(
+        self, graph: LossGraph, batch: Batch, seen: Observation | None, decision: Decision
+    ) -> Combined:
         factors = batch.take(decision.weights) * decision.gain
         if seen is None or seen.gradients is None:
-            combine.by_backward(batch.losses, factors)
+            combine.by_backward(graph.losses, factors)
             return "backward"
         found = seen.gradients
         if found.weighted:
@@ -370,8 +374,15 @@ class Balancer(nn.Module):
             combine.by_features(found.features, found.at_features, factors)
         return "by-hand"
 
+    def _unless_overflown(self, graph: LossGraph, decision: Decision) -> Decision:
+        """``decision``, but nothing learnt where a gradient is not finite: the step is skipped."""
+        overflown = combine.overflown((*graph.shared.parameters(), *graph.leaves))
+        finite = decision.finite & (graph.ranks.total(overflown.to(decision.weights)) == 0)
+        state = _state.select(finite, decision.state, self._state.get())
+        return replace(decision, finite=finite, state=state)
+
     def _record(
-        self, batch: Batch, seen: Observation | None, decision: _Decision, combined: Combined
+        self, batch: Batch, seen: Observation | None, decision: Decision, combined: Combined
     ) -> Step:
         norms = torch.full_like(decision.weights[: len(batch.names)], torch.nan)
         step = Step(
@@ -385,7 +396,10 @@ class Balancer(nn.Module):
             saturated=decision.saturated,
             gain=decision.gain,
             finite=decision.finite,
-            gramian=None if seen is None else seen.gramian,
+            gramian=(
+                None if seen is None or seen.gramian is None else batch.spread_square(seen.gramian)
+            ),
+            about=self._about,
         )
         self._state.set(decision.state)
         self._steps += 1
@@ -393,6 +407,17 @@ class Balancer(nn.Module):
         return step
 
     # ---- the state ------------------------------------------------------------------------------
+
+    def _choice(self, slot: Measurement | str, heads: Heads) -> Choice:
+        """What to measure with; the name ``"auto"`` leaves it to K, the model and the weighting."""
+        if slot != "auto":
+            return Choice(_named(slot, measurements.by_name), "")
+        return measurements.choose(
+            len(self.tasks),
+            self._shared,
+            gramian=self.weighting.needs == "gramian",
+            every_step=heads == "plain",
+        )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -407,20 +432,9 @@ class Balancer(nn.Module):
     def reset(self) -> None:
         """Forget everything that was learnt, as if newly made; the history is kept."""
         device = self._state.get().weights.device
-        self._state = StateBuffers(self._initial()).to(device)
+        initial = self._rules.init(len(self.tasks), self.measurement)
+        self._state = StateBuffers(initial).to(device)
         self._steps = 0
-
-    def _initial(self) -> BalancerState:
-        k = len(self.tasks)
-        norm, weight = (
-            () if s is None else s.init(k) for s in (self.norm_stabiliser, self.weight_stabiliser)
-        )
-        dtype = work_dtype(torch.device("cpu"))
-        uniform = torch.full((k,), 1.0 / k, dtype=dtype)
-        probe = torch.eye(k, dtype=dtype) if self.weighting.needs == "gramian" else uniform
-        self.weighting(probe)  # a rule made for another number of tasks says so now
-        measurement = self.measurement.init(k)
-        return BalancerState(measurement, norm, weight, uniform, torch.ones((), dtype=dtype))
 
     def get_extra_state(self) -> _Saved:
         """The names of the tasks and the number of steps, saved with the state."""

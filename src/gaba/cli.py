@@ -1,4 +1,4 @@
-"""The command line: ``gaba demo``, ``train``, ``evaluate``, ``explain`` and ``data``.
+"""The command line: ``gaba demo``, ``train``, ``evaluate``, ``explain``, ``data`` and the others.
 
 This file parses, calls and reports what went wrong; the commands are in ``gaba._cli``. An error is
 one line on stderr and a non-zero exit status (2 for wrong usage, 130 after Ctrl-C, else 1); with
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DEBUG = "GABA_DEBUG"
-COMMANDS = ("demo", "train", "evaluate", "explain", "data")
+COMMANDS = ("demo", "train", "evaluate", "explain", "data", "domains", "web", "report", "watch")
 ABSENT = 'the command line needs {name}, which is not installed: pip install "gaba[cli]"'
 
 

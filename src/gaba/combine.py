@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, _foreach_add_, _foreach_mul  # pyright: ignore[reportPrivateImportUsage]
 from torch.autograd.graph import GradientEdge
 
+from gaba.distributed._wrappers import local_part
+
 
 def someone_listens(leaves: Iterable[Tensor]) -> bool:
     """Whether a real backward pass is needed, because something acts on it as it runs.
@@ -22,6 +24,16 @@ def someone_listens(leaves: Iterable[Tensor]) -> bool:
         getattr(leaf, "_backward_hooks", None) or getattr(leaf, "_post_accumulate_grad_hooks", None)
         for leaf in leaves
     )
+
+
+def overflown(leaves: Iterable[Tensor]) -> Tensor:
+    """Whether some ``.grad`` holds a number that is not finite: (), bool; nobody waits for it."""
+    found = [leaf.grad for leaf in {id(leaf): leaf for leaf in leaves}.values()]
+    parts = [local_part(gradient).detach() for gradient in found if gradient is not None]
+    if not parts:
+        return torch.zeros((), dtype=torch.bool)
+    sound = [(p.coalesce().values() if p.is_sparse else p).isfinite().all() for p in parts]
+    return ~torch.stack([flag.to(sound[0].device) for flag in sound]).all()
 
 
 def by_backward(losses: Sequence[Tensor], coefficients: Tensor) -> None:

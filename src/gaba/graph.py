@@ -11,7 +11,10 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
+from gaba.distributed._ranks import Ranks
+
 if TYPE_CHECKING:
+    from gaba.metric import OptimizerMetric
     from gaba.shared import Call, Shared
 
 
@@ -29,6 +32,10 @@ class LossGraph:
             were learnt from this step; ``None`` where nobody knows.
         halves: one for each task present, (2,), the loss on each half of the batch, if the losses
             came so.
+        metric: in which metric the gradients are measured; ``None`` is the Euclidean one.
+        ranks: with whom the gradients are averaged before they are measured.
+        loss_scale: (), by what the losses have been multiplied, as a GradScaler does; norms are
+            divided by it. ``None`` is 1.
     """
 
     def __init__(
@@ -41,6 +48,9 @@ class LossGraph:
         step: int = 0,
         factors: Tensor | None = None,
         halves: Sequence[Tensor] | None = None,
+        metric: OptimizerMetric | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        loss_scale: Tensor | None = None,
     ) -> None:
         self.losses = tuple(losses)
         self.shared = shared
@@ -48,7 +58,19 @@ class LossGraph:
         self.step = step
         self.factors = factors
         self.halves = halves
+        self.metric = metric
+        self.ranks = ranks
+        self.loss_scale = loss_scale
         self._named = None if features is None else tuple(tree_leaves(features))
+
+    def scales(self, parameters: Sequence[Tensor]) -> list[Tensor] | None:
+        """The metric P of ``parameters``, by which gradients are multiplied before their length.
+
+        ``None`` in the Euclidean metric, where nothing is to be done.
+        """
+        if self.metric is None or not parameters:
+            return None
+        return self.metric.scales(parameters)
 
     @cached_property
     def features(self) -> tuple[GradientEdge, ...] | None:
@@ -97,7 +119,16 @@ class LossGraph:
     def leaves(self) -> tuple[Tensor, ...]:
         """Every leaf that a backward pass would reach, the shared parameters in front."""
         known = self.shared.parameters()
-        return tuple({id(p): p for p in (*known, *reachable_leaves(self.losses))}.values())
+        return tuple({id(p): p for p in (*known, *_leaves_of(self.nodes))}.values())
+
+    @cached_property
+    def nodes(self) -> dict[Node, None]:
+        """Every node of the graph."""
+        return _nodes([loss.grad_fn for loss in self.losses if loss.grad_fn is not None])
+
+    def unscaled(self, norms: Tensor) -> Tensor:
+        """Norms of the losses as they were before ``loss_scale``."""
+        return norms if self.loss_scale is None else norms / self.loss_scale.to(norms)
 
 
 Edge: TypeAlias = "tuple[Node, int]"

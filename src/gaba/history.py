@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaba import measures
-from gaba.record import COLUMNS, Combined, RunRecord, Step, header_of, parse_step, row, whole_lines
+from gaba import _show, measures
+from gaba.record import COLUMNS, Combined, RunRecord, Step, header_of, parse_line, row, whole_lines
 
 _CHUNK = 256
 
@@ -41,6 +41,10 @@ class History:
         self._steps: list[int] = []
         self._measured: list[bool] = []
         self._combined: list[Combined] = []
+        self._times: list[float] = []
+        self._cosines: dict[int, Tensor] = {}
+        self.about: dict[str, str] = {}
+        """What the last step said holds for many: the metric, the measurement, and why."""
         self._done: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         self._open: list[Tensor] = []
 
@@ -55,6 +59,10 @@ class History:
         self._steps.append(step.step)
         self._measured.append(step.measured)
         self._combined.append(step.combined)
+        self._times.append(step.time)
+        self.about = dict(step.about)
+        if (cosines := step.cosines) is not None:
+            self._cosines[len(self._steps) - 1] = cosines
         self._open.append(row(step))
         if len(self._open) == _CHUNK:
             self._fetch()
@@ -128,6 +136,58 @@ class History:
         """(N,), max c / min c over the tasks present; NaN without measurement."""
         return measures.imbalance(self.weights, self.norms)
 
+    @property
+    def times(self) -> np.ndarray[Any, Any]:
+        """(N,), when each step was recorded, in seconds since 1970; NaN where that is not known."""
+        return np.asarray(self._times, dtype=np.float64)
+
+    @property
+    def cosines(self) -> np.ndarray[Any, Any]:
+        """(N, K, K), cos(∇L_k, ∇L_l); NaN where the Gramian was not measured."""
+        k = len(self.tasks)
+        whole = np.full((len(self), k, k), np.nan)
+        for i, cosines in self._cosines.items():
+            whole[i] = cosines.cpu().numpy()
+        return whole
+
+    def to_pandas(self) -> Any:
+        """The steps as a ``pandas.DataFrame`` with the step as its index.
+
+        Its columns are ``measured``, ``finite``, ``gain``, ``imbalance``, ``times``, then
+        ``losses/TASK``, ``norms/TASK``, ``weights/TASK``, ``contributions/TASK`` and
+        ``saturated/TASK``, and where measured ``cosines/TASK/OTHER``.
+
+        Raises:
+            ImportError: pandas is not installed: ``pip install "gaba[parquet]"``.
+
+        Example:
+            >>> import gaba
+            >>> frame = gaba.History(["rul", "health"]).to_pandas()
+            >>> frame.index.name, len(frame), "weights/rul" in frame.columns
+            ('step', 0, True)
+        """
+        pandas = _show.extra("pandas", "to_pandas", "parquet")
+        return pandas.DataFrame(_show.columns(self), index=pandas.Index(self.steps, name="step"))
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_pandas` as a Parquet file, whole or not at all.
+
+        Raises:
+            ImportError: pandas or pyarrow is not installed: ``pip install "gaba[parquet]"``.
+
+        Example:
+            >>> import gaba
+            >>> gaba.History(["a", "b"]).to_parquet("run.parquet")  # doctest: +SKIP
+        """
+        _show.extra("pyarrow", "to_parquet", "parquet")
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        self.to_pandas().to_parquet(partial, engine="pyarrow")
+        partial.replace(target)
+
+    def _repr_html_(self) -> str:
+        return _show.as_html(self)
+
     def write(self, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
         """Write the history as the JSONL file of a run, whole or not at all."""
         target = Path(path)
@@ -151,7 +211,14 @@ class History:
             saturated=vectors["saturated"] > 0,
             gain=torch.tensor(self.gain[i]),
             finite=torch.tensor(self.finite[i]),
+            gramian=self._gramian(i, vectors["norms"]),
+            about=self.about,
+            time=self._times[i],
         )
+
+    def _gramian(self, i: int, norms: Tensor) -> Tensor | None:
+        cosines = self._cosines.get(i)
+        return None if cosines is None else cosines.cpu() * (norms[:, None] * norms)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> History:
@@ -165,5 +232,9 @@ class History:
         lines = whole_lines(Path(path))
         history = cls(header_of(Path(path), lines)["tasks"])
         for number, line in enumerate(lines[1:], start=2):
-            history.append(parse_step(line, history.tasks, f"{path}, line {number}"))
+            found = parse_line(line, history.tasks, history.about, f"{path}, line {number}")
+            if isinstance(found, Step):
+                history.append(found)
+            else:
+                history.about = found
         return history

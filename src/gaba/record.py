@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,10 @@ class Step:
         gain: (), the common factor of the update: the gradient is gain · Σ λ_k ∇L_k.
         finite: (), bool: whether losses and norms were finite; if not, nothing was learnt from
             this step.
-        gramian: (K, K) as measured, if the weighting needs it.
+        gramian: (K, K) as measured, if the weighting needs it; NaN for a missing task.
+        about: what holds for many steps, in words: ``"metric"``, ``"measurement"``, and why the
+            latter was chosen if it chose itself.
+        time: when it was recorded, in seconds since 1970.
     """
 
     tasks: tuple[str, ...]
@@ -53,6 +57,16 @@ class Step:
     gain: Tensor
     finite: Tensor
     gramian: Tensor | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+    time: float = field(default_factory=time.time)
+
+    @property
+    def cosines(self) -> Tensor | None:
+        """(K, K), cos(∇L_k, ∇L_l) where the Gramian was measured; NaN for missing tasks."""
+        if self.gramian is None:
+            return None
+        length = self.gramian.diagonal().sqrt()
+        return self.gramian / (length[:, None] * length)
 
     @property
     def contributions(self) -> Tensor:
@@ -72,7 +86,7 @@ class Step:
         losses, norms, weights, saturated = parts
         gain, finite, imbalance = found[-3:]
         contributions = [w * g for w, g in zip(weights, norms, strict=True)]
-        return {
+        described = {
             "step": self.step,
             "measured": self.measured,
             "combined": self.combined,
@@ -85,6 +99,10 @@ class Step:
             "gain": _number(gain),
             "imbalance": _number(imbalance),
         }
+        cosines = self.cosines
+        if cosines is not None:
+            described["cosines"] = [[_number(c) for c in line] for line in cosines.tolist()]
+        return described
 
     def _named(self, values: Iterable[float]) -> dict[str, float | None]:
         return {task: _number(v) for task, v in zip(self.tasks, values, strict=True)}
@@ -105,8 +123,9 @@ def _number(value: float) -> float | None:
 class RunRecord:
     """The JSONL file of a run, a line a step, written as the run goes on.
 
-    The first line is ``{"gaba": version, "tasks": [...], "meta": {...}}``, each other line is
-    :meth:`Step.asdict`.
+    The first line is ``{"gaba": version, "tasks": [...], "meta": {...}}``. A line
+    ``{"about": {...}}`` holds :attr:`Step.about` of the steps that follow. Each other line is
+    :meth:`Step.asdict` and ``"time"``, seconds since 1970.
 
     Args:
         path: the file; a new one is made, with its folder.
@@ -129,9 +148,12 @@ class RunRecord:
     ) -> None:
         self.path = Path(path)
         self.tasks = tuple(tasks)
+        self._about: dict[str, str] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if resume_at is not None and self.path.exists():
             kept = self._kept(resume_at)
+            for line in kept[1:]:
+                self._about = json.loads(line).get("about", self._about)
             partial = self.path.with_name(self.path.name + ".partial")
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             partial.replace(self.path)
@@ -150,11 +172,17 @@ class RunRecord:
         found = tuple(header_of(self.path, lines)["tasks"])
         if found != self.tasks:
             raise ValueError(f"{self.path} is of the tasks {found}, expected {self.tasks}")
-        return [lines[0], *(line for line in lines[1:] if json.loads(line)["step"] < resume_at)]
+        return [
+            lines[0],
+            *(line for line in lines[1:] if json.loads(line).get("step", -1) < resume_at),
+        ]
 
     def write(self, step: Step) -> None:
         """Append ``step`` and hand the line to the system. Waits for the device."""
-        self._line(step.asdict())
+        if step.about != self._about:
+            self._about = dict(step.about)
+            self._line({"about": self._about})
+        self._line({**step.asdict(), "time": round(step.time, 4)})
 
     def _line(self, value: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(value, allow_nan=False) + "\n")
@@ -200,14 +228,19 @@ def header_of(path: Path, lines: Sequence[str]) -> dict[str, Any]:
     return header
 
 
-def parse_step(text: str, tasks: tuple[str, ...], where: str) -> Step:
-    """The step whose ``asdict()`` is the JSON ``text``.
+def parse_line(
+    text: str, tasks: tuple[str, ...], about: Mapping[str, str], where: str
+) -> Step | dict[str, str]:
+    """The step of this line of a record, with ``about``; or what the line says about later steps.
 
     Raises:
         ValueError: it is no such thing; the message starts with ``where``.
     """
     try:
         line = json.loads(text)
+        if "about" in line:
+            return {str(name): str(value) for name, value in line["about"].items()}
+        cosines = line.get("cosines")
         vectors = {name: _vector(line[name], tasks) for name in COLUMNS}
         return Step(
             tasks=tasks,
@@ -220,8 +253,11 @@ def parse_step(text: str, tasks: tuple[str, ...], where: str) -> Step:
             saturated=vectors["saturated"] > 0,
             gain=_vector({"gain": line["gain"]}, ("gain",))[0],
             finite=torch.tensor(bool(line["finite"])),
+            gramian=None if cosines is None else _gramian(cosines, vectors["norms"]),
+            about=about,
+            time=float(line.get("time", math.nan)),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{where}: not a step of the tasks {tasks} ({error}): delete the line, or record the "
             "run anew"
@@ -231,3 +267,11 @@ def parse_step(text: str, tasks: tuple[str, ...], where: str) -> Step:
 def _vector(by_task: Mapping[str, float | None], tasks: Sequence[str]) -> Tensor:
     found = (by_task[task] for task in tasks)
     return torch.tensor([math.nan if v is None else v for v in found], dtype=torch.float64)
+
+
+def _gramian(cosines: Sequence[Sequence[float | None]], norms: Tensor) -> Tensor:
+    numbers = [[math.nan if c is None else c for c in line] for line in cosines]
+    found = torch.tensor(numbers, dtype=norms.dtype)
+    if found.shape != (len(norms), len(norms)):
+        raise ValueError(f"cosines of shape {tuple(found.shape)}")
+    return found * (norms[:, None] * norms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ class Train:
     subset: Subset = "FD001"
     """The data; "simulated" is a made-up fleet that needs no files."""
     method: Annotated[str, arg(metavar="NAME")] = "gaba"
-    """How the losses are balanced: gaba (as published), inverse (this library's defaults), uniform,
-    fixed:W,W (weights of rul and health), amnl, grace, or a weighting such as equal-share."""
+    """How the losses are balanced: gaba (as published), inverse (this library's defaults),
+    inverse-sketch (the same, cheaper), uniform, fixed:W,W (weights of rul and health), amnl, grace,
+    or a weighting such as equal-share."""
     size: Literal["small", "paper"] = "small"
     """The model: small has about .3 million parameters, paper about 3.5 million."""
     seed: int = 0
@@ -119,7 +121,92 @@ class Data:
         print(f"train on them: gaba train turbofan --data-dir {self.dest}")
 
 
-Command: TypeAlias = Demo | Train | Evaluate | Explain | Data
+@final
+@dataclass(frozen=True)
+class Domains:
+    """List the other fields that the rule is applied to, or run the example of one."""
+
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="")] = None
+    """Which field: portfolio, mixing, ensembles and so on; without it all are listed."""
+    folder: Annotated[Path, arg(metavar="DIR")] = Path()
+    """Where the example's picture goes, as NAME.png."""
+
+    def run(self) -> None:
+        """List them, or run one."""
+        from gaba._cli import domains
+
+        if self.name is None:
+            print(domains.listing())
+        else:
+            domains.run(self.name, self.folder)
+
+
+@final
+@dataclass(frozen=True)
+class Web:
+    """Open the pages: the explorer of the rules, and runs while they train, in a browser."""
+
+    path: Annotated[
+        Positional[Path | None], arg(metavar="[RUN_OR_FOLDER]", help_behavior_hint="")
+    ] = None
+    """A run, or a folder of runs; the folder runs where that exists."""
+    export: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the explorer as one HTML file that needs no server, and end."""
+    host: str = "127.0.0.1"
+    """Where to listen; an address that other machines reach needs a token."""
+    port: int = 8765
+    """The port; 0 for any free one."""
+    token: Annotated[
+        str | None, arg(metavar="WORD", help_behavior_hint="(default: $GABA_WEB_TOKEN, else none)")
+    ] = None
+    """What a browser must know, at least 16 characters; "new" makes one up."""
+
+    def run(self) -> None:
+        """Serve until Ctrl-C, or write the file."""
+        from gaba._cli.web import web
+
+        web(self, dict(os.environ))
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """Write what runs did as a page to send: figures, diagnosis and configuration."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="")]
+    """Run folders, or JSONL files of a gaba.RunRecord."""
+    out: Annotated[Path, arg(metavar="FILE", aliases=["-o"])]
+    """The file to write."""
+    format: Literal["html", "md"] = "html"
+    """html is one file with everything in it; md has its pictures in a folder beside it."""
+
+    def run(self) -> None:
+        """Write it, and say where."""
+        from gaba._cli.write_report import write
+
+        print(write(self.runs, self.out, self.format))
+
+
+@final
+@dataclass(frozen=True)
+class Watch:
+    """Follow a run while it trains in a terminal: figures, weights, imbalance and diagnosis."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The folder of a run, or the JSONL file of a gaba.RunRecord."""
+    once: bool = False
+    """Print it as it is now, and end."""
+
+    def run(self) -> None:
+        """Show it until Ctrl-C."""
+        from rich.console import Console
+
+        from gaba._cli.watch import watch
+
+        watch(self.run_dir, Console(), self.once)
+
+
+Command: TypeAlias = Demo | Train | Evaluate | Explain | Data | Domains | Web | Report | Watch
 
 
 def parse(words: Sequence[str]) -> Command:
@@ -133,7 +220,11 @@ def parse(words: Sequence[str]) -> Command:
         | Annotated[Train, subcommand("train")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Explain, subcommand("explain")]
-        | Annotated[Data, subcommand("data")],
+        | Annotated[Data, subcommand("data")]
+        | Annotated[Domains, subcommand("domains")]
+        | Annotated[Web, subcommand("web")]
+        | Annotated[Report, subcommand("report")]
+        | Annotated[Watch, subcommand("watch")],
         prog="gaba",
         description=(
             "Balance several losses by the pull of each on the parameters that they share. "

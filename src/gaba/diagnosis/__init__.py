@@ -69,7 +69,7 @@ def diagnose(history: History) -> Diagnosis:
         ...     z = trunk(torch.ones(4, 3))
         ...     step = balancer.backward({"loud": 500 * z[:, 0].mean(), "quiet": z[:, 1].mean()})
         >>> print(diagnose(balancer.history))
-        60 steps of 2 tasks (loud, quiet).
+        60 steps of 2 tasks (loud, quiet), pulls in the Euclidean metric.
         - Under equal weights 'loud' would have pulled 500 times as hard as 'quiet'.
         - Contributions were equal in every step.
         - The weights never moved: they were .0020/.9980 (loud/quiet) throughout.
@@ -82,4 +82,5 @@ def diagnose(history: History) -> Diagnosis:
         tasks=view.tasks,
         steps=len(history),
         findings=tuple(finding for finding in found if finding is not None),
+        about=history.about,
     )

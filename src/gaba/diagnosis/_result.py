@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
 Figure: TypeAlias = float | str | list[float] | list[str]
@@ -42,6 +42,7 @@ class Diagnosis:
         tasks: The K task names.
         steps: How many steps the history has.
         findings: Trouble first, then the pulls, the weights and the size of the update.
+        about: What the record says of all its steps: the metric, the measurement, and why that.
 
     Examples:
         >>> diagnosis = Diagnosis(("a", "b"), 9, (Finding("missing", "'b' was away.", {}),))
@@ -55,6 +56,7 @@ class Diagnosis:
     tasks: tuple[str, ...]
     steps: int
     findings: tuple[Finding, ...]
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -81,6 +83,7 @@ class Diagnosis:
         return {
             "tasks": list(self.tasks),
             "steps": self.steps,
+            "about": dict(self.about),
             "findings": [
                 {
                     "kind": finding.kind,
@@ -94,7 +97,12 @@ class Diagnosis:
     def __str__(self) -> str:
         """The findings as a list of sentences, wrapped to 100 columns."""
         head = f"{self.steps:,} step{'s' * (self.steps != 1)} of {len(self.tasks)} tasks"
-        lines = [f"{head} ({', '.join(self.tasks)})."]
+        metric = {"euclidean": "the Euclidean metric", "optimizer": "the optimizer's metric"}
+        known = metric.get(self.about.get("metric", ""))
+        said = f", pulls in {known}" if known else ""
+        lines = [f"{head} ({', '.join(self.tasks)}){said}."]
+        if reason := self.about.get("reason"):
+            lines.append(f"Measured by {self.about.get('measurement')}: {reason}.")
         for finding in self.findings:
             lines += textwrap.wrap(finding.text, 100, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines)

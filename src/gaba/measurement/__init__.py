@@ -1,5 +1,6 @@
 """Losses → norms or Gramian: what is observed of each task's pull on the shared parameters."""
 
+from gaba.measurement._auto import Choice, choose
 from gaba.measurement._base import Measurement, Observation, TaskGradients
 from gaba.measurement._every import Every
 from gaba.measurement._exact import ExactNorms
@@ -9,6 +10,7 @@ from gaba.measurement._last_layer import LastLayerNorms
 from gaba.measurement._sketch import SketchNorms
 
 __all__ = [
+    "Choice",
     "Every",
     "ExactNorms",
     "FeatureNorms",
@@ -20,6 +22,7 @@ __all__ = [
     "SketchNorms",
     "TaskGradients",
     "by_name",
+    "choose",
 ]
 
 
@@ -41,5 +44,6 @@ def by_name(name: str) -> Measurement:
         "sketch": SketchNorms,
     }
     if name not in known:
-        raise ValueError(f"measurement must be one of {', '.join(known)}, found {name!r}")
+        choices = ", ".join(("auto", *known))
+        raise ValueError(f"measurement must be one of {choices}, found {name!r}")
     return known[name]()

@@ -88,6 +88,27 @@ def step_size(rerun: Rerun, device: torch.device) -> Tensor:
     return eta * torch.where(rms > 0, rms, torch.ones_like(rms))
 
 
+BOUND = 30.0
+"""How many times its typical value P may be in a difference; what lies above counts as that."""
+
+
+def bounded(scales: Sequence[Tensor], device: torch.device) -> tuple[list[Tensor], Tensor]:
+    """P, at most BOUND times its geometric mean, and its root mean square, ().
+
+    A parameter that has had hardly any gradient (behind a dead unit) has a P up to 1/ε of the
+    optimizer, a hundred million: a step along it would leave the neighbourhood in which a
+    difference is a derivative, and all other parameters would drown in its rounding.
+    """
+    n = sum(scale.numel() for scale in scales)
+    logs = [scale.clamp(min=torch.finfo(scale.dtype).tiny).log() for scale in scales]
+    total = torch.stack([log.sum().to(device, work_dtype(device)) for log in logs]).sum()
+    most = BOUND * (total / n).exp()
+    within = [s.clamp(max=most.to(s.device, s.dtype, non_blocking=True)) for s in scales]
+    lengths = [g.to(device, work_dtype(device)) for g in _foreach_norm(within)]
+    length = torch.linalg.vector_norm(torch.stack(lengths)) / n**0.5
+    return within, torch.where(length > 0, length, torch.ones_like(length))
+
+
 def _wide(tensor: Tensor) -> Tensor:
     tensor = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     return tensor.detach().to(work_dtype(tensor.device))

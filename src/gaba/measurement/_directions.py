@@ -59,6 +59,21 @@ def direction(
     return [found[i] for i in range(len(parameters))]
 
 
+def stretched(v: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
+    """``v`` with entries of standard deviation ``scales`` instead of 1; complex ones as pairs."""
+    found = []
+    for part, scale in zip(v, scales, strict=True):
+        real = _real(part)
+        longer = (real * scale).to(real.dtype)
+        found.append(torch.view_as_complex(longer) if part.is_complex() else longer)
+    return found
+
+
+def rotations(n: int, width: int, seed: int, count: Tensor) -> Tensor:
+    """Random numbers (n,) below ``width``, int64, a function of ``seed`` and ``count`` alone."""
+    return _words(n, _mix(_mix(count + _signed(seed * _GOLDEN + _FIRST)))) % width
+
+
 def _real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
+from gaba.distributed._wrappers import sharded
 from gaba.graph import LossGraph
+from gaba.measurement._across import averaged_passes, sharded_passes
 from gaba.measurement._base import Measurement, Observation, TaskGradients
 from gaba.measurement._batched import batched_passes
 from gaba.measurement._gradients import norm, observed, task_passes
@@ -36,6 +38,10 @@ class ExactNorms(Measurement):
             (``torch.vmap``), memory as for ``"store"`` and more for what is in between; faster for
             small layers and large K. Without a boundary between heads and shared part, or where
             the shared part cannot be batched (one warning says so), it is ``"store"``.
+
+    On several ranks the gradients are averaged before they are measured
+    (:class:`gaba.distributed.Sync`), and the combined gradient is one more pass, which the wrapper
+    of the model reduces. Where FSDP has sharded θ, each task's pass is one of FSDP's own.
 
     Norms are accumulated in float32 at least and in float64 where float32 would lose them: 1e-23
     and 1e20 neither vanish nor overflow. The Gramian has the squared norms on its diagonal; off it
@@ -68,9 +74,13 @@ class ExactNorms(Measurement):
         self, graph: LossGraph, state: Any = (), *, gramian: bool = False, gradients: bool = False
     ) -> Observation:
         """Observe the K losses of ``graph``; see :class:`Measurement`."""
-        if self.mode == "stream":
+        if self.mode == "stream" and (gramian or not graph.ranks.several):
             return stream(graph, gramian=gramian, gradients=gradients)
         losses, shared = graph.losses, graph.shared
+        if sharded(shared.parameters()):
+            return sharded_passes(graph, gramian=gramian)
+        if graph.ranks.several and self.mode != "batched":
+            return averaged_passes(graph, gramian=gramian)
         leaves = (not gradients and shared.parameters()) or graph.leaves
         of = batched_passes(graph, leaves) if self.mode == "batched" else None
         if of is None:
@@ -78,5 +88,9 @@ class ExactNorms(Measurement):
         shared.learn(leaves, [[g is not None for g in grads] for grads in of])
         theta = {id(p) for p in shared.parameters()}
         own = [[g for p, g in zip(leaves, grads, strict=True) if id(p) in theta] for grads in of]
+        shared_leaves = [p for p in leaves if id(p) in theta]
+        scales = graph.scales(shared_leaves)
         found = TaskGradients(tuple(leaves), tuple(of)) if gradients else None
-        return observed(own, losses[0].device, gramian=gramian, gradients=found)
+        return observed(
+            own, graph, gramian=gramian, theta=shared_leaves, scales=scales, gradients=found
+        )

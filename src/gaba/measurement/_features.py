@@ -108,10 +108,15 @@ class FeatureNorms(Measurement):
         self, graph: LossGraph, state: Any = (), *, gramian: bool = False, gradients: bool = False
     ) -> Observation:
         """Observe the K losses of ``graph``; see :class:`Measurement`."""
-        if graph.features is None:
+        if not graph.ranks.all(graph.features is not None, graph.losses[0].device):
             exact = ExactNorms()(graph, gramian=gramian, gradients=gradients)
             return replace(exact, state=state)
         if self.calibrate_every is None:
+            if graph.metric is not None:
+                raise ValueError(
+                    "FeatureNorms sees no parameters, and so not the metric of the optimizer: "
+                    "give it calibrate_every=..., or use another measurement"
+                )
             return _at_features(graph, gramian, gradients)
         if graph.step % self.calibrate_every == 0:
             near = _at_features(graph, gramian=False, gradients=False)
@@ -133,4 +138,4 @@ def _at_features(graph: LossGraph, gramian: bool, gradients: bool) -> Observatio
     if by_hand:
         graph.shared.learn(heads, [[g is not None for g in row] for row in of])
         found = TaskGradients(heads, tuple(of), tuple(edges), tuple(at))
-    return observed(at, graph.losses[0].device, gramian=gramian, gradients=found)
+    return observed(at, graph, gramian=gramian, theta=None, gradients=found)

@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge
 
 from gaba._array import on_device, work_dtype
 from gaba.graph import LossGraph, reachable_leaves
+from gaba.measurement._averages import averages
 from gaba.measurement._base import Gradients, Observation, TaskGradients
 from gaba.shared import SharedAuto
 
@@ -50,21 +51,91 @@ def known_shared(graph: LossGraph, leaves: Sequence[Tensor]) -> list[int]:
 
 def observed(
     own: Sequence[Gradients],
-    device: torch.device,
+    graph: LossGraph,
     *,
     gramian: bool,
+    theta: Sequence[Tensor] | None,
+    scales: Sequence[Tensor] | None = None,
     gradients: TaskGradients | None = None,
     state: Any = (),
 ) -> Observation:
-    """What the K rows of gradients ``own`` come to: norms, Gramian, and who reaches nothing."""
-    norms = torch.stack([norm(grads, device) for grads in own])
+    """What the K rows of gradients ``own`` come to: norms, Gramian, and who reaches nothing.
+
+    Args:
+        own: K rows of this rank's gradients.
+        graph: the losses that they are of.
+        gramian: give the Gramian too.
+        theta: what the columns are gradients of; ``None`` for features, of which each rank has
+            others: of those, the gradients of the mean loss are the ranks' own, divided by R.
+        scales: the metric, one tensor a column (:meth:`LossGraph.scales`).
+        gradients: passed on.
+        state: passed on.
+    """
+    reached = [any(g is not None for g in row) for row in own]
+    ranks = graph.ranks
+    if ranks.several:
+        if theta is None:
+            return summed(own, reached, graph, gramian=gramian, shrink=ranks.size, state=state)
+        means = averages(ranks, theta, graph.step)
+        for row in own:
+            means.add(scaled(row, scales))
+        return summed(means.parts(), reached, graph, gramian=gramian, state=state)
+    device = graph.losses[0].device
+    norms = torch.stack([norm(scaled(grads, scales), device) for grads in own])
+    gram = gramian_of(own, norms, scales) if gramian else None
     return Observation(
-        norms=norms,
-        gramian=gramian_of(own, norms) if gramian else None,
-        unreached=tuple(k for k, grads in enumerate(own) if all(g is None for g in grads)),
+        norms=graph.unscaled(norms),
+        gramian=None if gram is None else graph.unscaled(graph.unscaled(gram)),
+        unreached=tuple(k for k, found in enumerate(reached) if not found),
         gradients=gradients,
         state=state,
     )
+
+
+def summed(
+    parts: Sequence[Gradients],
+    reached: Sequence[bool],
+    graph: LossGraph,
+    *,
+    gramian: bool,
+    shrink: float = 1.0,
+    state: Any = (),
+) -> Observation:
+    """Norms (and Gramian) from each rank's part of the K gradients, by one sum over the ranks.
+
+    Args:
+        parts: K rows of tensors that this rank alone has.
+        reached: for each task, whether this rank's loss reaches the shared part.
+        graph: the losses that they are of.
+        gramian: give the Gramian too.
+        shrink: what the rows are to be divided by.
+        state: passed on.
+    """
+    k, device = len(parts), graph.losses[0].device
+    local = torch.stack([norm(row, device) for row in parts])
+    squares = gramian_of(parts, local) if gramian else local.square()
+    flags = torch.tensor(reached, dtype=squares.dtype).to(device, non_blocking=True)
+    heard = graph.ranks.total(torch.cat([squares.flatten(), flags]))
+    unit = graph.unscaled(torch.ones_like(local[0])) / shrink
+    found = heard[:-k] * unit.square()
+    gram = found.view(k, k) if gramian else None
+    unreached = ()
+    if not all(reached):
+        unreached = tuple(i for i, n in enumerate(heard[-k:].tolist()) if not n)
+    return Observation(
+        norms=(found if gram is None else gram.diagonal()).sqrt(),
+        gramian=gram,
+        unreached=unreached,
+        gradients=None,
+        state=state,
+    )
+
+
+def scaled(gradients: Gradients, scales: Sequence[Tensor] | None) -> Gradients:
+    """P ∘ ∇L_k parameter by parameter, or the gradients as they are in the Euclidean metric."""
+    if scales is None:
+        return gradients
+    return [None if g is None else _real(g) * p for g, p in zip(gradients, scales, strict=True)]
 
 
 def norm(gradients: Gradients, device: torch.device) -> Tensor:
@@ -100,14 +171,20 @@ def _dense(gradient: Tensor) -> Tensor:
     return torch.view_as_real(gradient) if gradient.is_complex() else gradient
 
 
-def gramian_of(of: Sequence[Gradients], norms: Tensor) -> Tensor:
-    """⟨∇L_k, ∇L_l⟩ (K, K), accumulated over the parameters from gradients of unit length."""
+def gramian_of(
+    of: Sequence[Gradients], norms: Tensor, scales: Sequence[Tensor] | None = None
+) -> Tensor:
+    """⟨∇L_k, ∇L_l⟩ (K, K), accumulated over the parameters from gradients of unit length.
+
+    With ``scales`` P it is ⟨P∇L_k, P∇L_l⟩, and ``norms`` are those of P∇L_k.
+    """
     length = torch.where(norms > 0, norms, torch.ones_like(norms))
     cosines = torch.zeros(len(of), len(of), dtype=norms.dtype, device=norms.device)
-    for parts in zip(*of, strict=True):
-        present = [k for k, g in enumerate(parts) if g is not None]
+    for i, column in enumerate(zip(*of, strict=True)):
+        present = [k for k, g in enumerate(column) if g is not None]
         if not present:
             continue
+        parts = column if scales is None else scaled(column, [scales[i]] * len(column))
         unit = torch.stack([_unit(parts[k], length[k]) for k in present])
         rows = on_device(present, norms.device)
         cosines[rows[:, None], rows] += (unit @ unit.T).to(cosines.dtype)
@@ -119,6 +196,9 @@ def gramian_of(of: Sequence[Gradients], norms: Tensor) -> Tensor:
 
 def _unit(gradient: Tensor | None, length: Tensor) -> Tensor:
     assert gradient is not None
-    dense = gradient.to_dense() if gradient.is_sparse else gradient
-    dense = torch.view_as_real(dense) if dense.is_complex() else dense
-    return (dense.detach().to(length.dtype) / length).flatten()
+    return (_real(gradient).to(length.dtype) / length).flatten()
+
+
+def _real(gradient: Tensor) -> Tensor:
+    dense = gradient.detach().to_dense() if gradient.is_sparse else gradient.detach()
+    return torch.view_as_real(dense) if dense.is_complex() else dense

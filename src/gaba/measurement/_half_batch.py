@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from gaba._array import on_device, work_dtype
+from gaba.distributed._ranks import Ranks
+from gaba.distributed._wrappers import sharded
 from gaba.graph import LossGraph
+from gaba.measurement._averages import averages
 from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
-from gaba.measurement._gradients import gramian_of, known_shared, norm
+from gaba.measurement._gradients import gramian_of, known_shared, norm, scaled
 
 
 @final
@@ -143,25 +146,42 @@ class HalfBatch(Measurement):
             )
         leaves = (not gradients and graph.shared.parameters()) or graph.leaves
         theta = known_shared(graph, leaves)
-        of: list[Gradients] = []
-        samples: list[Tensor] = []
-        unreached: list[int] = []
+        scales = graph.scales([leaves[i] for i in theta])
+        if sharded(graph.shared.parameters()):
+            raise ValueError(
+                "HalfBatch cannot take the gradients of parameters that FSDP has sharded: use "
+                "measurement='exact' or 'features', with losses that are scalars"
+            )
+        ranks, of = graph.ranks, list[Gradients]()
+        means = averages(ranks, [leaves[i] for i in theta], graph.step) if ranks.several else None
+        squares: list[Tensor] = []
+        reached: list[bool] = []
         for k, halves in enumerate(graph.halves):
             last = gradients and k == len(graph.halves) - 1
             a = _gradient(halves, 0, leaves, free=False)
             b = _gradient(halves, 1, leaves, free=last)
-            samples.append(_sample([a[i] for i in theta], [b[i] for i in theta], halves.device))
-            if all(a[i] is None and b[i] is None for i in theta):
-                unreached.append(k)
+            on_a, on_b = (scaled([row[i] for i in theta], scales) for row in (a, b))
+            reached.append(any(g is not None for g in (*on_a, *on_b)))
+            if means is None:
+                squares.append(_squares(on_a, on_b, halves.device))
+            else:
+                means.add(on_a)
+                means.add(on_b)
             if gradients:
                 of.append([_mean(*pair) for pair in zip(a, b, strict=True)])
-        new = state.advance(torch.stack(samples, dim=1), self.decay, graph.tasks)
+        device = graph.losses[0].device
+        if means is not None:
+            rows = means.parts()
+            squares = [_squares(a, b, device) for a, b in zip(rows[::2], rows[1::2], strict=True)]
+        heard, unreached = _summed(torch.stack(squares), reached, ranks)
+        samples = graph.unscaled(graph.unscaled(_samples(heard)))
+        new = state.advance(samples, self.decay, graph.tasks)
         where = on_device(graph.tasks, new.mass.device)
         least = self.floor * (new.signal + new.noise)
         return Observation(
             norms=torch.maximum(new.signal, least)[where].sqrt(),
             gramian=None,
-            unreached=tuple(unreached),
+            unreached=unreached,
             gradients=TaskGradients(tuple(leaves), tuple(of)) if gradients else None,
             state=new,
         )
@@ -174,17 +194,35 @@ def _gradient(
     return torch.autograd.grad(halves, leaves, which, retain_graph=not free, allow_unused=True)
 
 
-def _sample(a: Gradients, b: Gradients, device: torch.device) -> Tensor:
-    """⟨a, b⟩ and ¼ ‖a − b‖²: (2,)."""
+def _squares(a: Gradients, b: Gradients, device: torch.device) -> Tensor:
+    """The inner products of a and b with themselves and each other: (2, 2)."""
     rows: tuple[list[Tensor], list[Tensor]] = ([], [])
     for x, y in zip(a, b, strict=True):
         some = y if x is None else x
         if some is not None:
             rows[0].append(torch.zeros_like(some) if x is None else x)
             rows[1].append(torch.zeros_like(some) if y is None else y)
-    squares = gramian_of(rows, torch.stack([norm(row, device) for row in rows]))
-    apart = squares[0, 0] + squares[1, 1] - 2 * squares[0, 1]
-    return torch.stack([squares[0, 1], apart.clamp(min=0) / 4])
+    return gramian_of(rows, torch.stack([norm(row, device) for row in rows]))
+
+
+def _summed(
+    squares: Tensor, reached: Sequence[bool], ranks: Ranks
+) -> tuple[Tensor, tuple[int, ...]]:
+    """The inner products (K, 2, 2) of all ranks' parts, and the tasks that reach nothing on any."""
+    if ranks.several:
+        flags = torch.tensor(reached, dtype=squares.dtype).to(squares.device, non_blocking=True)
+        heard = ranks.total(torch.cat([squares.flatten(), flags]))
+        squares = heard[: -len(reached)].view_as(squares)
+        if not all(reached):
+            reached = [n > 0 for n in heard[-len(reached) :].tolist()]
+    return squares, tuple(k for k, found in enumerate(reached) if not found)
+
+
+def _samples(squares: Tensor) -> Tensor:
+    """⟨a, b⟩ and ¼ ‖a − b‖² of each task: (2, K)."""
+    both = squares[:, 0, 1]
+    apart = squares[:, 0, 0] + squares[:, 1, 1] - 2 * both
+    return torch.stack([both, apart.clamp(min=0) / 4])
 
 
 def _mean(a: Tensor | None, b: Tensor | None) -> Tensor | None:

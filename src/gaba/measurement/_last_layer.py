@@ -8,6 +8,7 @@ from typing import Any, final
 
 from torch import nn
 
+from gaba.distributed._wrappers import sharded
 from gaba.graph import LossGraph
 from gaba.measurement._base import Measurement, Observation
 from gaba.measurement._gradients import observed, task_passes
@@ -72,13 +73,19 @@ class LastLayerNorms(Measurement):
                 "parameters must hold a trainable parameter, found frozen ones only: name another "
                 "layer by LastLayerNorms(parameters=...)"
             )
+        if sharded(layer):
+            raise ValueError(
+                "LastLayerNorms cannot see one layer of parameters that FSDP has sharded: use "
+                "measurement='exact' or 'features'"
+            )
         own = task_passes(graph.losses, layer, free=False)
-        if all(g is None for row in own for g in row):
+        if not graph.ranks.several and all(g is None for row in own for g in row):
             raise ValueError(
                 "parameters must be reached by the losses, found that none does: the last "
                 "registered layer is not in use, name another by LastLayerNorms(parameters=...)"
             )
-        return observed(own, graph.losses[0].device, gramian=gramian, state=state)
+        scales = graph.scales(layer)
+        return observed(own, graph, gramian=gramian, theta=layer, scales=scales, state=state)
 
 
 def _last_layer(shared: Shared) -> tuple[nn.Parameter, ...]:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from gaba._array import work_dtype
+from gaba.distributed._wrappers import sharded
 from gaba.graph import LossGraph
 from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
-from gaba.measurement._derivative import by_difference, by_forward, step_size
-from gaba.measurement._directions import Distribution, direction
+from gaba.measurement._derivative import bounded, by_difference, by_forward, step_size
+from gaba.measurement._directions import Distribution, direction, stretched
 from gaba.measurement._exact import ExactNorms
 from gaba.measurement._gradients import task_passes
 from gaba.measurement._rerun import Rerun
@@ -190,35 +191,51 @@ class SketchNorms(Measurement):
         self, graph: LossGraph, state: Any = (), *, gramian: bool = False, gradients: bool = False
     ) -> Observation:
         """Observe the K losses of ``graph``; see :class:`Measurement`."""
+        if sharded(graph.shared.parameters()):
+            raise ValueError(
+                "SketchNorms cannot move parameters that FSDP has sharded: use "
+                "measurement='features', or 'exact' at the price of a pass a task"
+            )
         rerun = Rerun.of(graph)
-        if rerun is None:
+        together = graph.ranks.all(rerun is not None, graph.losses[0].device)
+        if rerun is None or not together:
             exact = ExactNorms()(graph, gramian=gramian, gradients=gradients)
             return replace(exact, state=state)
         old = state if isinstance(state, SketchState) else self.init(len(graph.losses))
         device = graph.losses[0].device
         count = old.draws.to(device)
-        derivatives = [self._derivative(rerun, count + i) for i in range(self.probes)]
+        scales = graph.scales(rerun.parameters)
+        derivatives = [self._derivative(rerun, count + i, scales) for i in range(self.probes)]
         at, found = _head_passes(graph, gradients)
-        new = old.advance(_slopes(derivatives, at, device), graph.tasks, self.decay)
+        reached = [any(g is not None for g in row) for row in at]
+        slopes, unreached = _averaged(_slopes(derivatives, at, device), reached, graph)
+        new = old.advance(slopes, graph.tasks, self.decay)
         estimate = new.gramian(graph.tasks)
         return Observation(
             norms=estimate.diagonal().sqrt(),
             gramian=estimate if gramian else None,
-            unreached=tuple(k for k, row in enumerate(at) if all(g is None for g in row)),
+            unreached=unreached,
             gradients=found,
             state=new,
         )
 
-    def _derivative(self, rerun: Rerun, count: Tensor) -> list[Tensor]:
-        """J_z v for direction number ``count``."""
+    def _derivative(
+        self, rerun: Rerun, count: Tensor, scales: Sequence[Tensor] | None
+    ) -> list[Tensor]:
+        """J_z v for direction number ``count``, its entries of standard deviation ``scales``."""
         v = direction(rerun.parameters, self.seed, count, self.distribution)
         if self.method == "forward":
-            return by_forward(rerun, v)
-        if self.epsilon is None:
-            step = step_size(rerun, count.device)
-        else:
-            step = torch.full((), self.epsilon, dtype=work_dtype(count.device), device=count.device)
-        return by_difference(rerun, v, step)
+            return by_forward(rerun, v if scales is None else stretched(v, scales))
+        step = step_size(rerun, count.device) if self.epsilon is None else self._epsilon(count)
+        if scales is None:
+            return by_difference(rerun, v, step)
+        scales, length = bounded(scales, count.device)
+        return by_difference(rerun, stretched(v, scales), step / length)
+
+    def _epsilon(self, like: Tensor) -> Tensor:
+        return torch.full(
+            (), self.epsilon or 0.0, dtype=work_dtype(like.device), device=like.device
+        )
 
 
 def _head_passes(graph: LossGraph, gradients: bool) -> tuple[list[Gradients], TaskGradients | None]:
@@ -251,6 +268,19 @@ def _slopes(
         nothing = torch.zeros(len(derivatives), dtype=work_dtype(device), device=device)
         rows.append(sum(parts, start=nothing))
     return torch.stack(rows, 1)
+
+
+def _averaged(
+    slopes: Tensor, reached: Sequence[bool], graph: LossGraph
+) -> tuple[Tensor, tuple[int, ...]]:
+    """The slopes of the mean loss over the ranks, and the tasks that reach no feature on any."""
+    if graph.ranks.several:
+        flags = torch.tensor(reached, dtype=slopes.dtype).to(slopes.device, non_blocking=True)
+        heard = graph.ranks.mean(torch.cat([slopes, flags[None]]))
+        slopes = heard[:-1]
+        if not all(reached):
+            reached = [n > 0 for n in heard[-1].tolist()]
+    return graph.unscaled(slopes), tuple(k for k, found in enumerate(reached) if not found)
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gaba.graph import LossGraph
 from gaba.measurement._base import Observation, TaskGradients
-from gaba.measurement._gradients import known_shared, norm, task_passes
+from gaba.measurement._gradients import known_shared, norm, scaled, task_passes
 
 
 def stream(graph: LossGraph, *, gramian: bool, gradients: bool) -> Observation:
@@ -28,20 +28,21 @@ def stream(graph: LossGraph, *, gramian: bool, gradients: bool) -> Observation:
     losses = graph.losses
     leaves = (not gradients and graph.shared.parameters()) or graph.leaves
     theta = known_shared(graph, leaves)
+    scales = graph.scales([leaves[i] for i in theta])
     total: list[Tensor | None] = [None] * len(leaves)
     norms: list[Tensor] = []
     unreached: list[int] = []
     for k, loss in enumerate(losses):
         (of,) = task_passes([loss], leaves, free=gradients and k == len(losses) - 1)
         mine = [of[i] for i in theta]
-        norms.append(norm(mine, losses[0].device))
+        norms.append(norm(scaled(mine, scales), losses[0].device))
         if all(g is None for g in mine):
             unreached.append(k)
         if gradients and graph.factors is not None:
             _add(total, of, graph.factors[k])
         del of, mine  # or they would be there while the next pass runs
     return Observation(
-        norms=torch.stack(norms),
+        norms=graph.unscaled(torch.stack(norms)),
         gramian=None,
         unreached=tuple(unreached),
         gradients=TaskGradients(tuple(leaves), (total,), weighted=True) if gradients else None,

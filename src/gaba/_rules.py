@@ -1,0 +1,162 @@
+"""What follows from what was seen: stabilise → weigh → stabilise, without side effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from gaba import _state
+from gaba._array import work_dtype
+from gaba._batch import Batch
+from gaba.measurement import Measurement, Observation
+from gaba.scale import Scale, gain_of
+from gaba.stabilisers import AnyStabiliser
+from gaba.weighting import Weighting
+
+
+@dataclass(frozen=True)
+class BalancerState:
+    """All that the Balancer remembers from step to step.
+
+    Attributes:
+        measurement: the state of the measurement.
+        norm: the state of the norm stabiliser.
+        weight: the state of the weight stabiliser.
+        weights: (K,), the last weights, those of missing tasks as when they were last there.
+        gain: (), the last common factor.
+    """
+
+    measurement: Any
+    norm: Any
+    weight: Any
+    weights: Tensor
+    gain: Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided for one step: vectors over all K tasks, and the state that follows."""
+
+    weights: Tensor
+    gain: Tensor
+    saturated: Tensor
+    finite: Tensor
+    state: BalancerState
+
+
+@final
+@dataclass(frozen=True)
+class Rules:
+    """From norms (or Gramian, or losses) to weights and gain, and to the state that follows.
+
+    Attributes:
+        norm_stabiliser: what is believed about the norms.
+        weighting: the rule.
+        weight_stabiliser: what the weights may do.
+        scale: the length of the combined update.
+        anchor: the position of the task that keeps weight 1, if one does.
+        windows: whether weights are held over several micro-batches.
+    """
+
+    norm_stabiliser: AnyStabiliser | None
+    weighting: Weighting
+    weight_stabiliser: AnyStabiliser | None
+    scale: Scale
+    anchor: int | None
+    windows: bool
+
+    def init(self, n_tasks: int, measurement: Measurement) -> BalancerState:
+        """The state before the first step, for K = ``n_tasks``; uniform weights."""
+        norm, weight = (
+            () if s is None else s.init(n_tasks)
+            for s in (self.norm_stabiliser, self.weight_stabiliser)
+        )
+        dtype = work_dtype(torch.device("cpu"))
+        uniform = torch.full((n_tasks,), 1.0 / n_tasks, dtype=dtype)
+        probe = torch.eye(n_tasks, dtype=dtype) if self.weighting.needs == "gramian" else uniform
+        self.weighting(probe)  # a rule made for another number of tasks says so now
+        seen = measurement.init(n_tasks)
+        return BalancerState(seen, norm, weight, uniform, torch.ones((), dtype=dtype))
+
+    def decide(
+        self, batch: Batch, seen: Observation | None, old: BalancerState, *, held: bool
+    ) -> Decision:
+        """What to do with the losses of ``batch``, of which ``seen`` was observed.
+
+        Args:
+            batch: the losses of the tasks present.
+            seen: what was observed of them, or ``None`` if nothing was.
+            old: the state so far.
+            held: whether the weights are to stay those of an earlier micro-batch.
+        """
+        new = old
+        finite = torch.stack([loss.isfinite() for loss in batch.values]).all()
+        if seen is not None:
+            finite = finite & seen.norms.isfinite().all()
+        if seen is not None or (self.weighting.needs == "losses" and not held):
+            new = self._update(batch, seen, old)
+            finite = finite & new.weights.isfinite().all() & new.gain.isfinite()
+            new = _state.select(finite, new, old)
+        late = seen is not None and seen.gradients is not None and seen.gradients.weighted
+        acting = old if late else new
+        weights, gain = batch.on_simplex(acting.weights), self.gain(batch, acting)
+        saturated = _state.saturated(acting.weight, batch.n_tasks, batch.device)
+        return Decision(weights, gain, saturated & batch.mask, finite, new)
+
+    def _update(self, batch: Batch, seen: Observation | None, old: BalancerState) -> BalancerState:
+        norms, norm_state = None, old.norm
+        if seen is not None:
+            norms = batch.spread(seen.norms)
+            if self.norm_stabiliser is not None:
+                norms, norm_state = self.norm_stabiliser.update(norms, old.norm, batch.present)
+            norms = batch.take(norms)
+        asked = self.weighting.of(batch.indices)(self._needed(batch, seen, norms))
+        weights, weight_state = batch.fill(asked, old.weights), old.weight
+        if self.weight_stabiliser is not None:
+            weights, weight_state = self.weight_stabiliser.update(
+                weights, old.weight, batch.present
+            )
+        weights = batch.on_simplex(weights)
+        gain = gain_of(
+            batch.take(weights),
+            norms,
+            self.scale,
+            anchor=batch.position(self.anchor),
+            held=None if self.anchor is None else self.gain(batch, old),
+        )
+        if self.windows and batch.present is not None:
+            kept = batch.fill(batch.take(weights), old.weights)
+            gain = gain / torch.where(batch.mask, kept, 0.0).sum()
+        return BalancerState(
+            old.measurement if seen is None else seen.state,
+            norm_state,
+            weight_state,
+            batch.fill(batch.take(weights), old.weights),
+            gain,
+        )
+
+    def _needed(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Tensor:
+        """What the weighting takes: losses, norms, or the Gramian with the believed norms."""
+        if self.weighting.needs == "losses" or seen is None or norms is None:
+            return torch.stack(batch.values)
+        if self.weighting.needs == "norms":
+            return norms
+        if seen.gramian is None:
+            raise ValueError(
+                f"weighting {self.weighting!r} needs the Gramian, which the measurement did not "
+                "give: use measurement='exact'"
+            )
+        ratio = torch.where(seen.norms > 0, norms / seen.norms, torch.ones_like(norms))
+        return seen.gramian * ratio[:, None] * ratio
+
+    def gain(self, batch: Batch, state: BalancerState) -> Tensor:
+        """The gain of a step with the weights of ``state``.
+
+        Within a window λ_k · gain is held, for each task by itself, also where others are missing.
+        """
+        if not self.windows or batch.present is None:
+            return state.gain
+        return state.gain * torch.where(batch.mask, state.weights, 0.0).sum()

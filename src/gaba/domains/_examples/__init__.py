@@ -1,0 +1,1 @@
+"""One example a field; ``gaba domains NAME`` runs it."""

@@ -1,0 +1,59 @@
+"""Ten clients, one with a 100-fold learning rate; inside Flower, BalancedFedAvg does the same."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaba.domains._picture import COLOURS, panels, save
+from gaba.domains.federated import ClientWeights, merge, update_norm
+
+ROUNDS, CLIENTS, INPUTS = 30, 10, 20
+
+
+def local(model: dict[str, Any], x: Any, y: Any, lr: float) -> dict[str, Any]:
+    """Five steps of logistic regression on the client's own data."""
+    w = model["w"].copy()
+    for _ in range(5):
+        w -= lr * x.T @ (1 / (1 + np.exp(-np.clip(x @ w, -50, 50))) - y) / len(y)
+    return {"w": w}
+
+
+def main(folder: Path) -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.standard_normal(INPUTS)
+    sizes = draw.integers(20, 200, CLIENTS)
+    data = [draw.standard_normal((n, INPUTS)) for n in (*sizes, 2000)]
+    labels = [(x @ truth + draw.standard_normal(len(x)) > 0).astype(float) for x in data]
+    figure, (left, right) = panels("The model on new data", "What each client contributes")
+    for shift, name in enumerate(("by examples", "equal pulls")):
+        model, accuracy, pulls = {"w": np.zeros(INPUTS)}, [], []
+        for _ in range(ROUNDS):
+            answers = {
+                k: local(model, data[k], labels[k], lr=30.0 if k == 0 else 0.3)
+                for k in range(CLIENTS)
+            }
+            norms = {k: update_norm(model, answer) for k, answer in answers.items()}
+            weights, gain = dict(enumerate((sizes / sizes.sum()).tolist())), 1.0  # plain FedAvg
+            if name == "equal pulls":
+                seen = ClientWeights().weigh(norms)
+                weights, gain = dict(seen.weights), seen.gain
+            model = merge(model, answers, weights, gain)
+            accuracy.append(np.mean((data[-1] @ model["w"] > 0) == labels[-1]))
+            pulls.append([gain * weights[k] * norms[k] for k in range(CLIENTS)])
+        print(f"{name}: accuracy {accuracy[-1]:.1%} after {ROUNDS} rounds")
+        left.plot(range(1, ROUNDS + 1), accuracy, color=COLOURS[shift], label=name)
+        at = np.arange(CLIENTS) + 0.4 * shift - 0.2
+        right.bar(at, np.mean(pulls, axis=0), 0.4, color=COLOURS[shift], label=name)
+    left.set(xlabel="round", ylabel="accuracy")
+    left.legend(frameon=False)
+    right.set(xlabel="client (0 has 100 times the learning rate)", yscale="log")
+    right.set(ylabel="contribution, mean over rounds")
+    save(figure, folder / "federated.png")
+
+
+if __name__ == "__main__":
+    main(Path(*sys.argv[1:2]))

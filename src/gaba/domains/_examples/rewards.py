@@ -1,0 +1,50 @@
+"""Deep-sea-treasure: what each reward component pulls on the trunk, and what the agent collects."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from gaba.domains._picture import COLOURS, panels, save
+from gaba.domains.rewards import Settings, train
+from gaba.weighting import InverseNorm
+
+STEPS, WINDOW = 800, 25
+
+
+def main(folder: Path) -> None:
+    import mo_gymnasium
+
+    with warnings.catch_warnings():  # the environment warns of the precision of its own bounds
+        warnings.simplefilter("ignore")
+        env = mo_gymnasium.make("deep-sea-treasure-v0")  # pyright: ignore[reportPrivateImportUsage]
+    titles = ("Returns while learning", "Contributions on the trunk")
+    figure, (left, right) = panels(*titles)
+    rules = {"uniform": InverseNorm(power=0), "balanced": InverseNorm()}  # power 0: only measured
+    for (name, rule), style in zip(rules.items(), (":", "-"), strict=True):
+        preference = {"treasure": 0.5, "time": 0.5}
+        run = train(env, preference, settings=Settings(steps=STEPS), weighting=rule)
+        history = run.history
+        found = ", ".join(
+            f"{part} {value:.1f}" for part, value in zip(run.components, run.greedy, strict=True)
+        )
+        apart = np.median(history.imbalance)
+        print(f"{name}: {found} in a last episode; contributions {apart:.1f} times apart (median)")
+        for c, part in enumerate(run.components):
+            look = {"linestyle": style, "color": COLOURS[c], "label": f"{part}, {name}"}
+            width = min(WINDOW, len(run.returns))
+            kernel = np.ones(width) / width
+            left.plot(np.convolve(run.returns[:, c], kernel, mode="valid"), **look)
+            pull = np.exp(np.convolve(np.log(history.contributions[:, c]), kernel, mode="valid"))
+            right.plot(pull, **look)
+    left.set(xlabel="episode", ylabel=f"return, mean of {WINDOW} episodes")
+    right.set(xlabel="update", ylabel="contribution, smoothed", yscale="log")
+    right.legend(frameon=False, fontsize=8)
+    save(figure, folder / "rewards.png")
+
+
+if __name__ == "__main__":
+    main(Path(*sys.argv[1:2]))

@@ -1,0 +1,174 @@
+"""The fields in which the rule goes by another name: one entry each, and nothing imported.
+
+To add a field: an adapter ``gaba/domains/NAME.py`` that calls `gaba.weighting` (it alone imports
+the field's library), an example ``gaba/domains/_examples/NAME.py`` of at most 60 lines with a
+function ``main(folder: Path) -> None`` that prints what was measured and writes
+``folder/NAME.png`` (see `gaba.domains._picture`), an entry here, and a row in ``docs/domains.md``.
+Examples lie inside the package, so that ``gaba domains NAME`` runs one after any installation; they
+do nothing when they are imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+EXAMPLES = Path(__file__).parent / "_examples"
+
+
+@final
+@dataclass(frozen=True)
+class Domain:
+    """A field: what its adapter makes equal, when not to want that, and where to see it.
+
+    Attributes:
+        name: Of the adapter ``gaba.domains.NAME`` and of ``gaba domains NAME``.
+        title: The field, in a few words.
+        built_on: The libraries that the adapter speaks to.
+        equal: What is equal, in one sentence; ``docs/domains.md`` has it word by word.
+        wrong: When that is the wrong thing to want, in one sentence.
+        extra: The extra of ``pip install "gaba[EXTRA]"`` that brings those libraries, or nothing.
+        note: What to know before the example is run, or nothing.
+
+    Example:
+        >>> from gaba.domains import find
+        >>> field = find("dosing")
+        >>> field.example.name, field.extra
+        ('dosing.py', 'domains')
+    """
+
+    name: str
+    title: str
+    built_on: str
+    equal: str
+    wrong: str
+    extra: str
+    note: str = ""
+
+    @property
+    def example(self) -> Path:
+        """The file of the example."""
+        return EXAMPLES / f"{self.name}.py"
+
+    def run(self, folder: Path) -> Path:
+        """Run the example, which prints what it measured, and return the picture that it made.
+
+        Args:
+            folder: Where the picture goes, as ``NAME.png``; made if absent.
+
+        Raises:
+            ImportError: A library is absent; the message names the extra.
+
+        Example:
+            >>> import tempfile
+            >>> from gaba.domains import find
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     find("dosing").run(Path(folder)).name
+            Illustration, no medical advice: ...
+            'dosing.png'
+        """
+        try:
+            module = importlib.import_module(f"gaba.domains._examples.{self.name}")
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"the example {self.name} needs {error.name}, which is not installed: "
+                f'pip install "gaba[domains]"'
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        module.main(folder)
+        return folder / f"{self.name}.png"
+
+
+DOMAINS: tuple[Domain, ...] = (
+    Domain(
+        name="portfolio",
+        title="portfolios of assets",
+        built_on="skfolio",
+        equal="Every asset's volatility times its weight is the same (InverseNorm), or every "
+        "asset's part of the portfolio's variance (EqualShare on the covariance).",
+        wrong="Where returns are to be had for risk: the rule looks at risk alone, and it gives "
+        "most to what moved least in the past.",
+        extra="skfolio",
+    ),
+    Domain(
+        name="mixing",
+        title="audio mixing",
+        built_on="pyloudnorm, soundfile",
+        equal="Every stem has the same loudness (LUFS) behind its fader, or one in given "
+        "proportions to the others.",
+        wrong="Where one stem is meant to lead, or a stem is meant to be heard only now and then: "
+        "a cymbal as loud as the voice is no mix.",
+        extra="pyloudnorm",
+    ),
+    Domain(
+        name="ensembles",
+        title="ensembles of climate models",
+        built_on="xarray, dask",
+        equal="Every model's error on a reference period times its weight is the same (power 1); "
+        "at power 2 the weights are inverse to its mean squared error.",
+        wrong="Where models share their code and their errors: close relatives are then counted "
+        "several times, and a good past does not promise a good future.",
+        extra="xarray",
+    ),
+    Domain(
+        name="dosing",
+        title="doses of combined drugs (an illustration, no medical advice)",
+        built_on="SciPy",
+        equal="Every drug's dose is the same part of the dose that would do it all alone "
+        "(Loewe's d_i / D_i(E)).",
+        wrong="Never to be used on people: toxicity, interactions and exposure, of which the rule "
+        "knows nothing, decide.",
+        extra="domains",
+    ),
+    Domain(
+        name="federated",
+        title="federated learning",
+        built_on="flwr",
+        equal="Every client's update times its weight has the same length, whatever its learning "
+        "rate, its steps and the number of its examples.",
+        wrong="Where an update is long for a good reason: an honest client with more data, or with "
+        "data that nobody else has, is held down; and an attacker with a usual norm passes.",
+        extra="",
+        note="The strategy needs Flower (flwr), whose pins ask for an environment of its own; the "
+        "example does not.",
+    ),
+    Domain(
+        name="rewards",
+        title="reinforcement learning with several rewards",
+        built_on="gymnasium, mo-gymnasium",
+        equal="Every reward component's temporal-difference loss pulls equally hard on the trunk; "
+        "how much a component matters to the agent stays its preference.",
+        wrong="Where a component has nothing to teach, because it is constant, learnt already or "
+        "all noise: its small gradient is brought to the size of the others'.",
+        extra="mo-gymnasium",
+    ),
+    Domain(
+        name="detection",
+        title="object detection",
+        built_on="transformers, pycocotools",
+        equal="The losses of class, box and overlap pull equally hard on the backbone.",
+        wrong="Where the model's own coefficients were tuned for its data, and because box and "
+        "overlap want the same thing: together they get two thirds of the pull.",
+        extra="detection",
+        note="Takes some ten seconds; far too few steps for a good detector.",
+    ),
+)
+
+
+def find(name: str) -> Domain:
+    """The field called ``name``.
+
+    Raises:
+        ValueError: There is none; the message lists the names.
+
+    Example:
+        >>> find("portfolio").built_on
+        'skfolio'
+    """
+    for domain in DOMAINS:
+        if domain.name == name:
+            return domain
+    names = ", ".join(domain.name for domain in DOMAINS)
+    raise ValueError(f"domains: no field is called {name!r}; use one of {names}")

@@ -1,0 +1,201 @@
+"""Object detection: class, box and overlap losses that pull equally hard on the backbone.
+
+What is equal: λ_k ‖∇_backbone L_k‖ for the three losses of a DETR-like model of Transformers: class
+(cross-entropy or its kin), box (L1) and overlap (generalised IoU). When that is the wrong thing to
+want: box and overlap want the same thing, good boxes, so that equal pulls give boxes two thirds;
+and where published coefficients were tuned for exactly this model and data set, they know more
+than a rule does. The coefficients of the matching, which pairs predictions with objects, are others
+and stay as they are.
+
+The cardinality error that these models report is a count without a gradient, for the log only: it
+is never balanced, and asking for it is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from gaba.domains._average_precision import average_precision
+from gaba.domains._shapes import CLASSES, Example, collate, shapes
+from gaba.weighting import InverseNorm, Targets
+
+try:
+    from transformers import YolosConfig, YolosForObjectDetection
+
+    from gaba.integrations.transformers import BalancedTrainer
+except ImportError as error:
+    raise ImportError(
+        "the detection domain needs transformers, accelerate, scipy and pycocotools, of which one "
+        'is not installed: pip install "gaba[detection]"'
+    ) from error
+
+__all__ = [
+    "CLASSES",
+    "TASKS",
+    "DetectionTrainer",
+    "Example",
+    "average_precision",
+    "collate",
+    "own_coefficients",
+    "shapes",
+    "small_yolos",
+    "task_losses",
+]
+
+TASKS = ("class", "box", "overlap")
+"""The tasks, in the order of every vector."""
+
+_TASK_OF = {
+    "loss_ce": "class",
+    "loss_vfl": "class",
+    "loss_focal": "class",
+    "loss_bbox": "box",
+    "loss_giou": "overlap",
+}
+_LOG_ONLY = {"cardinality_error", "class_error"}
+
+
+def task_losses(loss_dict: Mapping[str, Tensor], tasks: Sequence[str] = TASKS) -> dict[str, Tensor]:
+    """The losses by task from the ``loss_dict`` of a DETR-like model.
+
+    L_class is ``loss_ce`` (or ``loss_vfl``, ``loss_focal``), L_box ``loss_bbox``, L_overlap
+    ``loss_giou``, each a scalar and without its coefficient. Auxiliary losses of earlier decoder
+    layers (``loss_ce_0``, ...) are added to their task. What is for the log only
+    (``cardinality_error``) is left out.
+
+    Raises:
+        ValueError: A task is none of these, or absent; a loss is unknown; or a loss carries no
+            gradient though gradients are on.
+
+    Example:
+        >>> import torch
+        >>> w = torch.ones(3, requires_grad=True)
+        >>> found = task_losses({"loss_ce": w[0], "loss_bbox": 2 * w[1], "loss_giou": w[2],
+        ...                      "loss_bbox_0": w[1], "cardinality_error": torch.tensor(3.0)})
+        >>> {name: loss.item() for name, loss in found.items()}
+        {'class': 1.0, 'box': 3.0, 'overlap': 1.0}
+        >>> task_losses({"cardinality_error": torch.tensor(3.0)}, ["cardinality_error"])
+        Traceback (most recent call last):
+            ...
+        ValueError: tasks must be among class, box, overlap, found 'cardinality_error', a count ...
+    """
+    for task in tasks:
+        if task not in TASKS:
+            why = ", a count that carries no gradient" if task in _LOG_ONLY else ""
+            raise ValueError(
+                f"tasks must be among {', '.join(TASKS)}, found {task!r}{why}; leave it out"
+            )
+    found: dict[str, Tensor] = {}
+    for name, loss in loss_dict.items():
+        kind = re.sub(r"_\d+$", "", name)
+        if kind in _LOG_ONLY:
+            continue
+        if kind not in _TASK_OF:
+            raise ValueError(
+                f"loss_dict must have losses of class, box and overlap only, found {name!r}; "
+                "balance that one by a trainer of your own"
+            )
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ValueError(
+                f"loss_dict[{name!r}] must carry a gradient, found a constant; check that the "
+                "model is not frozen, and leave out what is for the log only"
+            )
+        task = _TASK_OF[kind]
+        found[task] = found[task] + loss if task in found else loss
+    absent = [task for task in tasks if task not in found]
+    if absent:
+        raise ValueError(
+            f"loss_dict must have a loss for each task, found none for {', '.join(absent)} among "
+            f"{', '.join(loss_dict)}; leave the task out, or pass labels to the model"
+        )
+    return {task: found[task] for task in tasks}
+
+
+def own_coefficients(config: Any) -> Targets:
+    """The fixed weights that the model itself would use: 1 for class, and its two coefficients.
+
+    As a weighting for the Balancer that measures norms, so that contributions are recorded too.
+
+    Raises:
+        ValueError: The config has no such coefficients.
+
+    Example:
+        >>> from gaba.domains.detection import own_coefficients, small_yolos
+        >>> own_coefficients(small_yolos().config).ratios
+        (1.0, 5.0, 2.0)
+    """
+    names = ("bbox_loss_coefficient", "giou_loss_coefficient")
+    found: list[Any] = [getattr(config, name, None) for name in names]
+    if None in found:
+        raise ValueError(
+            f"config must have {' and '.join(names)}, found {type(config).__name__}; use the "
+            "config of a DETR-like model"
+        )
+    return Targets((1.0, *map(float, found)), InverseNorm(power=0))
+
+
+@final
+class DetectionTrainer(BalancedTrainer):
+    """A `gaba.integrations.transformers.BalancedTrainer` for the losses of a DETR-like model.
+
+    Example:
+        With ``balancer = gaba.Balancer(TASKS, shared=model.vit)``: ``DetectionTrainer(model,
+        arguments, train_dataset=shapes(500), data_collator=collate, balancer=balancer).train()``.
+        As a whole: ``gaba domains detection``.
+
+        >>> DetectionTrainer.__mro__[1].__name__
+        'BalancedTrainer'
+    """
+
+    def task_losses(self, outputs: Any, inputs: Mapping[str, Any]) -> Mapping[str, Tensor | None]:
+        """The losses of the balancer's tasks in ``outputs.loss_dict``."""
+        return task_losses(outputs.loss_dict, self.balancer.tasks)
+
+
+def small_yolos(
+    size: int = 64, patch: int = 16, hidden: int = 48, layers: int = 2, queries: int = 4
+) -> Any:
+    """A small YOLOS with random weights, for shapes on a CPU.
+
+    Positions and detection tokens, all zero in Transformers before a checkpoint is loaded, are
+    drawn at random, and the weights are not as small as those for a wide model, so that a few
+    hundred steps show something.
+
+    Args:
+        size: Of the square images, in pixels.
+        patch: The square that is one token, in pixels.
+        hidden: The width, a multiple of 4.
+        layers: Of the transformer.
+        queries: The most objects in an image.
+
+    Example:
+        >>> model = small_yolos(hidden=16, layers=1)
+        >>> sum(p.numel() for p in model.vit.parameters()) < 20_000
+        True
+    """
+    model = YolosForObjectDetection(
+        YolosConfig(
+            image_size=[size, size],
+            patch_size=patch,
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_detection_tokens=queries,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            use_mid_position_embeddings=False,
+            initializer_range=hidden**-0.5,
+            id2label=dict(enumerate(CLASSES)),
+            label2id={name: k for k, name in enumerate(CLASSES)},
+        )
+    )
+    embeddings = model.vit.embeddings
+    for tokens in (embeddings.position_embeddings, embeddings.detection_tokens):
+        torch.nn.init.normal_(tokens)
+    return model

@@ -1,0 +1,68 @@
+// The stabilisers of gaba.stabilisers that the lab uses, for all K tasks present in every step.
+//
+// Each is made once and called once a step: stabiliser(values) -> values. A floor says in
+// `.saturated` which weights asked for less than it in the last step.
+
+/**
+ * The average of values from 1/K on, as the paper smooths weights; debiased, from nothing on.
+ * `settled`: what it has seen for ever before.
+ */
+export function ema(decay, nTasks, { debias = false, settled = null } = {}) {
+  let mean = settled ?? new Array(nTasks).fill(debias ? 0 : 1 / nTasks);
+  let mass = debias ? 0 : 1;
+  return (values) => {
+    mean = mean.map((value, k) => decay * value + (1 - decay) * values[k]);
+    mass = decay * mass + (1 - decay);
+    return mean.map((value) => value / mass);
+  };
+}
+
+/** The debiased average of log-norms; a norm of 0 has no logarithm and is not taken in. */
+export function logEma(decay, nTasks, { settled = null } = {}) {
+  const mean = settled?.map(Math.log) ?? new Array(nTasks).fill(0);
+  const mass = new Array(nTasks).fill(settled ? 1 : 0);
+  return (norms) =>
+    norms.map((g, k) => {
+      if (g !== 0) {
+        mean[k] = decay * mean[k] + (1 - decay) * Math.log(g);
+        mass[k] = decay * mass[k] + (1 - decay);
+      }
+      return mass[k] > 0 ? Math.exp(mean[k] / mass[k]) : g;
+    });
+}
+
+/** No weight below m: max(λ, m) renormalised (the paper's), or the nearest point with λ ≥ m. */
+export function floor(m, mode = "renormalise") {
+  const stabiliser = (weights) => {
+    stabiliser.saturated = weights.map((weight) => weight < m);
+    if (mode === "project") return project(weights, m);
+    const raised = weights.map((weight) => Math.max(weight, m));
+    const total = raised.reduce((a, b) => a + b, 0);
+    return raised.map((weight) => weight / total);
+  };
+  stabiliser.saturated = [];
+  return stabiliser;
+}
+
+function project(weights, m) {
+  const excess = weights.map((weight) => weight - m);
+  const ordered = [...excess].sort((a, b) => b - a);
+  const rest = 1 - m * weights.length;
+  let threshold = 0;
+  let running = 0;
+  ordered.forEach((value, k) => {
+    running += value;
+    const candidate = (running - rest) / (k + 1);
+    if (k === 0 || value > candidate) threshold = candidate;
+  });
+  return excess.map((value) => m + Math.max(value - threshold, 0));
+}
+
+/** 1/K for the first steps, then what comes in. */
+export function warmup(steps) {
+  let count = 0;
+  return (weights) => {
+    count += 1;
+    return count <= steps ? weights.map(() => 1 / weights.length) : weights;
+  };
+}

@@ -1,0 +1,177 @@
+"""State over ranks, sketches of gradients, the optimizer's metric, and a rank that dies."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+import gaba
+from _ddp_cases import MEASUREMENTS, ddp
+from _ranked import TASKS, Net, Plan, alone, assert_same_on_all_ranks, check, loss, together
+from _ranks import World
+
+
+def case_four_ranks(world: World) -> None:
+    check(Plan(ddp(), sizes=(4, 6, 8, 2)), world)
+
+
+def case_four_ranks_in_a_static_graph(world: World) -> None:
+    check(Plan(ddp(static_graph=True), late=True), world)
+
+
+def case_four_ranks_with_tasks_missing(world: World) -> None:
+    plan = Plan(
+        ddp(find_unused_parameters=True),
+        MEASUREMENTS["sketch"],
+        missing=lambda step, rank: [TASKS[(step + rank) % 3]] if rank < 3 else [],
+    )
+    check(plan, world, 1e-5)
+
+
+RESTORED = ("exact", "sketch", "half_batch")
+
+
+def case_state_is_saved_once_and_restored_on_all_ranks(world: World) -> None:
+    """Half of the steps by one process, the other half by all; against one process throughout."""
+    wholes = {}
+    for name in RESTORED:
+        plan = Plan(ddp(), MEASUREMENTS[name], sizes=(8,) * world.size, steps=4)
+        wholes[name] = plan, *_trained_by_one(plan, world.size, 4)
+        if world.rank == 0:
+            net, balancer = _trained_by_one(plan, world.size, 2)
+            torch.save([net.state_dict(), balancer.state_dict()], world.folder / f"{name}.pt")
+    with world.group():
+        torch.distributed.barrier()
+        for name, (plan, expected, whole) in wholes.items():
+            rtol = 1e-5 if name == "sketch" else 1e-8
+            _goes_on(plan, world, world.folder / f"{name}.pt", expected, whole, rtol)
+
+
+def _trained_by_one(plan: Plan, world: int, steps: int) -> tuple[Net, gaba.Balancer]:
+    net = Net()
+    balancer, optimizer = plan.balancer(net), torch.optim.SGD(net.parameters(), lr=0.05)
+    for step in range(steps):
+        optimizer.zero_grad()
+        balancer.backward(_losses_of_all(plan, net, step, world, balancer.measurement.halves))
+        optimizer.step()
+    return net, balancer
+
+
+def _losses_of_all(plan: Plan, net: Net, step: int, world: int, halves: bool) -> dict[str, Any]:
+    outs = [(net(x), y) for x, y in (plan.batch(step, rank) for rank in range(world))]
+    return {t: torch.stack([loss(t, out[t], y, halves) for out, y in outs]).mean(0) for t in TASKS}
+
+
+def _goes_on(
+    plan: Plan, world: World, place: Any, expected: Net, whole: gaba.Balancer, rtol: float
+) -> None:
+    of_net, of_balancer = torch.load(place, weights_only=True)
+    net = Net()
+    balancer = plan.balancer(net)
+    net.load_state_dict(of_net)
+    balancer.load_state_dict(of_balancer)
+    model = DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    for step in range(2, 4):
+        optimizer.zero_grad()
+        x, y = plan.batch(step, world.rank)
+        out = model(x)
+        halves = balancer.measurement.halves
+        balancer.backward({t: loss(t, out[t], y, halves) for t in TASKS})
+        optimizer.step()
+    for mine, theirs in zip(net.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=rtol, atol=1e-10)
+    for name, weight in balancer.weights.items():
+        assert weight == pytest.approx(whole.weights[name], rel=rtol)
+
+
+def case_the_sketch_of_gradients_leaves_ranks_alike(world: World) -> None:
+    with world.group():
+        found = together(Plan(ddp(), {"sync": "sketch"}), world)
+        assert_same_on_all_ranks(found)
+    truth = alone(Plan(), world.size)
+    for mine, theirs in zip(found.norms, truth.norms, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0.1, atol=0)
+
+
+def case_the_optimizers_metric(world: World) -> None:
+    def train(net: Net, model: Any, ranks: list[int]) -> gaba.Balancer:
+        adam = torch.optim.AdamW(net.parameters(), lr=0.01)
+        balancer = gaba.Balancer(TASKS, net.trunk, metric="optimizer", optimizer=adam)
+        for number in range(3):
+            adam.zero_grad()
+            outs = [(model(x), y) for x, y in (Plan().batch(number, rank) for rank in ranks)]
+            balancer.backward(
+                {t: torch.stack([loss(t, o[t], y, False) for o, y in outs]).mean() for t in TASKS}
+            )
+            adam.step()
+        return balancer
+
+    net = Net()
+    truth = train(net, net, list(range(world.size)))
+    with world.group():
+        net = Net()
+        found = train(net, DistributedDataParallel(net), [world.rank])
+    one, other = found.history.norms, truth.history.norms
+    assert one == pytest.approx(other, rel=1e-6)
+
+
+def case_no_more_is_sent_than_is_said(world: World) -> None:
+    """The sizes of all sums over the ranks in a step, of the Balancer alone, in bytes."""
+    k, plan = len(TASKS), Plan()
+    theta = 8 * sum(p.numel() for p in Net().trunk.parameters())  # in float64
+    roll, squares = 8 * (2 * k + 3), 8 * 2 * k
+    expected = {
+        "exact": [roll, *[theta] * k, squares],
+        "gramian": [roll, *[theta] * k, 8 * (k * k + k)],
+        "features": [roll, 4, squares],
+        "sketch": [roll, 4, 8 * 3 * k],  # two probes, and who reaches something
+        "half_batch": [roll, *[theta] * 2 * k, 8 * 5 * k],
+        "every": [roll],
+    }
+    sent: list[int] = []
+    plain = torch.distributed.all_reduce
+
+    def counting(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        sent.append(tensor.nbytes)
+        return plain(tensor, *args, **kwargs)
+
+    torch.distributed.all_reduce = counting
+    with world.group():
+        for name, sizes in expected.items():
+            net = Net()
+            balancer = plan.balancer(net, **MEASUREMENTS[name])
+            halves = balancer.measurement.halves
+            for _ in range(2 if name == "every" else 1):
+                x, y = plan.batch(0, world.rank)
+                out = net(x)
+                sent.clear()
+                balancer.backward({t: loss(t, out[t], y, halves) for t in TASKS})
+            assert sent == sizes, name
+
+
+def case_a_rank_dies_and_the_others_raise_in_time(world: World) -> None:
+    with world.group(seconds=5):
+        net = Net()
+        model = DistributedDataParallel(net)
+        balancer = gaba.Balancer(TASKS, net.trunk)
+        began = time.monotonic()
+
+        def train() -> None:
+            for number in range(100):
+                x, y = Plan().batch(number, world.rank)
+                out = model(x)
+                losses = {t: loss(t, out[t], y, False) for t in TASKS}
+                if number == 3 and world.rank == world.size - 1:
+                    world.leave()
+                balancer.backward(losses)
+
+        with pytest.raises(RuntimeError):
+            train()
+        assert len(balancer.history) == 3
+        assert time.monotonic() - began < 20
+        world.leave()  # nobody is left to wait for at the barrier

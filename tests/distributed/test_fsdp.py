@@ -1,0 +1,40 @@
+"""FSDP2 on two ranks, against one process in float64; and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+import _fsdp_cases
+from _ranks import came_of, launch, split
+
+FAST, SLOW = split(
+    _fsdp_cases,
+    slow=(
+        "trunk_and_heads",
+        "whole",
+        "calibrated",
+        "without_resharding_g",
+        "without_resharding_by",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def came() -> dict[str, str]:
+    return launch("_fsdp_cases", 2, FAST)
+
+
+@pytest.fixture(scope="module")
+def came_slowly() -> dict[str, str]:
+    return launch("_fsdp_cases", 2, SLOW)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_as_one_process(came: dict[str, str], name: str) -> None:
+    assert came_of(came, name) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_as_one_process_slowly(came_slowly: dict[str, str], name: str) -> None:
+    assert came_of(came_slowly, name) == ""

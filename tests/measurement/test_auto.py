@@ -1,0 +1,79 @@
+"""The measurement that is chosen where nobody says: from K, the model and an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gaba
+from _models import TwoStage, batch
+from gaba.diagnosis import diagnose
+from gaba.measurement import Every, ExactNorms, SketchNorms, choose
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"),
+    [
+        (2, Every(10, ExactNorms())),
+        (3, Every(20, ExactNorms())),
+        (4, SketchNorms(every=4, decay=0.9802)),
+        (40, SketchNorms(every=4, decay=0.9802)),
+    ],
+)
+def test_few_tasks_are_measured_exactly_and_many_by_a_sketch(k: int, expected: object) -> None:
+    model = TwoStage([1.0] * k)
+    assert choose(k, model.trunk).measurement == expected
+
+
+def test_a_smaller_error_asks_for_a_longer_memory() -> None:
+    trunk = nn.Linear(3, 4)
+    for error in (0.02, 0.1, 0.3):
+        found = choose(8, trunk, error=error).measurement
+        assert isinstance(found, SketchNorms)
+        d = found.decay
+        assert ((1 - d) / (1 + d)) ** 0.5 == pytest.approx(error, rel=0.01)
+
+
+def test_where_no_sketch_can_be_taken_the_reason_says_so() -> None:
+    trunk = nn.Linear(3, 4)
+    for shared, how, why in (
+        (trunk.parameters(), {}, "no module"),
+        ("auto", {}, "no module"),
+        (nn.Linear(3, 4, dtype=torch.bfloat16), {}, "bfloat16"),
+        (trunk, {"gramian": True}, "Gramian"),
+    ):
+        found = choose(40, shared, **how)
+        assert found.measurement == Every(50, ExactNorms())
+        assert why in found.reason
+    assert choose(40, trunk, every_step=True).measurement == ExactNorms()
+
+
+def test_an_error_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="error must be above 0"):
+        choose(4, nn.Linear(3, 4), error=0.0)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_record_and_the_diagnosis_say_what_was_chosen_and_why(k: int, tmp_path: Path) -> None:
+    model = TwoStage([10.0**i for i in range(k)])
+    balancer = gaba.Balancer(model.names, model.trunk, measurement="auto")
+    path = tmp_path / "history.jsonl"
+    with gaba.RunRecord(path, model.names) as record:
+        for i in range(12):
+            record.write(balancer.backward(model.losses(batch(i))))
+    expected = choose(k, model.trunk)
+    about = gaba.History.read(path).about
+    assert about == balancer.history.about
+    assert about["reason"] == expected.reason
+    assert about["measurement"] == repr(expected.measurement)
+    assert expected.reason in " ".join(str(diagnose(balancer.history)).split())
+
+
+def test_plain_heads_and_auto_go_together() -> None:
+    model = TwoStage([1.0, 5.0])
+    balancer = gaba.Balancer(model.names, model.trunk, measurement="auto", heads="plain")
+    assert balancer.measurement == ExactNorms()
+    assert balancer.backward(model.losses(batch(0))).measured

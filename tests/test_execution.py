@@ -1,0 +1,136 @@
+"""How a step is executed: checkpointing, clipping, several optimizers, frozen parts, compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import gaba
+from _models import TwoStage, batch, grads
+
+DOUBLE = torch.float64
+
+
+def plain(model: TwoStage, x: Tensor, step: gaba.Step) -> dict[str, Tensor]:
+    """What one backward pass of the sum with the coefficients of ``step`` leaves."""
+    model.zero_grad()
+    total = torch.zeros((), dtype=x.dtype)
+    for c, loss in zip(step.weights * step.gain, model.losses(x).values(), strict=True):
+        assert loss is not None
+        total = total + float(c) * loss
+    total.backward()
+    return grads(model)
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Any:
+        return checkpoint(self.inner, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("measurement", ["exact", "features", "sketch", "last-layer"])
+def test_checkpointing_changes_nothing(measurement: str) -> None:
+    found = []
+    for wrap in (lambda trunk: trunk, Checkpointed):
+        model = TwoStage([1.0, 300.0], dtype=DOUBLE)
+        model.trunk = wrap(model.trunk)
+        balancer = gaba.Balancer(model.names, model.trunk, measurement=measurement)
+        for number in range(2):
+            model.zero_grad()
+            balancer.backward(model.losses(batch(number, dtype=DOUBLE)))
+        found.append((balancer.history.weights, list(grads(model).values())))
+    (one, own), (other, theirs) = found
+    assert one == pytest.approx(other, rel=1e-12)
+    for a, b in zip(own, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_clipping_sees_the_combined_gradient() -> None:
+    model, x = TwoStage([1.0, 300.0], dtype=DOUBLE), batch(dtype=DOUBLE)
+    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(x))
+    length = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+    clipped = grads(model)
+    expected = plain(model, x, step)
+    truth = torch.cat([g.flatten() for g in expected.values()]).norm()
+    torch.testing.assert_close(length, truth)
+    assert_same(clipped, {n: g * (0.1 / (truth + 1e-6)) for n, g in expected.items()})
+
+
+def test_several_optimizers() -> None:
+    model = TwoStage([1.0, 300.0], dtype=DOUBLE)
+    twin = TwoStage([1.0, 300.0], dtype=DOUBLE)
+    balancer = gaba.Balancer(model.names, model.trunk)
+    several = [
+        torch.optim.AdamW(model.trunk.parameters(), lr=1e-2),
+        torch.optim.SGD(model.heads.parameters(), lr=1e-3),
+    ]
+    twins = [
+        torch.optim.AdamW(twin.trunk.parameters(), lr=1e-2),
+        torch.optim.SGD(twin.heads.parameters(), lr=1e-3),
+    ]
+    for number in range(3):
+        x = batch(number, dtype=DOUBLE)
+        model.zero_grad()
+        step = balancer.backward(model.losses(x))
+        plain(twin, x, step)
+        for optimizer in (*several, *twins):
+            optimizer.step()
+    for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_frozen_parameters_are_not_measured_from_the_step_on_in_which_they_are_frozen() -> None:
+    model, x = TwoStage([1.0, 300.0], dtype=DOUBLE), batch(dtype=DOUBLE)
+    balancer = gaba.Balancer(model.names, model.trunk, norm_stabiliser=None)
+    whole = balancer.backward(model.losses(x)).norms
+    model.trunk[0].requires_grad_(False)
+    model.zero_grad()
+    step = balancer.backward(model.losses(x))
+    assert (step.norms < whole).all()
+    last = list(model.trunk[2].parameters())
+    only = gaba.Balancer(model.names, last, norm_stabiliser=None).backward(model.losses(x))
+    torch.testing.assert_close(step.norms, only.norms)
+    assert all(p.grad is None for p in model.trunk[0].parameters())
+
+
+def test_tasks_that_share_a_head() -> None:
+    """A head of two tasks is no part of θ as given, and gets the gradient of the weighted sum."""
+    model, x = TwoStage([1.0, 300.0, 0.1], dtype=DOUBLE), batch(dtype=DOUBLE)
+    model.heads[2] = model.heads[1]
+    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(x))
+    found = grads(model)
+    assert_same(found, plain(model, x, step))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["trunk", "model"])
+def test_compiled(what: str) -> None:
+    model, x = TwoStage([1.0, 300.0]), batch()
+    plainly = gaba.Balancer(model.names, model.trunk).backward(model.losses(x))
+    if what == "trunk":
+        model.trunk = torch.compile(model.trunk)  # pyright: ignore[reportAttributeAccessIssue]
+        losses = model.losses
+    else:
+        losses: Any = torch.compile(model.losses)
+    balancer = gaba.Balancer(model.names, model.trunk)
+    for _ in range(2):
+        model.zero_grad()
+        step = balancer.backward(losses(x))
+        torch.testing.assert_close(step.norms, plainly.norms, rtol=1e-4, atol=0)
+        found = grads(model)
+        expected = plain(model, x, step)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,342 @@
+"""The explorer as a person uses it: mouse, keyboard, both themes, narrow and wide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+Open = Callable[..., Page]
+SECTIONS = ("two", "many", "lab", "size", "choose")
+
+
+@pytest.fixture
+def explorer(open_page: Open, address: str) -> Callable[..., Page]:
+    def opened(**settings: Any) -> Page:
+        return ready(open_page(address, **settings))
+
+    return opened
+
+
+def ready(page: Page) -> Page:
+    page.wait_for_function("document.documentElement.dataset.ready === 'true'")
+    frames(page)
+    return page
+
+
+def frames(page: Page) -> None:
+    """Wait until what was asked for has been drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)))")
+
+
+def card(page: Page, rule: str) -> Locator:
+    return page.locator(f"#two-cards [data-rule={rule}]")
+
+
+def test_the_table_of_the_documentation_stands_on_the_page(explorer: Open) -> None:
+    page = explorer()
+    for rule, weights, pull, imbalance in [
+        ("uniform", "0.5000 / 0.5000", "2.500000 / 0.005000", "500.00×"),
+        ("sqrt", "0.0428 / 0.9572", "0.214035 / 0.009572", "22.36×"),
+        ("inverse", "0.0020 / 0.9980", "0.009980 / 0.009980", "✓ balanced 1.00×"),
+    ]:
+        here = card(page, rule)
+        expect(here.locator(".badge")).to_have_text(imbalance)
+        expect(here.locator("dd").nth(0)).to_have_text(weights)
+        expect(here.locator("dd").nth(1)).to_have_text(pull)
+    assert "good" in (card(page, "inverse").get_attribute("class") or "").split()
+    assert "good" not in (card(page, "uniform").get_attribute("class") or "").split()
+
+
+def test_presets_set_norms_and_equal_norms_need_no_balance(explorer: Open) -> None:
+    page = explorer()
+    page.get_by_role("button", name="Equal norms").first.click()
+    for rule in ("uniform", "sqrt", "inverse"):
+        expect(card(page, rule).locator("dd").nth(0)).to_have_text("0.5000 / 0.5000")
+        expect(card(page, rule).locator(".badge")).to_have_text("✓ balanced 1.00×")
+    page.get_by_role("button", name="The paper's: 5 and 0.01").click()
+    expect(card(page, "uniform").locator(".badge")).to_have_text("500.00×")
+    expect(page.get_by_label("Norm of task 1, g₁, exact value").first).to_have_value("5")
+    expect(page.locator("#two-imbalance")).to_have_text("imbalance 500.00×")
+    page.get_by_role("button", name="Go to the crossing").click()
+    expect(page.locator("#two-imbalance")).to_have_text("balanced, 1.00×")
+    bars = page.locator("#two-bars .bar")
+    widths = [bars.nth(k).bounding_box() for k in (0, 1)]
+    assert widths[0]
+    assert widths[1]
+    assert widths[0]["width"] == pytest.approx(widths[1]["width"], abs=0.5)
+
+
+def test_the_crossing_is_where_the_two_curves_meet(explorer: Open) -> None:
+    page = explorer()
+    for preset in ("The paper's: 5 and 0.01", "Mild: 3 and 1", "Extreme: 10⁴ and 10⁻⁴"):
+        page.get_by_role("button", name=preset).click()
+        frames(page)
+        gap = page.evaluate(
+            """() => {
+                const [one, two] = document.querySelectorAll("#two-plot path.curve");
+                const at = document.querySelector("#two-plot .crossing");
+                const [cx, cy] = [at.cx.baseVal.value, at.cy.baseVal.value];
+                const nearest = (path) => {
+                    const length = path.getTotalLength();
+                    return Math.min(...Array.from({ length: 4001 }, (_, i) => {
+                        const p = path.getPointAtLength((length * i) / 4000);
+                        return Math.hypot(p.x - cx, p.y - cy);
+                    }));
+                };
+                return [nearest(one), nearest(two)];
+            }"""
+        )
+        assert max(gap) < 1.0, preset
+
+
+def test_dragging_in_the_plot_moves_the_weight(explorer: Open) -> None:
+    page = explorer()
+    plot = page.locator("#two-plot svg")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box
+    field = page.get_by_label("Weight of task 1, λ, exact value")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 120)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + 120, steps=4)
+    page.mouse.up()
+    assert float(field.input_value()) > 0.9
+
+
+def visible_sliders(page: Page) -> list[str]:
+    return page.evaluate(
+        """() => [...document.querySelectorAll("input[type=range]")]
+            .filter((one) => one.checkVisibility()).map((one) => one.id)"""
+    )
+
+
+def test_every_slider_can_be_dragged_and_moved_by_keys(explorer: Open) -> None:
+    page = explorer()
+    page.locator("#many-count").fill("12")
+    sliders = visible_sliders(page)
+    assert len(sliders) == 3 + 1 + 12 + 1 + 7 + 3
+    for name in sliders:
+        slider = page.locator(f"#{name}")
+        slider.evaluate("(one) => one.scrollIntoView({ block: 'center' })")
+        box = slider.bounding_box()
+        assert box
+        said = [slider.get_attribute("aria-valuetext")]
+        y = box["y"] + box["height"] / 2
+        part = (
+            0.25
+            if float(slider.input_value()) > float(slider.get_attribute("max") or 0) / 2
+            else 0.7
+        )
+        page.mouse.move(box["x"] + box["width"] * 0.5, y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * part, y)
+        page.mouse.up()
+        said.append(slider.get_attribute("aria-valuetext"))
+        assert said[1] != said[0], f"dragging {name} changed nothing"
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        said.append(slider.get_attribute("aria-valuetext"))
+        assert said[2] != said[1], f"keys on {name} changed nothing"
+        page.keyboard.press("Home")
+        low = slider.get_attribute("aria-valuetext")
+        page.keyboard.press("End")
+        assert slider.get_attribute("aria-valuetext") != low, f"Home and End on {name}"
+        assert page.evaluate("document.activeElement.id") == name, f"{name} lost the focus"
+
+
+def test_an_exact_value_is_taken_and_a_wrong_one_marked(explorer: Open) -> None:
+    page = explorer()
+    field = page.get_by_label("Norm of task 1, g₁, exact value").first
+    field.fill("0.02")
+    field.press("Enter")
+    expect(card(page, "uniform").locator(".badge")).to_have_text("2.00×")
+    for wrong in ("-1", "1e9", "five", ""):
+        field.fill(wrong)
+        field.press("Tab")
+        expect(field).to_have_attribute("aria-invalid", "true")
+    expect(card(page, "uniform").locator(".badge")).to_have_text("2.00×")
+
+
+def test_with_three_tasks_the_paper_s_formula_stops_equalising(explorer: Open) -> None:
+    page = explorer()
+
+    def badges(rule: str) -> list[str]:
+        return page.locator(f"#many-rules [data-rule={rule}] .badge").all_inner_texts()
+
+    page.get_by_role("button", name="100, 1, 0.01", exact=True).click()
+    page.get_by_role("button", name="Independent").click()
+    frames(page)
+    assert badges("gaba")[0] == "100.00×"
+    for rule in ("inverse", "equal-share", "equal-projection"):
+        assert badges(rule) == ["✓ 1.00×", "✓ 1.00×"]
+    table = page.locator("#many-rules [data-rule=gaba] details")
+    table.locator("summary").click()
+    cells = [row.split("\t") for row in table.locator("tbody tr").all_inner_texts()]
+    assert [cell[1].strip() for cell in cells] == ["0.0050", "0.4950", "0.5000"]
+    assert [cell[2].strip() for cell in cells] == ["0.5000", "0.4950", "0.0050"]
+    page.get_by_role("button", name="Two tasks", exact=True).click()
+    frames(page)
+    assert badges("gaba")[0] == "✓ 1.00×"
+    assert table.get_attribute("open") is not None
+    expect(page.locator("#many-verdict")).to_contain_text("one and the same rule")
+
+
+def test_correlations_part_shares_from_contributions(explorer: Open) -> None:
+    page = explorer()
+    page.get_by_role("button", name="Tasks 2 and 3 oppose").click()
+    inverse = page.locator("[data-compare=inverse] .measure p")
+    equal = page.locator("[data-compare=equal-share] .measure p")
+    expect(inverse.nth(0)).to_have_text("contributions 0.333 / 0.333 / 0.333")
+    expect(inverse.nth(1)).to_have_text("shares 0.833 / 0.083 / 0.083")
+    expect(equal.nth(0)).to_have_text("contributions 0.137 / 0.432 / 0.432")
+    expect(equal.nth(1)).to_have_text("shares 0.333 / 0.333 / 0.333")
+    page.get_by_role("button", name="Tasks 1 and 2, cosine 0.00").click()
+    expect(page.locator("#cos-controls .slider label")).to_have_text("Cosine of tasks 1 and 2")
+    # task 1 is independent of 3, and 2 has −0.9 with 3: what is left for 1 and 2 is √(1 − .81)
+    page.locator("#cos-value").fill("1")
+    expect(page.locator("#cos-controls [role=status]")).to_contain_text(
+        "lies between −0.44 and 0.44"
+    )
+    page.locator("#many-count").fill("12")
+    page.get_by_role("button", name="Two camps").click()
+    frames(page)
+    assert page.locator(".cosine").count() == 66
+    assert page.locator("#cos-controls select").first.locator("option").count() == 12
+
+
+def test_the_floor_of_the_paper_s_preset_binds_and_is_shaded(explorer: Open) -> None:
+    page = explorer()
+    page.get_by_role("button", name="The paper's preset").click()
+    expect(page.locator("#lab-fact-saturated")).to_have_text("83.4 %")
+    expect(page.locator("#lab-fact-first")).to_have_text("first in step 333")
+    expect(page.locator("#lab-fact-remaining")).to_have_text("25.05×")
+    expect(page.locator("#lab-fact-reached")).to_have_text("never")
+    expect(page.locator("#lab-verdict")).to_contain_text("fixed weighting")
+    frames(page)
+    pixels = page.evaluate(
+        """() => {
+            const canvas = document.querySelector("#lab-weights canvas");
+            const [left, right] = [60, canvas.width - 30];
+            const row = canvas.getContext("2d")
+                .getImageData(left, Math.round(canvas.height * 0.4), right - left, 1).data;
+            return [0.1, 0.6].map((part) => {
+                const counts = new Map();
+                for (let d = 0; d < 15; d += 1) {
+                    const at = 4 * (Math.round(part * (right - left)) + d);
+                    const c = row.slice(at, at + 4).join();
+                    counts.set(c, (counts.get(c) ?? 0) + 1);
+                }
+                return [...counts].sort((a, b) => b[1] - a[1])[0][0];
+            });
+        }"""
+    )
+    assert pixels == ["0,0,0,0", "246,223,176,255"]  # clear, and the colour of --saturated
+    page.locator("#lab-floorAt").fill("0")
+    page.get_by_label("Log-norms").check(force=True)
+    expect(page.locator("#lab-fact-saturated")).to_have_text("0.0 %")
+    expect(page.locator("#lab-fact-remaining")).to_have_text("1.00×")
+    expect(page.locator("#lab-fact-reached")).to_have_text("100 steps")
+    expect(page.locator("#lab-fact-tau")).to_contain_text("99.5 steps")
+
+
+def test_other_noise_is_other_noise_and_repeats(explorer: Open) -> None:
+    page = explorer()
+    facts = page.locator("#lab-fact-before")
+    first = facts.inner_text()
+    page.get_by_role("button", name="Draw other noise").click()
+    expect(facts).not_to_have_text(first)
+    page.reload()
+    expect(facts).to_have_text(first)
+
+
+def test_hovering_reads_a_step(explorer: Open) -> None:
+    page = explorer()
+    plot = page.locator("#lab-weights .u-over")
+    plot.hover()
+    expect(page.locator("#lab-readout")).to_contain_text(re.compile(r"step \d+: norms .*weights"))
+
+
+def test_the_update_size_lab_shows_sgd_slow_and_adam_not(explorer: Open) -> None:
+    page = explorer()
+
+    def lengths(scale: str) -> list[float]:
+        cells = page.locator(f"#size-lengths [data-scale={scale}] .num").all_inner_texts()
+        return [float(cell.rstrip("×")) for cell in cells]
+
+    assert lengths("uniform") == [1, 1]
+    assert lengths("simplex")[0] < 0.01
+    assert lengths("simplex")[1] == pytest.approx(lengths("mean")[1], abs=0.01)
+    page.locator("#size-ratio").fill("0")
+    frames(page)
+    assert lengths("simplex") == pytest.approx([1, 1], abs=0.01)
+    expect(page.locator("#size-verdict")).to_contain_text("less than a factor of two")
+
+
+def test_the_decision_aid_asks_for_figures_and_gives_a_snippet(explorer: Open) -> None:
+    page = explorer()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    code = page.locator("#choose-code")
+    expect(code).to_contain_text('metric="optimizer"')
+    page.get_by_label("Optimizer", exact=True).select_option("sgd")
+    expect(code).to_contain_text('scale="mean"')
+    page.get_by_label("Number of tasks", exact=True).fill("3")
+    page.get_by_label("Lowest cosine between two tasks").fill("-0.8")
+    expect(code).to_contain_text('weighting="equal-share"')
+    page.get_by_role("button", name="Copy the snippet").click()
+    expect(page.locator("#choose-copied")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == code.text_content()
+    page.get_by_label("Lowest cosine between two tasks").fill("0")
+    page.get_by_label("Ratio of the norms").fill("1.5")
+    expect(page.locator("#choose-title")).to_have_text("Plain equal weights will do")
+    page.get_by_label("Ratio of the norms").fill("0.5")
+    expect(page.get_by_text("Give a number from 1 to 1000000000000.")).to_be_visible()
+    expect(page.locator("#choose-result")).to_be_hidden()
+
+
+def test_the_page_can_be_used_by_keyboard_alone(explorer: Open) -> None:
+    page = explorer()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the first section")).to_be_focused()
+    page.keyboard.press("Enter")
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "Equal norms":
+            break
+    page.keyboard.press("Enter")
+    expect(page.locator("#two-imbalance")).to_have_text("balanced, 1.00×")
+    button = card(page, "sqrt").get_by_role("button")
+    button.focus()
+    page.keyboard.press("Enter")
+    frames(page)
+    # the cards are drawn anew, and the button keeps the focus
+    assert "Square root" in page.evaluate("document.activeElement.ariaLabel")
+    page.get_by_label("Light").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.evaluate(
+        "() => { window.seen = []; addEventListener('focusin', (e) => seen.push(e.target.id)); }"
+    )
+    for _ in range(110):
+        page.keyboard.press("Tab")
+    seen = set(page.evaluate("seen"))
+    wanted = {"two-g1", "two-weight", "many-g3", "cos-value", "lab-decay", "size-ratio"}
+    assert wanted | {"choose-tasks", "choose-optimizer", "choose-copy"} <= seen
+
+
+def test_the_choice_of_theme_is_kept(explorer: Open) -> None:
+    page = explorer(theme="light")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.get_by_label("Dark").check(force=True)
+    dark = page.evaluate(background)
+    assert dark != light
+    ready(page)
+    page.reload()
+    assert page.evaluate(background) == dark
+    page.get_by_label("Auto", exact=True).check(force=True)
+    assert page.evaluate(background) == light

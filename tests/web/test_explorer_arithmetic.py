@@ -1,0 +1,368 @@
+"""The arithmetic of the page, in the browser, against that of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import Browser, Page
+
+import gaba
+from gaba import stabilisers, weighting
+from gaba.scale import gain_of
+
+N_INPUTS = 200
+NORM_RULES = {
+    "uniform": weighting.Uniform(),
+    "gaba": weighting.Gaba(),
+    "inverseNorm": weighting.InverseNorm(),
+    "logInverse": weighting.LogInverse(),
+    "rankInverse": weighting.RankInverse(),
+}
+GRAMIAN_RULES = {
+    "equalShare": weighting.EqualShare(),
+    "equalProjection": weighting.EqualProjection(),
+}
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Browser, address: str) -> Iterator[Page]:
+    page = chromium.new_page()
+    page.goto(address)
+    page.wait_for_function("document.documentElement.dataset.ready === 'true'")
+    yield page
+    page.close()
+
+
+def random_norms(rng: np.random.Generator, i: int) -> np.ndarray:
+    """K from 2 to 12; every fifth has a zero, every seventh ties, every eleventh is extreme."""
+    K = int(rng.integers(2, 13))
+    norms = 10 ** rng.uniform(-4, 4, K)
+    if i % 5 == 0:
+        norms[rng.integers(K)] = 0.0
+    if i % 7 == 0:
+        norms[:2] = norms[0]
+    if i % 11 == 0:
+        norms[0], norms[-1] = 1e20, 1e-23
+    return norms
+
+
+def random_gramian(rng: np.random.Generator, i: int) -> np.ndarray:
+    """Gradients that partly agree, with lengths over four decades; every fifth has a zero one."""
+    K = 2 + i % 11
+    gradients = rng.normal(size=(K, K + 8)) + rng.normal() * rng.normal(size=K + 8)
+    gradients *= 10 ** rng.uniform(-2, 2, (K, 1))
+    if i % 5 == 0:
+        gradients[rng.integers(K)] = 0.0
+    return gradients @ gradients.T
+
+
+def in_page(page: Page, expression: str, inputs: Any) -> Any:
+    return page.evaluate(f"(inputs) => inputs.map((input) => {expression})", inputs)
+
+
+def test_rules_on_norms_are_those_of_the_library(page: Page) -> None:
+    rng = np.random.default_rng(0)
+    inputs = [random_norms(rng, i) for i in range(N_INPUTS)]
+    lists = [norms.tolist() for norms in inputs]
+    for name, rule in NORM_RULES.items():
+        found = in_page(page, f"gaba.rules.{name}(input)", lists)
+        for norms, weights in zip(inputs, found, strict=True):
+            np.testing.assert_allclose(weights, rule(norms), rtol=1e-12, atol=0, err_msg=name)
+    for power in (0.0, 0.5, 2.0):
+        found = in_page(page, f"gaba.rules.inverseNorm(input, {power})", lists)
+        for norms, weights in zip(inputs, found, strict=True):
+            expected = weighting.InverseNorm(power=power)(norms)
+            np.testing.assert_allclose(weights, expected, rtol=1e-12, atol=0)
+
+
+def test_rules_on_gramians_are_those_of_the_library(page: Page) -> None:
+    rng = np.random.default_rng(1)
+    inputs = [random_gramian(rng, i) for i in range(N_INPUTS)]
+    lists = [gramian.tolist() for gramian in inputs]
+    for name, rule in GRAMIAN_RULES.items():
+        found = in_page(page, f"gaba.rules.{name}(input)", lists)
+        for first in range(11):  # all with the same K in one call
+            expected = rule(np.stack(inputs[first::11]))
+            np.testing.assert_allclose(
+                np.array(found[first::11]), expected, rtol=1e-7, atol=1e-9, err_msg=name
+            )
+
+
+def test_measures_are_those_of_the_library(page: Page) -> None:
+    rng = np.random.default_rng(2)
+    inputs: list[dict[str, Any]] = []
+    for i in range(N_INPUTS):
+        gramian = random_gramian(rng, i)
+        inputs.append(
+            {
+                "weights": rng.dirichlet(np.ones(len(gramian))).tolist(),
+                "norms": np.sqrt(np.diag(gramian)).tolist(),
+                "gramian": gramian.tolist(),
+            }
+        )
+    found = in_page(
+        page,
+        "({ pull: gaba.rules.contributions(input.weights, input.norms),"
+        " imbalance: gaba.rules.imbalance(input.weights, input.norms),"
+        " shares: gaba.rules.shares(input.weights, input.gramian) })",
+        inputs,
+    )
+    for given, got in zip(inputs, found, strict=True):
+        weights, norms, gramian = (np.array(given[key]) for key in ("weights", "norms", "gramian"))
+        np.testing.assert_allclose(got["pull"], gaba.contributions(weights, norms), rtol=1e-14)
+        np.testing.assert_allclose(got["imbalance"], gaba.imbalance(weights, norms), rtol=1e-14)
+        shares = gaba.shares(weights, gramian)
+        np.testing.assert_allclose(got["shares"], shares, rtol=1e-9, atol=1e-12)
+
+
+def test_nan_makes_every_weight_nan_as_in_the_library(page: Page) -> None:
+    norms = [1.0, float("nan"), 2.0]
+    for name, rule in NORM_RULES.items():
+        found = in_page(page, f"gaba.rules.{name}(input)", [norms])[0]
+        np.testing.assert_array_equal(found, rule(np.array(norms)))
+
+
+SMOOTHERS: list[tuple[str, str, stabilisers.AnyStabiliser, bool]] = [
+    ("ema", "gaba.stabilisers.ema(0.9, 3)", stabilisers.EMA(0.9), False),
+    (
+        "debiased",
+        "gaba.stabilisers.ema(0.9, 3, { debias: true })",
+        stabilisers.EMA(0.9, debias=True),
+        True,
+    ),
+    ("log-ema", "gaba.stabilisers.logEma(0.97, 3)", stabilisers.LogEMA(0.97), True),
+    ("floor", "gaba.stabilisers.floor(0.05)", stabilisers.Floor(0.05), False),
+    (
+        "project",
+        'gaba.stabilisers.floor(0.2, "project")',
+        stabilisers.Floor(0.2, mode="project"),
+        False,
+    ),
+    ("warmup", "gaba.stabilisers.warmup(7)", stabilisers.Warmup(7), False),
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "stabiliser", "norms"), [one[1:] for one in SMOOTHERS], ids=[s[0] for s in SMOOTHERS]
+)
+def test_stabilisers_are_those_of_the_library(
+    page: Page, made: str, stabiliser: stabilisers.AnyStabiliser, norms: bool
+) -> None:
+    rng = np.random.default_rng(3)
+    values = 10 ** rng.uniform(-3, 3, (60, 3)) if norms else rng.dirichlet([0.3] * 3, 60)
+    if norms:
+        values[5, 1] = 0.0 if isinstance(stabiliser, stabilisers.LogEMA) else values[5, 1]
+    found = page.evaluate(
+        f"""(values) => {{
+            const one = {made};
+            return values.map((value) => [one(value), one.saturated ?? []]);
+        }}""",
+        values.tolist(),
+    )
+    state: Any = stabiliser.init(3)
+    for value, (got, saturated) in zip(values, found, strict=True):
+        expected, state = stabiliser.update(torch.from_numpy(value), state)
+        np.testing.assert_allclose(got, expected.numpy(), rtol=1e-12)
+        if hasattr(state, "saturated"):
+            assert saturated == state.saturated.tolist()
+
+
+def test_the_paper_s_preset_runs_as_in_the_library(page: Page) -> None:
+    steps, norms = 2000, [5.0, 0.01]
+    settings = {
+        "smoothing": "weights",
+        "decay": 0.99,
+        "floorAt": 0.05,
+        "floorMode": "renormalise",
+        "warmupSteps": 100,
+    }
+    rows = page.evaluate(
+        "([norms, steps, settings]) => gaba.simulate.run(Array(steps).fill(norms), settings)",
+        [norms, steps, settings],
+    )
+    floor = stabilisers.Floor(0.05)
+    chain = stabilisers.Chain((stabilisers.Warmup(100), stabilisers.EMA(0.99), floor))
+    state = chain.init(2)
+    asked = torch.from_numpy(weighting.Gaba()(np.array(norms)))
+    saturated: list[bool] = []
+    for row in rows:
+        weights, state = chain.update(asked, state)
+        saturated.append(bool(state[-1].saturated.any()))
+        np.testing.assert_allclose(row["weights"], weights.numpy(), rtol=1e-12)
+        assert row["saturated"] == saturated[-1]
+    assert saturated.index(True) + 1 == 333
+    facts = page.evaluate("(rows) => gaba.simulate.summary(rows)", rows)
+    assert facts["firstSaturated"] == 333
+    assert facts["saturated"] == pytest.approx(np.mean(saturated))
+    # the floor raises .00200 to .05, and the other weight stays at .998: 500 × .05/.998
+    assert facts["remaining"] == pytest.approx(500 * 0.05 / 0.998, rel=1e-4)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
+def test_the_time_constant_is_that_of_the_average(page: Page, decay: float) -> None:
+    """Smoothed log-norms go the part 1 − dⁿ of the way in n steps."""
+    settings = {
+        "smoothing": "norms",
+        "decay": decay,
+        "floorAt": 0,
+        "floorMode": "project",
+        "warmupSteps": 0,
+    }
+    answer = page.evaluate(
+        "(settings) => gaba.simulate.stepResponse([5, 0.01], settings, { steps: 400 })", settings
+    )
+    expected = 1 - decay ** np.arange(1, 401)
+    np.testing.assert_allclose(answer["path"], expected, rtol=1e-9)
+    # 1 − dⁿ reaches 1 − 1/e at n = −1/ln d, so in the first whole step from there on
+    assert answer["reached"] == int(np.ceil(-1 / np.log(decay) - 1e-9))
+
+
+@pytest.mark.parametrize("scale", ["simplex", "mean", "max", "anchor"])
+def test_the_gain_is_that_of_the_library(page: Page, scale: Any) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        norms, weights = 10 ** rng.uniform(-3, 3, 4), rng.dirichlet(np.ones(4))
+        found = page.evaluate(
+            "([scale, weights, norms]) => gaba.simulate.gain(scale, weights, norms)",
+            [scale, weights.tolist(), norms.tolist()],
+        )
+        one, other = torch.from_numpy(weights), torch.from_numpy(norms)
+        expected = (
+            gain_of(one, other, "simplex", anchor=0)
+            if scale == "anchor"
+            else gain_of(one, other, scale)
+        )
+        assert found == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("scale", ["uniform", "simplex", "mean"])
+def test_the_descent_is_that_of_torch(page: Page, optimizer: str, scale: Any) -> None:
+    norms, lr, steps = np.array([20.0, 0.05]), 0.02, 60
+    path = page.evaluate(
+        "(given) => gaba.simulate.descent(given)",
+        {
+            "optimizer": optimizer,
+            "scale": scale,
+            "norms": norms.tolist(),
+            "lr": lr,
+            "steps": steps,
+        },
+    )
+    theta = torch.nn.Parameter(torch.tensor([1.0, -1.0] * 4, dtype=torch.float64))
+    start = float(theta.detach().norm())
+    kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
+    torch_optimizer = kind([theta], lr=lr)
+    rule = weighting.Uniform() if scale == "uniform" else weighting.InverseNorm()
+    weights = torch.from_numpy(rule(norms))
+    g = torch.from_numpy(norms)
+    gain = 1.0 if scale == "uniform" else gain_of(weights, g, scale)
+    for left in path:
+        assert left == pytest.approx(float(theta.detach().norm()) / start, rel=1e-9)
+        torch_optimizer.zero_grad()
+        (gain * (weights * g / start * theta.square().sum() / 2).sum()).backward()
+        torch_optimizer.step()
+
+
+def test_simplex_weights_shorten_an_sgd_update_and_not_one_of_adam(page: Page) -> None:
+    def length(optimizer: str, scale: str) -> float:
+        given = {"optimizer": optimizer, "scale": scale, "norms": [5, 0.01], "cosine": 0.3}
+        return page.evaluate("(given) => gaba.simulate.updateLength({ ...given, lr: 0.01 })", given)
+
+    assert length("sgd", "simplex") < length("sgd", "uniform") / 100
+    gain = float(np.mean([5, 0.01]) / (2 / (1 / 5 + 1 / 0.01)))
+    assert length("sgd", "mean") == pytest.approx(gain * length("sgd", "simplex"), rel=1e-9)
+    assert length("adam", "mean") == pytest.approx(length("adam", "simplex"), rel=1e-3)
+
+
+def test_a_cosine_is_kept_where_gradients_can_have_it(page: Page) -> None:
+    """Three tasks, cosine .8 of 1 to 2 and 3: that of 2 and 3 lies in [2·.64 − 1, 1]."""
+    matrix = [[1, 0.8, 0.8], [0.8, 1, 0.5], [0.8, 0.5, 1]]
+    low, high = page.evaluate("(c) => gaba.rules.feasibleRange(c, 1, 2)", matrix)
+    assert low == pytest.approx(0.28, abs=1e-6)
+    assert high == pytest.approx(1.0, abs=1e-6)
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        raw = rng.uniform(-1, 1, (4, 4))
+        cosines = (raw + raw.T) / 2
+        np.fill_diagonal(cosines, 1)
+        least = np.linalg.eigvalsh(cosines)[0]
+        if abs(least) > 1e-6:
+            found = page.evaluate("(c) => gaba.rules.feasible(c)", cosines.tolist())
+            assert found == (least > 0)
+
+
+SETTINGS = [
+    dict(zip(("tasks", "ratio", "moves", "cosine", "jump", "optimizer"), figures, strict=True))
+    for figures in [
+        (2, 1.5, 10, 0, 2, "adamw"),
+        (2, 500, 1.1, 0, 2, "sgd"),
+        (4, 500, 1.1, 0.1, 2, "adam"),
+        (2, 500, 10, -0.9, 2, "adamw"),
+        (2, 500, 10, 0, 30, "sgd"),
+        (3, 500, 10, 0, 2, "other"),
+        (3, 500, 10, -0.8, 2, "sgd"),
+        (3, 1, 1, -0.8, 20, "rmsprop"),
+        (9, 500, 10, 0, 2, "adagrad"),
+        (9, 500, 10, -0.8, 2, "adam"),
+        (12, 50, 3, 0, 50, "other"),
+    ]
+]
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "other": torch.optim.Adamax,
+}
+
+
+class Model(torch.nn.Module):
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__()
+        self.shared = torch.nn.Linear(4, 6)
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(6, 1) for _ in range(n_tasks))
+
+    def losses(self) -> dict[str, torch.Tensor]:
+        z = self.shared(torch.randn(16, 4)).tanh()
+        return {
+            f"task{k + 1}": 10.0**k * head(z).square().mean() for k, head in enumerate(self.heads)
+        }
+
+
+@pytest.mark.parametrize("figures", SETTINGS, ids=lambda f: "-".join(map(str, f.values())))
+def test_every_snippet_of_the_decision_aid_runs(page: Page, figures: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    answer = page.evaluate("(figures) => gaba.decide(figures)", figures)
+    model = Model(figures["tasks"])
+    optimizer = OPTIMIZERS[figures["optimizer"]](model.parameters(), lr=1e-3)
+    before = model.shared.weight.detach().clone()
+    names: dict[str, Any] = {"model": model, "optimizer": optimizer, "losses": model.losses()}
+    exec(compile(answer["code"], "snippet", "exec"), names)
+    assert not torch.equal(before, model.shared.weight)
+    kinds = {"plain": 0, "fixed": 0, "adaptive": 0}
+    assert answer["kind"] in kinds
+    if answer["kind"] == "adaptive":
+        assert names["step"].finite
+        weights = list(names["balancer"].weights.values())
+        assert sum(weights) == pytest.approx(1)
+    if answer["kind"] == "fixed":
+        assert sum(names["weights"].values()) == pytest.approx(1, abs=0.01)
+
+
+def test_the_decision_aid_says_when_plain_weights_will_do(page: Page) -> None:
+    figures = {"tasks": 3, "ratio": 500, "moves": 10, "cosine": 0, "jump": 2, "optimizer": "adamw"}
+
+    def kind(**changes: Any) -> str:
+        return page.evaluate("(figures) => gaba.decide(figures).kind", {**figures, **changes})
+
+    assert kind() == "adaptive"
+    assert kind(ratio=1.9) == "plain"
+    assert kind(moves=1.2) == "fixed"
+    assert kind(ratio=1.9, cosine=-0.9) == "adaptive"
+    assert kind(tasks=2, ratio=1.9, cosine=-0.9) == "plain"

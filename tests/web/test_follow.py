@@ -1,0 +1,287 @@
+"""Following a record gives what reading it gives, however it is written, in bounded memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gaba
+from _web_records import append, header, read, step_lines, write
+from gaba.diagnosis import diagnose
+from gaba.web._buckets import Buckets, stride_for
+from gaba.web.follow import Follower
+
+COLUMNS = ("steps", "measured", "finite", "losses", "norms", "weights", "contributions")
+COLUMNS += ("saturated", "gain", "imbalance", "times", "cosines")
+
+
+def followed(path: Path, **settings: Any) -> Follower:
+    follower = Follower(path, **settings)
+    exhaust(follower)
+    return follower
+
+
+def exhaust(follower: Follower) -> None:
+    while follower.advance():
+        pass
+
+
+def assert_same(follower: Follower, history: gaba.History) -> None:
+    assert follower.tasks == history.tasks
+    assert follower.total == len(history)
+    for name in COLUMNS:
+        found, expected = getattr(follower.latest, name), getattr(history, name)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=name)
+    assert follower.latest.about == history.about
+
+
+# --- the same as History.read --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tasks", [("one",), ("a", "b"), ("x", "y", "z", "w", "v")])
+@pytest.mark.parametrize("cosines", [False, True])
+def test_a_followed_record_is_what_history_reads(
+    tasks: tuple[str, ...], cosines: bool, tmp_path: Path
+) -> None:
+    lines = step_lines(200, tasks, cosines=cosines)
+    lines.insert(90, json.dumps({"about": {"metric": "euclidean", "measurement": "exact"}}) + "\n")
+    path = write(tmp_path / "run.jsonl", lines, tasks, subset="x", seed=3)
+    follower, history = followed(path), read(path)
+    assert_same(follower, history)
+    assert follower.state == "following"
+    assert follower.header is not None
+    assert follower.header.meta == {"subset": "x", "seed": 3}
+    assert follower.skipped == int((~history.finite).sum())
+    np.testing.assert_allclose(follower.saturated, history.saturated.mean(axis=0))
+    assert str(follower.diagnose()) == str(diagnose(history))
+
+
+def test_a_record_of_a_real_run_is_followed(tmp_path: Path) -> None:
+    import torch
+
+    w = torch.nn.Parameter(torch.ones(3))
+    balancer = gaba.Balancer(["a", "b"], shared=[w], weighting="equal-share")
+    with gaba.RunRecord(tmp_path / "run.jsonl", balancer.tasks, {"note": 1}) as record:
+        follower = Follower(record.path)
+        for i in range(20):
+            record.write(balancer.backward({"a": (w * (i + 1)).sum(), "b": (3 * w).sum()}))
+            exhaust(follower)
+            assert follower.total == i + 1
+    assert_same(follower, read(record.path))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_does_not_matter_how_the_file_is_written(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    lines = step_lines(60, ("a", "b"), seed=seed, cosines=True)
+    whole = (header(("a", "b")) + "".join(lines)).encode()
+    path = tmp_path / "run.jsonl"
+    path.touch()
+    follower = Follower(path)
+    at = 0
+    while at < len(whole):
+        size = int(rng.integers(1, 3000))
+        with path.open("ab") as file:
+            file.write(whole[at : at + size])
+        at += size
+        exhaust(follower)
+        complete = whole[:at].count(b"\n")
+        assert follower.total == max(0, complete - 1)
+        assert follower.state == ("following" if complete else "waiting")
+    assert_same(follower, read(path))
+
+
+def test_a_line_that_is_cut_is_waited_for(tmp_path: Path) -> None:
+    one, two = step_lines(2, ("a", "b"))
+    path = write(tmp_path / "run.jsonl", [one, two[:40]])
+    follower = followed(path)
+    assert (follower.total, follower.error) == (1, "")
+    append(path, [two[40:]])
+    exhaust(follower)
+    assert_same(follower, read(path))
+
+
+# --- files that change, go, or are none ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["rewritten", "replaced", "cut", "same size"])
+def test_another_file_of_that_name_is_begun_anew(how: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "run.jsonl", step_lines(50, ("a", "b"), seed=1))
+    follower = followed(path)
+    before = follower.generation
+    if how == "cut":
+        whole = path.read_bytes().splitlines(keepends=True)
+        os.truncate(path, sum(map(len, whole[:21])))
+    elif how == "replaced":
+        write(tmp_path / "other", step_lines(80, ("x", "y", "z"), seed=2), ("x", "y", "z"))
+        (tmp_path / "other").replace(path)
+    elif how == "same size":
+        path.write_bytes(path.read_bytes().replace(b"1.5", b"2.5"))
+    else:
+        write(path, step_lines(90, ("a", "b"), seed=3))
+    exhaust(follower)
+    assert follower.generation != before
+    assert_same(follower, read(path))
+
+
+def test_a_file_that_goes_and_comes_back_is_followed_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "run.jsonl", step_lines(5, ("a", "b")))
+    follower = followed(path)
+    path.rename(tmp_path / "away")
+    exhaust(follower)
+    assert follower.state == "error"
+    assert "No such file" in follower.error
+    (tmp_path / "away").rename(path)
+    append(path, step_lines(3, ("a", "b"), first=5))
+    exhaust(follower)
+    assert_same(follower, read(path))
+    assert follower.state == "following"
+
+
+MALFORMED = {
+    "no JSON": "{oops}\n",
+    "an empty line": "\n",
+    "a list": "[1, 2]\n",
+    "a task is missing": step_lines(1, ("a",))[0],
+    "no number": step_lines(1, ("a", "b"))[0].replace('"gain": 1.5', '"gain": "much"'),
+    "no step": step_lines(1, ("a", "b"))[0].replace('"step": 0', '"step": null'),
+    "binary": "\x00\x01\x02\n",
+    "deep": "[" * 100_000 + "\n",
+    "other cosines": step_lines(1, ("a", "b"))[0].replace('"time"', '"cosines": [[1]], "time"'),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_line_is_named_and_what_was_before_is_kept(what: str, tmp_path: Path) -> None:
+    lines = step_lines(12, ("a", "b"))
+    path = write(tmp_path / "run.jsonl", [*lines[:7], MALFORMED[what], *lines[7:]])
+    follower = followed(path)
+    assert follower.state == "error"
+    assert f"{path}, line 9: not a step of the tasks ('a', 'b')" in follower.error
+    assert "\n" not in follower.error
+    assert follower.total == 7
+    append(path, step_lines(1, ("a", "b"), first=12))
+    exhaust(follower)
+    assert follower.total == 7
+    write(path, lines)
+    exhaust(follower)
+    assert_same(follower, read(path))
+
+
+@pytest.mark.parametrize(
+    "first", ["{}\n", "no header\n", '{"gaba": "0", "tasks": []}\n', "\n", "[]\n"]
+)
+def test_a_file_that_is_no_record_says_so(first: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text(first)
+    assert f"{path}, line 1: not the header of a gaba record" in followed(path).error
+
+
+def test_a_line_without_end_is_not_read_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gaba.web._tail.LONGEST", 3_000_000)
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(b"x" * 5_000_000)
+    assert "line 1: longer than" in followed(path).error
+
+
+# --- few points for many steps -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_buckets_hold_least_mean_and_greatest_of_every_stretch(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.exp(rng.normal(0, 20, (int(rng.integers(1, 3000)), 3)))
+    values[rng.random(values.shape) < 0.2] = np.nan
+    capacity = int(rng.choice([4, 16, 64]))
+    buckets = Buckets(3, capacity)
+    at = 0
+    while at < len(values):
+        size = int(rng.integers(1, 200))
+        part = values[at : at + size]
+        buckets.add(part, np.arange(at, at + len(part)))
+        at += size
+    assert buckets.total == len(values)
+    assert -(-len(values) // buckets.stride) <= capacity
+    stride = buckets.stride * int(rng.choice([1, 2, 4]))
+    found = buckets.slice(stride)
+    for i, start in enumerate(range(0, len(values), stride)):
+        for k in range(3):
+            known = values[start : start + stride, k]
+            known = known[~np.isnan(known)]
+            if not known.size:
+                assert np.isnan([found.low[k, i], found.mean[k, i], found.high[k, i]]).all()
+                continue
+            assert found.low[k, i] == known.min()
+            assert found.high[k, i] == known.max()
+            assert found.mean[k, i] == pytest.approx(known.mean(), rel=1e-9)
+
+
+def test_the_memory_does_not_grow_with_the_steps() -> None:
+    buckets = Buckets(10)
+    chunk = np.random.default_rng(0).random((20_000, 10))
+    sizes = []
+    for i in range(50):
+        buckets.add(chunk, np.arange(20_000) + 20_000 * i)
+        sizes.append(buckets.nbytes)
+    assert buckets.total == 1_000_000
+    assert max(sizes[1:]) == sizes[0] <= 8 * (4 * 10 + 1) * 2**14
+
+
+def test_the_latest_steps_are_a_window_and_the_rest_is_in_buckets(tmp_path: Path) -> None:
+    path = write(tmp_path / "run.jsonl", step_lines(1000, ("a", "b")))
+    follower, history = followed(path, window=100), read(path)
+    assert follower.total == 1000
+    np.testing.assert_array_equal(follower.latest.steps, np.arange(900, 1000))
+    kept = followed(path, window=None).latest
+    np.testing.assert_array_equal(kept.steps, history.steps)
+    found = follower.since(0, 0, 64)
+    assert found is not None
+    assert found.stride == stride_for(1000, 64) == 16
+    at = follower.names.index("norms/1")
+    expected = [np.nanmax(history.norms[i : i + 16, 1]) for i in range(0, 1000, 16)]
+    np.testing.assert_array_equal(found.high[at], expected)
+
+
+def test_a_short_stretch_is_read_again_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = step_lines(2000, ("a", "b"))
+    lines.insert(700, '{"about": {"metric": "euclidean"}}\n')
+    path = write(tmp_path / "run.jsonl", lines)
+    monkeypatch.setattr(
+        "gaba.web.follow.Buckets", lambda series, capacity=64: Buckets(series, capacity)
+    )
+    follower, history = followed(path), read(path)
+    found = follower.between(801, 820, 2048)
+    assert found is not None
+    assert found.stride == 1
+    steps = found.low[0].astype(int)
+    assert {*range(801, 821)} <= set(steps.tolist())
+    at = follower.names.index("weights/0")
+    np.testing.assert_array_equal(found.low[at], history.weights[steps, 0])
+    coarse = follower.between(0, 2000, 16)
+    assert coarse is not None
+    assert coarse.low.shape[1] <= 16
+
+
+def test_an_opener_decides_what_is_read() -> None:
+    content = (header(("a", "b")) + "".join(step_lines(4, ("a", "b")))).encode()
+    opened: list[int] = []
+
+    def opener() -> Any:
+        opened.append(1)
+        raise PermissionError(13, "Permission denied")
+
+    follower = Follower("some/where.jsonl", opener)
+    assert not follower.advance()
+    assert follower.error == "some/where.jsonl: Permission denied"
+    assert opened == [1]
+    assert io.BytesIO(content).readline().startswith(b'{"gaba"')

@@ -1,0 +1,322 @@
+"""The live page as a person uses it: in a browser, with the mouse and with the keyboard alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from _web_records import append, read, step_lines, write
+from gaba.web.server import Server
+
+Open = Callable[..., Page]
+LONG = 30_000  # milliseconds: this machine may be busy
+
+
+@contextmanager
+def serving(path: Path, port: int = 0) -> Iterator[Server]:
+    server = Server(path, port=port)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    lines = step_lines(400, ("rul", "health", "wear"), cosines=True)
+    tasks = ("rul", "health", "wear")
+    write(folder / "first" / "history.jsonl", lines, tasks, subset="FD001", method="gaba", seed=0)
+    write(folder / "second" / "history.jsonl", step_lines(5000, ("a", "b"), seed=2), simulated=True)
+    write(folder / "third.jsonl", [*step_lines(6, ("a", "b")), "{oops}\n"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def live(runs: Path) -> Iterator[str]:
+    with serving(runs) as server:
+        yield f"{server.address}live"
+
+
+def run_of(page: Page, name: str) -> Any:
+    return page.get_by_role("article", name=f"run {name}")
+
+
+def has_steps(page: Page, name: str, count: int, state: str = "following") -> None:
+    run = run_of(page, name)
+    expect(run).to_have_attribute("data-total", str(count), timeout=LONG)
+    expect(run).to_have_attribute("data-state", state, timeout=LONG)
+
+
+def drawn(page: Page, name: str) -> list[str]:
+    """The charts that show something: their canvases hold more than one colour."""
+    return run_of(page, name).evaluate(
+        """(run) => [...run.querySelectorAll("figure")].filter((figure) => {
+          const canvas = figure.querySelector("canvas");
+          if (!canvas || !canvas.width) return false;
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const found = new Set(new Uint32Array(data.buffer));
+          return found.size > 8;
+        }).map((figure) => figure.dataset.chart)"""
+    )
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1440])
+def test_a_run_is_shown_in_both_themes_and_sizes(
+    theme: str, width: int, live: str, open_page: Open, runs: Path, tmp_path: Path
+) -> None:
+    name = "first/history.jsonl"
+    page = open_page(f"{live}?run={name}", width=width, theme=theme)
+    has_steps(page, name, 400)
+    run = run_of(page, name)
+    expect(run.get_by_text("FD001 · gaba · seed 0")).to_be_visible()
+    expect(run.locator(".findings li").first).to_be_visible(timeout=LONG)
+    charts = ["losses", "norms", "weights", "contributions", "imbalance", "cosines", "seconds"]
+    assert sorted(drawn(page, name)) == sorted(charts)
+    history = read(runs / name)
+    row = run.get_by_role("row", name=re.compile("^rul")).first
+    saturated = history.saturated[:, 0].mean()
+    expect(row.get_by_role("cell").last).to_have_text(f"{100 * saturated:.1f} %")
+    skipped = int((~history.finite).sum())
+    figure = run.locator("dl.figures > div", has_text="Skipped steps").locator("dd")
+    expect(figure).to_have_text(str(skipped))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shot = page.screenshot(path=tmp_path / f"{theme}-{width}.png", full_page=True)
+    assert len(shot) > 20_000
+
+
+def test_no_text_is_faint_and_no_control_without_a_name(live: str, open_page: Open) -> None:
+    for theme in ("light", "dark"):
+        page = open_page(f"{live}?run=first/history.jsonl&run=third.jsonl", theme=theme)
+        has_steps(page, "first/history.jsonl", 400)
+        has_steps(page, "third.jsonl", 6, "error")
+        expect(page.locator(".findings li").first).to_be_visible(timeout=LONG)
+        assert page.evaluate(FAINT) == []
+        assert page.evaluate(NAMELESS) == []
+        images = page.get_by_role("img")
+        assert images.count() >= 7
+        label = page.locator('figure[data-chart="weights"] .plot').first.get_attribute("aria-label")
+        assert label is not None
+        assert re.match(r"Weights\. Steps 0 to 399\. Last: rul \S+, health \S+, wear \S+\.$", label)
+
+
+FAINT = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  canvas.canvas.width = canvas.canvas.height = 1;
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const found = rgba(getComputedStyle(e).backgroundColor);
+      if (found[3] > 0.99) return found;
+    }
+    return [255, 255, 255, 1];
+  };
+  const faint = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+    if (element.closest("noscript, .skip, :disabled, .visually-hidden, .u-legend")) continue;
+    const [a, b] = [light(rgba(getComputedStyle(element).color)), light(behind(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) faint.push(`${texts.currentNode.data.trim()}: ${ratio.toFixed(2)}`);
+  }
+  return faint;
+}"""
+
+NAMELESS = """() => [...document.querySelectorAll("button, input, a, progress, [tabindex='0']")]
+  .filter((e) => e.checkVisibility())
+  .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() ||
+    [...(e.labels ?? [])].some((label) => label.textContent.trim())))
+  .map((e) => e.outerHTML)"""
+
+
+def test_a_malformed_line_is_told_where_it_is(live: str, open_page: Open) -> None:
+    page = open_page(f"{live}?run=third.jsonl")
+    has_steps(page, "third.jsonl", 6, "error")
+    alert = run_of(page, "third.jsonl").get_by_role("alert")
+    expect(alert).to_contain_text("third.jsonl, line 8: not a step of the tasks ('a', 'b')")
+    assert "weights" in drawn(page, "third.jsonl")
+
+
+def test_without_a_folder_the_page_says_how_to_begin(address: str, open_page: Open) -> None:
+    page = open_page(f"{address}live")
+    expect(page.get_by_text("start with `gaba web RUN_OR_FOLDER`")).to_be_visible(timeout=LONG)
+
+
+# --- what a person does --------------------------------------------------------------------------
+
+
+def test_runs_are_chosen_and_stand_side_by_side(live: str, open_page: Open) -> None:
+    page = open_page(live)
+    first = page.get_by_role("checkbox", name="first")
+    expect(first).to_be_checked(timeout=LONG)
+    page.get_by_role("checkbox", name="second").check()
+    has_steps(page, "first/history.jsonl", 400)
+    has_steps(page, "second/history.jsonl", 5000)
+    expect(run_of(page, "second/history.jsonl").get_by_text("simulated data")).to_be_visible()
+    both = ("first/history.jsonl", "second/history.jsonl")
+    boxes = [run_of(page, name).bounding_box() for name in both]
+    left, right = [box for box in boxes if box is not None]
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
+    assert page.url.endswith("?run=first%2Fhistory.jsonl&run=second%2Fhistory.jsonl")
+    first.uncheck()
+    expect(run_of(page, "first/history.jsonl")).to_have_count(0)
+    page.reload()
+    has_steps(page, "second/history.jsonl", 5000)
+    expect(page.get_by_role("article")).to_have_count(1)
+
+
+def shown(page: Page, name: str) -> tuple[int, int]:
+    text = run_of(page, name).locator(".toolbar output").inner_text()
+    found = [int(part.replace(",", "")) for part in re.findall(r"[\d,]+", text)]
+    return (found[0], found[1]) if found else (0, -1)
+
+
+def test_a_stretch_is_looked_at_closely_with_the_mouse(live: str, open_page: Open) -> None:
+    name = "second/history.jsonl"
+    page = open_page(f"{live}?run={name}")
+    has_steps(page, name, 5000)
+    over = run_of(page, name).locator('figure[data-chart="norms"] .u-over')
+    over.scroll_into_view_if_needed()
+    box = over.bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.50 * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.55 * box["width"], y, steps=5)
+    with page.expect_response(lambda answer: "/api/range" in answer.url) as answer:
+        page.mouse.up()
+    buckets = answer.value.json()["buckets"]
+    assert buckets["stride"] == 1  # steps are merged on the page, and not in a close look
+    low, high = shown(page, name)
+    assert 2400 <= low <= 2600
+    assert 2650 <= high <= 2850
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    reading = run_of(page, name).locator('figure[data-chart="norms"] .reading')
+    expect(reading).to_contain_text(re.compile(r"^step 2,[67]\d\d: a "))
+    over.dblclick()
+    assert shown(page, name) == (0, -1)
+
+
+def test_everything_can_be_done_with_the_keyboard(live: str, open_page: Open) -> None:
+    name = "first/history.jsonl"
+    page = open_page(f"{live}?run={name}")
+    has_steps(page, name, 400)
+    seen: list[str] = []
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the runs"
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        label = page.evaluate(
+            "(e => e.getAttribute('aria-label') || e.value || e.textContent.trim())"
+            "(document.activeElement)"
+        )
+        seen.append(label)
+        if label == f"Zoom in, {name}":
+            page.keyboard.press("Enter")
+            page.keyboard.press("Enter")
+        if label == f"Later steps, {name}":
+            page.keyboard.press("Space")
+            break
+        if label == "second/history.jsonl":
+            page.keyboard.press("Space")
+    assert f"Show all steps, {name}" in seen
+    low, high = shown(page, name)
+    assert (high - low) == pytest.approx(100, abs=3)
+    assert low == pytest.approx(200, abs=3)
+    has_steps(page, "second/history.jsonl", 5000)
+    expect(page.get_by_role("checkbox", name="second")).to_be_checked()
+    page.get_by_role("radio", name="Dark").focus()
+    page.keyboard.press("Space")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert "weights" in drawn(page, name)
+
+
+# --- while it is written -------------------------------------------------------------------------
+
+
+def test_a_page_loses_nothing_when_the_server_goes_and_comes_back(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    path = write(tmp_path / "run.jsonl", step_lines(50, ("a", "b")))
+    context = chromium.new_context()  # its console tells of the lost connection, as it should
+    with serving(tmp_path) as server:
+        page = context.new_page()
+        page.goto(f"{server.address}live?run=run.jsonl")
+        has_steps(page, "run.jsonl", 50)
+        append(path, step_lines(10, ("a", "b"), first=50))
+        has_steps(page, "run.jsonl", 60)
+    append(path, step_lines(40, ("a", "b"), first=60))
+    expect(page.get_by_text("no connection: trying again")).to_be_visible(timeout=LONG)
+    with serving(tmp_path, port=server.port):
+        has_steps(page, "run.jsonl", 100)
+        expect(page.get_by_text("connected", exact=True)).to_be_visible(timeout=LONG)
+        append(path, step_lines(2, ("a", "b"), first=100))
+        has_steps(page, "run.jsonl", 102)
+        plot = run_of(page, "run.jsonl").locator('figure[data-chart="losses"] .plot')
+        expect(plot).to_have_attribute("data-points", "102", timeout=LONG)
+        context.close()
+
+
+TRAIN = ["train", "turbofan", "--subset", "simulated", "--steps", "30", "--steps-per-epoch", "10"]
+START = "import sys; from gaba.cli import main; sys.exit(main())"
+
+
+def test_a_real_training_run_is_followed_from_before_its_first_step(
+    tmp_path: Path, open_page: Open
+) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    with serving(folder) as server:
+        page = open_page(f"{server.address}live")
+        expect(page.get_by_text("There is no record yet")).to_be_visible(timeout=LONG)
+        words = [*TRAIN, "--batch-size", "8", "--run-dir", str(folder / "mine")]
+        with subprocess.Popen(
+            [sys.executable, "-c", START, *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as training:
+            run = run_of(page, "mine/history.jsonl")
+            expect(run).to_be_visible(timeout=3 * LONG)
+            expect(run).to_have_attribute("data-total", re.compile(r"^[1-9]"), timeout=3 * LONG)
+            said, _ = training.communicate(timeout=180)
+            assert training.returncode == 0, said
+        has_steps(page, "mine/history.jsonl", 30)
+        expect(run.get_by_text("simulated data · gaba · small · seed 0")).to_be_visible()
+        history = read(folder / "mine" / "history.jsonl")
+        for k, task in enumerate(history.tasks):
+            weight = f"{history.weights[-1, k]:.3f}".removeprefix("0")
+            row = run.get_by_role("row", name=re.compile(f"^{task}")).first
+            expect(row.get_by_role("cell").nth(2)).to_have_text(weight)
+        assert {"losses", "norms", "weights", "seconds"} <= set(drawn(page, "mine/history.jsonl"))
+        page.goto("about:blank")
