@@ -180,8 +180,9 @@ def test_a_task_that_vanishes_for_a_thousand_steps_and_returns(kind: dict[str, A
     for _ in range(20):
         balancer.backward(model.losses(X))
     known = balancer.weights["task1"]
-    for _ in range(1000):
-        step = balancer.backward(model.losses(X) | {"task1": None})
+    for _ in range(999):
+        balancer.backward(model.losses(X) | {"task1": None})
+    step = balancer.backward(model.losses(X) | {"task1": None})
     assert step.weights[1] == 0
     assert step.norms[1].isnan()
     model.zero_grad()

@@ -139,7 +139,7 @@ def opens_the_explorer(folder: Path) -> None:
         [program, "web", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
     ) as running:
         assert running.stdout is not None
-        address = running.stdout.readline().split()[-1]
+        address, page = running.stdout.readline().split()[-1], ""
         for _ in range(100):
             try:
                 with urllib.request.urlopen(address, timeout=10) as answer:

@@ -39,13 +39,12 @@ def test_a_smaller_error_asks_for_a_longer_memory() -> None:
 
 def test_where_no_sketch_can_be_taken_the_reason_says_so() -> None:
     trunk = nn.Linear(3, 4)
-    for shared, how, why in (
-        (trunk.parameters(), {}, "no module"),
-        ("auto", {}, "no module"),
-        (nn.Linear(3, 4, dtype=torch.bfloat16), {}, "bfloat16"),
-        (trunk, {"gramian": True}, "Gramian"),
+    for found, why in (
+        (choose(40, trunk.parameters()), "no module"),
+        (choose(40, "auto"), "no module"),
+        (choose(40, nn.Linear(3, 4, dtype=torch.bfloat16)), "bfloat16"),
+        (choose(40, trunk, gramian=True), "Gramian"),
     ):
-        found = choose(40, shared, **how)
         assert found.measurement == Every(50, ExactNorms())
         assert why in found.reason
     assert choose(40, trunk, every_step=True).measurement == ExactNorms()

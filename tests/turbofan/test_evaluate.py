@@ -106,8 +106,9 @@ def test_the_model_that_did_best_on_validation_is_evaluated(run: Path) -> None:
     model = TurbofanNet("small")
     model.load_state_dict(state["best"]["model"])
     config = TrainConfig.read(run)
-    how = {"smoothing": config.smoothing, "capped_share": config.capped_share}
-    validation = windows.prepare(FLEET, seed=0, **how).validation
+    validation = windows.prepare(
+        FLEET, seed=0, smoothing=config.smoothing, capped_share=config.capped_share
+    ).validation
     error = predict(model, validation.inputs).rul - validation.rul
     rmse = float(np.sqrt(np.mean(error.astype(float) ** 2)))
     lines = [json.loads(line) for line in (run / checkpoint.EPOCHS).read_text().splitlines()]
