@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PINS   := requirements/pins.txt
 STAMP  := $(VENV)/.installed
+FLWR   := .venv-flwr
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(PINS)
 
 # Test processes, or runs of `make results`, at a time, each with one thread of its own.
@@ -20,10 +21,10 @@ ARGS   ?=
 FIND_DATA := from gaba.turbofan.data import find_data_dir; find_data_dir()
 
 RESULTS := benchmarks/turbofan.py
-BENCHES := $(filter-out $(RESULTS),$(sort $(wildcard benchmarks/[a-z]*.py)))
+BENCHES := $(filter-out $(RESULTS) benchmarks/federated.py,$(sort $(wildcard benchmarks/[a-z]*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all check format bench results install clean
+.PHONY: help train test test-all test-flwr check format bench results results-flwr install clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -59,6 +60,12 @@ results: $(STAMP) ## train the 48 runs of the results table, or what is missing 
 
 install: $(STAMP) ## only make .venv
 
+test-flwr: $(FLWR)/.installed ## the tests of the Flower strategy, in an environment of its own
+	OMP_NUM_THREADS=1 $(FLWR)/bin/python -m pytest -q -W "ignore::DeprecationWarning" --doctest-modules src/gaba/domains/_flower.py tests/domains/test_federated.py tests/domains/test_federated_flower.py
+
+results-flwr: $(FLWR)/.installed ## federated averaging on MNIST against clients weighted by inverse update norm
+	OMP_NUM_THREADS=1 $(FLWR)/bin/python benchmarks/federated.py
+
 clean: ## remove .venv and every cache, but no run and no data
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -69,4 +76,12 @@ $(STAMP): pyproject.toml $(PINS)
 	$(PIP) torch
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation -e ".[dev]"
+	touch $@
+
+# Flower pins versions that the other extras do not share. Its tests need nothing else of ours.
+$(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
+	test -x $(FLWR)/bin/python || $(PYTHON) -m venv $(FLWR)
+	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt torch
+	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt flwr matplotlib pytest hatchling editables
+	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	touch $@

@@ -157,6 +157,23 @@ NAMELESS = """() => [...document.querySelectorAll("button, input, a, progress, [
   .map((e) => e.outerHTML)"""
 
 
+def test_losses_below_zero_are_shown_too(tmp_path: Path, open_page: Open) -> None:
+    """A logarithmic axis would leave them out."""
+    lines = [line.replace('"losses": {"a": ', '"losses": {"a": -') for line in LINES_OF_B]
+    write(tmp_path / "run.jsonl", lines)
+    with serving(tmp_path) as server:
+        page = open_page(f"{server.address}live?run=run.jsonl")
+        has_steps(page, "run.jsonl", 60)
+        plot = run_of(page, "run.jsonl").locator('figure[data-chart="losses"] .plot')
+        expect(plot).to_have_attribute("aria-label", re.compile(r"Last: a -\d"), timeout=LONG)
+        page.goto("about:blank")
+
+
+LINES_OF_B = [line for line in step_lines(80, ("a", "b")) if '"losses": {"a": null' not in line][
+    :60
+]
+
+
 def test_a_malformed_line_is_told_where_it_is(live: str, open_page: Open) -> None:
     page = open_page(f"{live}?run=third.jsonl")
     has_steps(page, "third.jsonl", 6, "error")

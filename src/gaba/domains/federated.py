@@ -55,6 +55,10 @@ class Round(Generic[Client]):
         saturated: The clients whose weight sits on the floor.
         left_out: Why a client that answered takes no part.
         beliefs: The state of the norm stabiliser of every client ever seen, for the next round.
+
+    Example:
+        >>> Round({1: 4.0, 2: 1.0}, {1: 0.2, 2: 0.8}, {1: 0.8, 2: 0.8}).imbalance
+        1.0
     """
 
     norms: Mapping[Client, float]

@@ -28,6 +28,11 @@ class Choice:
     Attributes:
         measurement: what to measure with.
         reason: why, in words.
+
+    Example:
+        >>> from gaba.measurement import ExactNorms
+        >>> Choice(ExactNorms(), "each step needs the gradients of each task").measurement.mode
+        'store'
     """
 
     measurement: Measurement

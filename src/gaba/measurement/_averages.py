@@ -89,8 +89,7 @@ class _Sketched(Averages):
         for number, bucket in enumerate(_buckets(signed, self._theta, self._ranks.sync.bucket)):
             blocks = torch.nn.functional.pad(bucket, (0, -len(bucket) % m)).view(-1, m)
             turn = rotations(len(blocks), m, self._seed + number, self._count)
-            places = torch.arange(m, device=bucket.device) + turn[:, None]
-            places -= m * (places >= m)  # faster than the remainder
+            places = (torch.arange(m, device=bucket.device) + turn[:, None]) % m
             total += blocks.gather(1, places).sum(0)
         self._rows.append(total)
 

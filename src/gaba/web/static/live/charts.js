@@ -45,7 +45,7 @@ function linear(limits) {
 /**
  * One chart.
  *
- * spec: {key, title, log, limits, unit(value), series: [{name, label, token}], shade: [{name, token, at}]}
+ * spec: {key, title, log, signed (linear where some value is below 0), limits, unit(value), series: [{name, label, token}], shade: [{name, token, at}]}
  * shared: {sync, onZoom(from, to), onReset(), range() -> [from, to] | null}
  */
 export class Chart {
@@ -98,7 +98,13 @@ export class Chart {
   show(data) {
     this.data = data;
     const { spec } = this;
-    const usable = (v) => Number.isFinite(v) && (!spec.log || v > 0);
+    const log = spec.log && !(spec.signed && this.negative(data));
+    if (log !== this.log) {
+      this.chart?.destroy();
+      this.chart = null;
+      this.log = log;
+    }
+    const usable = (v) => Number.isFinite(v) && (!log || v > 0);
     const clean = (values) => Array.from(values, (v) => (usable(v) ? v : null));
     const rows = [Array.from(data.x)];
     for (const { name } of spec.series) {
@@ -114,6 +120,11 @@ export class Chart {
     if (this.chart) this.chart.setData(rows);
     else if (this.plot.clientWidth) this.chart = new uPlot(this.options(), rows, this.plot);
     this.describe(rows);
+  }
+
+  /** Whether something would be missing on a logarithmic axis. */
+  negative(data) {
+    return this.spec.series.some(({ name }) => data.series.get(name)?.[0].some((v) => v < 0));
   }
 
   describe(rows) {
@@ -162,11 +173,11 @@ export class Chart {
       },
       scales: {
         x: { time: false, range: (_c, low, high) => shared.range() ?? [low, low === high ? high + 1 : high] },
-        y: spec.log ? { distr: 3, range: logarithmic } : { range: linear(spec.limits) },
+        y: this.log ? { distr: 3, range: logarithmic } : { range: linear(spec.limits) },
       },
       axes: [
         { ...axis, values: (_c, values) => values.map((v) => (Number.isInteger(v) ? v.toLocaleString("en") : "")), size: 28 },
-        { ...axis, values: (_c, values) => ticks(values), size: 58, ...(spec.log ? { splits: decades, filter: (_c, splits) => splits } : {}) },
+        { ...axis, values: (_c, values) => ticks(values), size: 58, ...(this.log ? { splits: decades, filter: (_c, splits) => splits } : {}) },
       ],
       series,
       bands,

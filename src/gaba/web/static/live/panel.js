@@ -41,7 +41,7 @@ export class Panel {
         "div",
         { className: "beside" },
         make("section", { className: "stack" }, make("h3", {}, "Last step"), this.table, this.heat),
-        make("section", { className: "stack" }, make("h3", {}, "Diagnosis"), this.since, this.findings),
+        make("section", { className: "stack conclusion" }, make("h3", {}, "Diagnosis"), this.since, this.findings),
       ),
       this.toolbar(),
       this.grid,
@@ -197,7 +197,7 @@ export class Panel {
     const pairs = tasks.flatMap((a, i) => tasks.slice(i + 1).map((b, j) => ({ name: `cosines/${i}/${i + 1 + j}`, label: `${a}, ${b}` })));
     const measured = pairs.filter(({ name }) => this.store.series.has(name)).slice(0, 12);
     const specs = [
-      { key: "losses", title: "Losses", log: true, unit: short, series: of("losses"), shade: [skipped] },
+      { key: "losses", title: "Losses", log: true, signed: true, unit: short, series: of("losses"), shade: [skipped] },
       { key: "norms", title: "Norms", log: true, unit: short, series: of("norms"), shade: [skipped] },
       { key: "weights", title: "Weights", log: true, unit: weight, series: of("weights"), shade: [saturated] },
       { key: "contributions", title: "Contributions", log: true, unit: short, series: of("contributions"), shade: [skipped] },
