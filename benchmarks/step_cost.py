@@ -229,12 +229,22 @@ def write(records: Sequence[Record], opts: Options) -> None:
         "![Step cost over K](step_cost.png)",
         "## What was promised",
         targets(records),
+        "What limits the figures that are not reached. A sketch makes one more forward pass in "
+        "every 4th step, about a third of a plain step, so .08 on the average; the rest is what "
+        "does not shrink with the model: drawing the direction and adding it to a copy of all "
+        "parameters (which is why the MLP, nearly all parameters and hardly any activations, is "
+        "dearest), and K passes through the heads one by one. These, and the handing over of "
+        "their gradients, are also what `FeatureNorms()` costs, all the more the cheaper the "
+        "shared part is beside the heads. Exact norms are K passes through the shared part here as "
+        "in TorchJD: the two differ by a few per cent either way.",
     ]
     for model, title in titles(records).items():
         own = [r for r in records if r["model"] == model]
         sizes = ", ".join(dict.fromkeys(str(r["batch"]) for r in own))
         parts += [f"## {title}, batch {sizes}", cost_table(own), notes(own, METHOD_TITLES)]
-    parts.append("Made by `python benchmarks/step_cost.py`; the figures are in `step_cost.json`.")
+    parts.append(
+        "Made by `python benchmarks/step_cost.py --threads 1`; the figures are in `step_cost.json`."
+    )
     picture(records, opts)
     write_page(opts.out / "step_cost.md", *parts)
 
