@@ -135,3 +135,35 @@ def test_compiled(what: str) -> None:
         expected = plain(model, x, step)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_a_whole_step_compiled_breaks_once_at_the_balancer() -> None:
+    """What stands around the Balancer is compiled; the Balancer itself runs as it is."""
+    found = []
+    for compiled in (False, True):
+        model = TwoStage([1.0, 300.0])
+        balancer = gaba.Balancer(model.names, model.trunk)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-5)
+
+        def step(x: Tensor, model: TwoStage = model, balancer: Any = balancer) -> None:
+            model.zero_grad()
+            balancer.backward(model.losses(x))
+
+        one = torch.compile(step) if compiled else step
+        for number in range(3):
+            one(batch(number))
+            optimizer.step()
+        found.append((balancer.history.weights, [p.detach() for p in model.parameters()]))
+    torch._dynamo.reset()
+    (weights, parameters), (same, again) = found
+    assert weights == pytest.approx(same, rel=1e-4)
+    for one, other in zip(parameters, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    model = TwoStage([1.0, 300.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    explained = torch._dynamo.explain(lambda x: balancer.backward(model.losses(x)))(batch())
+    assert explained.graph_break_count <= 1
+    assert len(balancer.history) > 0

@@ -18,6 +18,7 @@ from gaba._batch import Batch, check_choice, check_losses, checked_tasks
 from gaba._buffers import StateBuffers
 from gaba._closure import ClosureGuard
 from gaba._rules import Decision, Rules
+from gaba._uncompiled import uncompiled
 from gaba.distributed import Sync, by_name
 from gaba.distributed._ranks import Roll, running
 from gaba.distributed._wrappers import in_first_static_pass
@@ -206,6 +207,7 @@ class Balancer(nn.Module):
 
     # ---- the flow -------------------------------------------------------------------------------
 
+    @uncompiled
     def backward(
         self,
         losses: Mapping[str, Tensor | None],
@@ -245,6 +247,7 @@ class Balancer(nn.Module):
             decision = self._unless_overflown(graph, decision)
         return self._record(batch, seen, decision, combined)
 
+    @uncompiled
     def forward(
         self,
         losses: Mapping[str, Tensor | None],

@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 
+from gaba.distributed._wrappers import sharded
 from gaba.measurement._base import Measurement
 from gaba.measurement._every import Every
 from gaba.measurement._exact import ExactNorms
@@ -103,6 +104,8 @@ def _no_sketch(shared: Shared | SharedSpec, n_tasks: int, error: float, gramian:
     known = shared if isinstance(shared, Shared) else as_shared(shared)
     if not isinstance(known, SharedModule):
         return "what is shared is no module"
+    if sharded(known.parameters()):
+        return "a sketch cannot step along parameters that are spread over ranks"
     coarse = {p.dtype for p in known.parameters() if torch.finfo(p.dtype).bits < 32}
     if coarse:
         return f"parameters in {', '.join(map(str, coarse))} are too coarse for a difference"
