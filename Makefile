@@ -52,7 +52,7 @@ format: $(STAMP) ## put the code into its one layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure import time and step cost (minutes; leave the machine alone)
+bench: $(STAMP) ## measure what docs/benchmarks and docs/results show (an hour; leave the machine alone)
 	@set -e; for script in $(BENCHES); do echo "== $$script"; $(BIN)/python $$script; done
 
 results: $(STAMP) ## train the 48 runs of the results table, or what is missing of them (an hour)

@@ -29,14 +29,12 @@ class Transitions(NamedTuple):
 class DecomposedQ(nn.Module):
     """Q_c(s, a) for each component c: a shared trunk and one linear head a component.
 
-    Values begin near 0, so that what is believed before anything was learnt does not drown a
-    component that is counted in a large unit.
-
     Args:
         n_inputs: D, the numbers in a state.
         n_actions: A.
         components: The names of the C components.
         hidden: The width of the trunk's two layers.
+        head_scale: The first weights of the heads as a part of the usual ones.
 
     Example:
         >>> import torch
@@ -46,7 +44,12 @@ class DecomposedQ(nn.Module):
     """
 
     def __init__(
-        self, n_inputs: int, n_actions: int, components: Sequence[str], hidden: int = 64
+        self,
+        n_inputs: int,
+        n_actions: int,
+        components: Sequence[str],
+        hidden: int = 64,
+        head_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
@@ -55,7 +58,7 @@ class DecomposedQ(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, n_actions) for name in components})
         with torch.no_grad():
             for weight in self.heads.parameters():
-                weight *= 0.01
+                weight *= head_scale
 
     def forward(self, states: Tensor) -> dict[str, Tensor]:
         """By component (B, A) for states (B, D)."""

@@ -42,6 +42,7 @@ class Settings:
         lr: Of Adam.
         batch: Transitions an update.
         hidden: Width of the trunk.
+        head_scale: The first weights of the heads as a part of the usual ones.
         start: Random steps before the first update.
         every: Steps in the environment an update.
         sync: Updates from one copy of the target network to the next.
@@ -59,9 +60,10 @@ class Settings:
     lr: float = 1e-3
     batch: int = 32
     hidden: int = 64
+    head_scale: float = 1.0
     start: int = 200
     every: int = 2
-    sync: int = 100
+    sync: int = 200
     explore: float = 0.5
     epsilon: float = 0.05
     seed: int = 0
@@ -157,7 +159,9 @@ class _Learner:
         torch.manual_seed(settings.seed)
         self._draw = np.random.default_rng(settings.seed)
         size = env.observation_space.shape[0]
-        self.q = DecomposedQ(size, int(env.action_space.n), self.components, settings.hidden)
+        self.q = DecomposedQ(
+            size, int(env.action_space.n), self.components, settings.hidden, settings.head_scale
+        )
         self._target = deepcopy(self.q)
         self._optimizer = torch.optim.Adam(self.q.parameters(), lr=settings.lr)
         self.balancer = gaba.Balancer(self.components, self.q.trunk, weighting=weighting)
