@@ -16,7 +16,7 @@ def uncompiled(method: F) -> F:
     It takes gradients and notes on the graph, which a compiler cannot follow. What
     ``torch.compiler.disable`` does, without importing the compiler before anybody uses it.
     """
-    as_it_is: list[F] = []  # made once the compiler is there
+    as_it_is: list[Any] = []  # made once the compiler is there
 
     @wraps(method)
     def run(*args: Any, **kwargs: Any) -> Any:
