@@ -203,3 +203,35 @@ def test_a_bfloat16_model_has_its_state_in_full_precision() -> None:
     assert all(b.dtype == torch.float64 for b in floating)
     assert all(p.grad is None or p.grad.dtype == torch.bfloat16 for p in model.parameters())
     assert balancer.weights["task0"] == pytest.approx(reference.weights["task0"], rel=2e-2)
+
+
+def test_several_optimizers_under_one_scaler() -> None:
+    """One for the shared part and one for the heads: as without a scaler, and skipped together."""
+    found = []
+    for given in (None, scaler()):
+        world = Plain()
+        heads = [p for p in world.parameters() if all(p is not q for q in world.trunk.parameters())]
+        parts = (list(world.trunk.parameters()), heads)
+        optimizers = [torch.optim.SGD(part, 1e-3) for part in parts]
+        balancer = gaba.Balancer(NAMES, world.trunk)
+        for number in range(4):
+            world.zero_grad()
+            losses = world.losses()
+            if number == 2:
+                first = losses[NAMES[0]]
+                assert first is not None
+                losses[NAMES[0]] = first * torch.inf
+            step = balancer.backward(losses, scaler=given)
+            for optimizer in optimizers:
+                if given is not None:
+                    given.step(optimizer)
+                elif bool(step.finite):
+                    optimizer.step()
+            if given is not None:
+                given.update()
+        found.append((balancer, [p.detach() for p in world.parameters()]))
+    (plain, own), (balancer, scaled) = found
+    assert_same_state(plain, balancer, 1e-9)
+    assert not balancer.history.finite[2]
+    for one, other in zip(own, scaled, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=0)
