@@ -388,7 +388,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "one task": ({"tasks": ["a"]}, ValueError, "at least 2"),
     "a task twice": ({"tasks": ["a", "a"]}, ValueError, "at least 2"),
     "a string": ({"tasks": "ab"}, TypeError, "sequence of names"),
-    "scale": ({"scale": "big"}, ValueError, "simplex, mean, max, found 'big'"),
+    "scale": ({"scale": "big"}, ValueError, "simplex, mean, max, rule, found 'big'"),
     "anchor": ({"anchor": "c"}, ValueError, "a, b, found 'c'"),
     "heads": ({"heads": "none"}, ValueError, "weighted, plain"),
     "metric": ({"metric": "l1"}, ValueError, "metric"),

@@ -25,8 +25,8 @@ MAY_KNOW = {
     "graph": {"shared", "metric", "distributed"},
 }
 APPLICATIONS = {"integrations", "domains", "turbofan", "bench", "web", "cli", "_cli", "demo"}
-APPLICATIONS |= {"plots", "report"}
-PUBLIC = {"", "weighting", "stabilisers", "measurement", "diagnosis", "integrations", "plots"}
+APPLICATIONS |= {"plots", "report", "methods"}
+PUBLIC = {"", "weighting", "stabilisers", "measurement", "diagnosis", "integrations", "plots", "methods"}
 
 
 def module_name(path: Path) -> str:

@@ -14,7 +14,7 @@ from gaba._batch import Batch
 from gaba.measurement import Measurement, Observation
 from gaba.scale import Scale, gain_of
 from gaba.stabilisers import AnyStabiliser
-from gaba.weighting import Weighting
+from gaba.weighting import AnyWeighting, Measured, Weighting
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class BalancerState:
         measurement: the state of the measurement.
         norm: the state of the norm stabiliser.
         weight: the state of the weight stabiliser.
+        weighting: the state of the weighting, if it has a memory.
         weights: (K,), the last weights, those of missing tasks as when they were last there.
         gain: (), the last common factor.
     """
@@ -32,6 +33,7 @@ class BalancerState:
     measurement: Any
     norm: Any
     weight: Any
+    weighting: Any
     weights: Tensor
     gain: Tensor
 
@@ -62,7 +64,7 @@ class Rules:
     """
 
     norm_stabiliser: AnyStabiliser | None
-    weighting: Weighting
+    weighting: AnyWeighting
     weight_stabiliser: AnyStabiliser | None
     scale: Scale
     anchor: int | None
@@ -76,10 +78,14 @@ class Rules:
         )
         dtype = work_dtype(torch.device("cpu"))
         uniform = torch.full((n_tasks,), 1.0 / n_tasks, dtype=dtype)
-        probe = torch.eye(n_tasks, dtype=dtype) if self.weighting.needs == "gramian" else uniform
-        self.weighting(probe)  # a rule made for another number of tasks says so now
-        seen = measurement.init(n_tasks)
-        return BalancerState(seen, norm, weight, uniform, torch.ones((), dtype=dtype))
+        seen, rule = measurement.init(n_tasks), ()
+        if isinstance(self.weighting, Weighting):
+            square = self.weighting.needs == "gramian"
+            # a rule made for another number of tasks says so now
+            self.weighting(torch.eye(n_tasks, dtype=dtype) if square else uniform)
+        else:
+            rule = self.weighting.init(n_tasks)
+        return BalancerState(seen, norm, weight, rule, uniform, torch.ones((), dtype=dtype))
 
     def decide(
         self, batch: Batch, seen: Observation | None, old: BalancerState, *, held: bool
@@ -112,9 +118,10 @@ class Rules:
             norms = batch.spread(seen.norms)
             if self.norm_stabiliser is not None:
                 norms, norm_state = self.norm_stabiliser.update(norms, old.norm, batch.present)
-            norms = batch.take(norms)
-        asked = self.weighting.of(batch.indices)(self._needed(batch, seen, norms))
-        weights, weight_state = batch.fill(asked, old.weights), old.weight
+        raw, rule_state = self._ask(batch, self._measured(batch, seen, norms), old.weighting)
+        norms = None if norms is None else batch.take(norms)
+        length = raw.sum()
+        weights, weight_state = batch.fill(raw / length, old.weights), old.weight
         if self.weight_stabiliser is not None:
             weights, weight_state = self.weight_stabiliser.update(
                 weights, old.weight, batch.present
@@ -124,6 +131,7 @@ class Rules:
             batch.take(weights),
             norms,
             self.scale,
+            length=length,
             anchor=batch.position(self.anchor),
             held=None if self.anchor is None else self.gain(batch, old),
         )
@@ -134,23 +142,43 @@ class Rules:
             old.measurement if seen is None else seen.state,
             norm_state,
             weight_state,
+            rule_state,
             batch.fill(batch.take(weights), old.weights),
             gain,
         )
 
-    def _needed(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Tensor:
-        """What the weighting takes: losses, norms, or the Gramian with the believed norms."""
-        if self.weighting.needs == "losses" or seen is None or norms is None:
-            return torch.stack(batch.values)
-        if self.weighting.needs == "norms":
-            return norms
-        if seen.gramian is None:
+    def _measured(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Measured:
+        """What was seen, over all K tasks; the Gramian with the norms as they are believed."""
+        losses = batch.spread(torch.stack(batch.values))
+        if seen is None or norms is None:
+            return Measured(losses)
+        gramian, statistics = seen.gramian, seen.statistics
+        if gramian is not None:
+            found, believed = seen.norms, batch.take(norms)
+            ratio = torch.where(found > 0, believed / found, torch.ones_like(found))
+            gramian = batch.spread_square(gramian * ratio[:, None] * ratio)
+        elif self.weighting.needs == "gramian":
             raise ValueError(
                 f"weighting {self.weighting!r} needs the Gramian, which the measurement did not "
                 "give: use measurement='exact'"
             )
-        ratio = torch.where(seen.norms > 0, norms / seen.norms, torch.ones_like(norms))
-        return seen.gramian * ratio[:, None] * ratio
+        if statistics is not None:
+            statistics = torch.stack([batch.spread(column) for column in statistics.unbind(-1)], -1)
+        return Measured(losses, norms, gramian, statistics)
+
+    def _ask(self, batch: Batch, measured: Measured, state: Any) -> tuple[Tensor, Any]:
+        """The weights of the tasks present, of any sum, and what the weighting then remembers."""
+        if not isinstance(self.weighting, Weighting):
+            raw, state = self.weighting.update(measured, state, batch.present)
+            return batch.take(raw), state
+        if self.weighting.needs == "gramian" and measured.gramian is not None:
+            rows = [batch.take(row) for row in batch.take(measured.gramian)]
+            needed = torch.stack(rows)
+        else:
+            norms = None if self.weighting.needs == "losses" else measured.norms
+            needed = batch.take(measured.losses if norms is None else norms)
+        rule = self.weighting.of(batch.indices)
+        return (rule.raw if self.scale == "rule" else rule)(needed), state
 
     def gain(self, batch: Batch, state: BalancerState) -> Tensor:
         """The gain of a step with the weights of ``state``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from gaba.record import Combined, Step
 from gaba.scale import Scale
 from gaba.shared import SharedSpec, as_shared
 from gaba.stabilisers import AnyStabiliser
-from gaba.weighting import Weighting
+from gaba.weighting import AnyWeighting
 
 Heads: TypeAlias = Literal["weighted", "plain"]
 
@@ -56,13 +56,14 @@ class Balancer(nn.Module):
             ``"last-layer"``, or unbiased by batch noise ``"half-batch"``; ``"auto"`` is what
             :func:`gaba.measurement.choose` recommends, and the record says why.
         norm_stabiliser: what is believed about the norms, an object, a name or ``None``.
-        weighting: the rule from norms (or Gramian) to weights, an object or a name.
+        weighting: the rule from norms (or Gramian, or losses) to weights, an object or a name.
         weight_stabiliser: what the weights may do, an object, a name or ``None``.
         scale: the length of the combined update (:mod:`gaba.scale`). ``"simplex"``: Σ λ_k ∇L_k as
             it is, which at a norm ratio of 500 is about as short as the smallest gradient: plain
             SGD slows down by as much, Adam does not notice. ``"mean"``: as long as under uniform
             weights, Σ λ_k g_k = mean g. ``"max"``: the largest contribution is as long as the
-            largest norm. Without measured norms (a weighting that needs none): gain 1.
+            largest norm. ``"rule"``: Σ w_k ∇L_k, with the weights w of any sum that the weighting
+            itself gives. Without measured norms "mean" and "max" leave the gain at 1.
         anchor: a task that keeps weight 1, the others being brought to its contribution; takes
             the place of ``scale``.
         metric: in which metric pulls are measured: ``"euclidean"``, ‖∇_θ L_k‖, or ``"optimizer"``,
@@ -109,7 +110,7 @@ class Balancer(nn.Module):
         *,
         measurement: Measurement | str = "exact",
         norm_stabiliser: AnyStabiliser | str | None = "log-ema",
-        weighting: Weighting | str = "inverse",
+        weighting: AnyWeighting | str = "inverse",
         weight_stabiliser: AnyStabiliser | str | None = None,
         scale: Scale = "mean",
         anchor: str | None = None,
@@ -123,7 +124,7 @@ class Balancer(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks = checked_tasks(tasks)
-        check_choice("scale", scale, ("simplex", "mean", "max"))
+        check_choice("scale", scale, get_args(Scale))
         check_choice("metric", metric, ("euclidean", "optimizer"))
         check_choice("heads", heads, ("weighted", "plain"))
         check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-Scale: TypeAlias = Literal["simplex", "mean", "max"]
+Scale: TypeAlias = Literal["simplex", "mean", "max", "rule"]
 
 
 def gain_of(
@@ -15,6 +15,7 @@ def gain_of(
     norms: Tensor | None,
     scale: Scale,
     *,
+    length: Tensor | None = None,
     anchor: int | None = None,
     held: Tensor | None = None,
 ) -> Tensor:
@@ -24,6 +25,7 @@ def gain_of(
     ``"simplex"``       1: weights sum to 1
     ``"mean"``          mean g / Σ λ_k g_k: Σ gain λ_k g_k = mean g, as under uniform weights
     ``"max"``           max g / max λ_k g_k: the largest contribution is as long as the largest norm
+    ``"rule"``          Σ w_k: the weights w that the rule itself gives, before their sum was made 1
     ``anchor=a``        1/λ_a: task a keeps weight 1
     ==================  =========================================================================
 
@@ -31,6 +33,7 @@ def gain_of(
         weights: (K,), λ on the simplex.
         norms: (K,), g as believed; ``None`` if there are none, and then only an anchor scales.
         scale: which of the above.
+        length: (), Σ w_k; ``None`` is 1.
         anchor: the position of the anchor, if it is there in this step.
         held: the gain to keep when there is an anchor, but not in this step.
 
@@ -49,6 +52,8 @@ def gain_of(
         return _ratio(one, weights[anchor])
     if held is not None:
         return held
+    if scale == "rule":
+        return one if length is None else length
     if norms is None or scale == "simplex":
         return one
     if scale == "max":

@@ -52,6 +52,7 @@ class Observation:
         unreached: the tasks, by position, whose loss reaches no shared parameter.
         gradients: the gradients of every leaf, if they were asked for.
         state: what the measurement remembers for the next step.
+        statistics: (K, m), what a special measurement adds for a weighting of its own.
     """
 
     norms: Tensor
@@ -59,6 +60,7 @@ class Observation:
     unreached: tuple[int, ...]
     gradients: TaskGradients | None
     state: Any = ()
+    statistics: Tensor | None = None
 
 
 class Measurement(ABC):

@@ -8,7 +8,13 @@ Each rule is a frozen dataclass that is called with one array or tensor:
 [0.002, 0.998]
 """
 
-from gaba.weighting._base import Needs, Weighting
+from gaba.weighting._base import (
+    AnyWeighting,
+    Measured,
+    Needs,
+    StatefulWeighting,
+    Weighting,
+)
 from gaba.weighting._equal_projection import EqualProjection
 from gaba.weighting._equal_share import EqualShare
 from gaba.weighting._fixed import Fixed
@@ -22,15 +28,18 @@ from gaba.weighting._targets import Targets
 from gaba.weighting._uniform import Uniform
 
 __all__ = [
+    "AnyWeighting",
     "EqualProjection",
     "EqualShare",
     "Fixed",
     "Gaba",
     "InverseNorm",
     "LogInverse",
+    "Measured",
     "Needs",
     "Proportional",
     "RankInverse",
+    "StatefulWeighting",
     "Targets",
     "Uniform",
     "Weighting",

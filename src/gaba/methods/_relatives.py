@@ -1,0 +1,7 @@
+"""Rows of the table of methods."""
+
+from __future__ import annotations
+
+from gaba.methods._table import Method
+
+RELATIVES: tuple[Method, ...] = ()
