@@ -18,6 +18,8 @@ FAST, SLOW = split(
     ),
 )
 
+ALONE = FAST[:4]
+
 
 @pytest.fixture(scope="module")
 def came() -> dict[str, str]:
@@ -38,3 +40,13 @@ def test_as_one_process(came: dict[str, str], name: str) -> None:
 @pytest.mark.parametrize("name", SLOW)
 def test_as_one_process_slowly(came_slowly: dict[str, str], name: str) -> None:
     assert came_of(came_slowly, name) == ""
+
+
+@pytest.fixture(scope="module")
+def came_alone() -> dict[str, str]:
+    return launch("_fsdp_cases", 1, ALONE)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_one_rank_alone(came_alone: dict[str, str], name: str) -> None:
+    assert came_of(came_alone, name) == ""

@@ -77,16 +77,17 @@ class ExactNorms(Measurement):
         if self.mode == "stream" and (gramian or not graph.ranks.several):
             return stream(graph, gramian=gramian, gradients=gradients)
         losses, shared = graph.losses, graph.shared
-        if sharded(shared.parameters()):
+        known = shared.parameters()  # before any pass, after which FSDP has others in their place
+        if sharded(known):
             return sharded_passes(graph, gramian=gramian)
         if graph.ranks.several and self.mode != "batched":
             return averaged_passes(graph, gramian=gramian)
-        leaves = (not gradients and shared.parameters()) or graph.leaves
+        leaves = (not gradients and known) or graph.leaves
         of = batched_passes(graph, leaves) if self.mode == "batched" else None
         if of is None:
             of = task_passes(losses, leaves, free=gradients)
         shared.learn(leaves, [[g is not None for g in grads] for grads in of])
-        theta = {id(p) for p in shared.parameters()}
+        theta = {id(p) for p in known or shared.parameters()}
         own = [[g for p, g in zip(leaves, grads, strict=True) if id(p) in theta] for grads in of]
         shared_leaves = [p for p in leaves if id(p) in theta]
         scales = graph.scales(shared_leaves)
