@@ -13,7 +13,8 @@ from torch.distributed.fsdp import fully_shard
 
 import gaba
 from _ddp_cases import MEASUREMENTS
-from _ranked import TASKS, Net, Plan, check, loss, together
+from _models import TwoStage, batch
+from _ranked import TASKS, Net, Plan, check, loss, together, whole
 from _ranks import World
 from gaba.distributed._wrappers import sharded
 
@@ -56,6 +57,25 @@ for wrapper, wrap in WRAPPERS.items():
     add(f"{wrapper}_by_the_caller", lambda world, p=plan: check(p, world))
     plan = Plan(wrap, micro=2)
     add(f"{wrapper}_accumulated", lambda world, p=plan: check(p, world))
+
+
+def case_trunk_in_one_piece_on_one_rank(world: World) -> None:
+    """The shared part is FSDP's root: after the first pass others stand for its parameters."""
+    plain, model = (TwoStage([1.0, 50.0], dtype=torch.float64) for _ in range(2))
+    x = batch(dtype=torch.float64)
+    expected = gaba.Balancer(plain.names, plain.trunk).backward(plain.losses(x))
+    with world.group():
+        fully_shard(model.trunk)
+        balancer = gaba.Balancer(model.names, model.trunk)
+        found = balancer.backward(model.losses(x))
+        torch.testing.assert_close(found.norms, expected.norms)
+        for p, q in zip(plain.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(whole(grad_of(q)), grad_of(p))
+
+
+def grad_of(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def hold_back(model: nn.Module, last: bool) -> Any:
