@@ -23,7 +23,7 @@ from rich.console import Console
 
 import gaba
 from _turbofan_runs import tiny_fleet
-from gaba import cli, demo
+from gaba import cli, demo, methods
 from gaba._cli import commands, pictures
 from gaba._cli.progress import Bar, Lines, progress
 from gaba._cli.report import quality
@@ -557,3 +557,18 @@ def test_data_fetches_what_it_was_told_and_verifies_it(
         assert expected in line
         assert f"{server}/{name}" in line
     assert not dest.exists()
+
+
+def test_weights_from_another_run_are_fixed_weights(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = methods.settled_weights(gaba.History.read(run_dir / "history.jsonl"))
+    folder = tmp_path / "fixed"
+    words = [*SIMULATED, "--weights-from", str(run_dir)]
+    assert cli.main([*words, "--run-dir", str(folder)]) == 0
+    weights = gaba.History.read(folder / "history.jsonl").weights
+    assert weights[-1] == pytest.approx(list(found.values()), rel=1e-5)
+    capsys.readouterr()
+    status, said = failed([*words, "--method", "uniform"], capsys)
+    assert status == 1
+    assert "--weights-from cannot be given with --method" in said

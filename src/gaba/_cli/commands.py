@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias, final
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from gaba._cli.bench import Bench
 from gaba._cli.demo import Demo
 
 RECIPE = "(default: the recipe's)"
@@ -29,7 +30,9 @@ class Train:
     method: Annotated[str, arg(metavar="NAME")] = "gaba"
     """How the losses are balanced: gaba (as published), inverse (this library's defaults),
     inverse-sketch (the same, cheaper), uniform, fixed:W,W (weights of rul and health), amnl, grace,
-    or a weighting such as equal-share."""
+    or another of `gaba methods`."""
+    weights_from: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    """Take fixed weights instead: those that the run in this folder came to."""
     size: Literal["small", "paper"] = "small"
     """The model: small has about .3 million parameters, paper about 3.5 million."""
     seed: int = 0
@@ -206,7 +209,24 @@ class Watch:
         watch(self.run_dir, Console(), self.once)
 
 
-Command: TypeAlias = Demo | Train | Evaluate | Explain | Data | Domains | Web | Report | Watch
+@final
+@dataclass(frozen=True)
+class Methods:
+    """List the methods: what each computes, needs and costs; or say everything about one."""
+
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="")] = None
+    """Which: gaba, uniform, gradnorm and so on; without it all are listed."""
+
+    def run(self) -> None:
+        """Print them, or one."""
+        from gaba._cli.methods import show
+
+        show(self.name)
+
+
+Command: TypeAlias = (
+    Demo | Train | Evaluate | Explain | Data | Domains | Web | Report | Watch | Methods | Bench
+)
 
 
 def parse(words: Sequence[str]) -> Command:
@@ -224,7 +244,9 @@ def parse(words: Sequence[str]) -> Command:
         | Annotated[Domains, subcommand("domains")]
         | Annotated[Web, subcommand("web")]
         | Annotated[Report, subcommand("report")]
-        | Annotated[Watch, subcommand("watch")],
+        | Annotated[Watch, subcommand("watch")]
+        | Annotated[Methods, subcommand("methods")]
+        | Annotated[Bench, subcommand("bench")],
         prog="gaba",
         description=(
             "Balance several losses by the pull of each on the parameters that they share. "

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from gaba import turbofan
+import gaba
+from gaba import methods, turbofan
 from gaba._cli.pictures import draw
 from gaba._cli.progress import progress
 from gaba._cli.report import REPORT, WIDTH, show, title
@@ -82,6 +83,8 @@ def _config(command: Train) -> turbofan.TrainConfig:
         **given,
         **{name: getattr(command, name) for name in ("subset", "method", "size", "seed")},
     }
+    if command.weights_from is not None:
+        settings["method"] = _fixed_as_in(command)
     if command.data_dir is not None:
         settings["data_dir"] = str(command.data_dir)
     if command.resume is not None:
@@ -95,6 +98,24 @@ def _config(command: Train) -> turbofan.TrainConfig:
             "or name another --run-dir"
         )
     return replace(config, run_dir=str(command.run_dir))
+
+
+def _fixed_as_in(command: Train) -> str:
+    """The method ``fixed:`` with the weights of another run, so that the run needs that no more."""
+    assert command.weights_from is not None
+    if command.method != type(command)(command.application).method or command.resume is not None:
+        raise ValueError(
+            "--weights-from cannot be given with --method or --resume: it says what the weights "
+            "are, and a run goes on with its own settings"
+        )
+    history = command.weights_from / "history.jsonl"
+    weights = methods.settled_weights(gaba.History.read(history))
+    if tuple(weights) != turbofan.TASKS:
+        raise ValueError(
+            f"--weights-from needs a run of the tasks {', '.join(turbofan.TASKS)}, found "
+            f"{', '.join(weights)} in {command.weights_from}"
+        )
+    return "fixed:" + ",".join(f"{weight:.6g}" for weight in weights.values())
 
 
 def _resumed(command: Train, given: dict[str, object]) -> turbofan.TrainConfig:

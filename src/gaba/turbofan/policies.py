@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import final
 
 from torch import nn
+from torch.optim import Optimizer
 
 import gaba
-from gaba import measurement, weighting
+from gaba import measurement, methods, weighting
 from gaba.turbofan.losses import TASKS
 
 FIXED = "fixed:"
@@ -23,7 +24,7 @@ METHODS = {
     "amnl": "sample weights near failure, uniform task weights",
     "grace": "AMNL's sample weights under GABA's task weights",
 }
-"""The methods by name, each in a few words; any weighting of the library is one besides."""
+"""The methods by name, each in a few words; every other one of `gaba methods` is one besides."""
 
 
 @final
@@ -33,12 +34,13 @@ class Policy:
 
     Attributes:
         method: The name it was made from.
-        make_balancer: Gives a new balancer for a shared module.
+        make_balancer: From a shared module, and the optimizer that trains it where the method needs
+            one, to a new balancer.
         weigh_samples: Whether the RUL loss carries AMNL's sample weights.
     """
 
     method: str
-    make_balancer: Callable[[nn.Module], gaba.Balancer]
+    make_balancer: Callable[..., gaba.Balancer]
     weigh_samples: bool = False
 
 
@@ -46,9 +48,8 @@ def policy(method: str) -> Policy:
     """The policy of that name.
 
     Args:
-        method: A key of :data:`METHODS`, with figures for ``fixed:`` (``"fixed:.05,.95"``), or the
-            name of a weighting of the library (``"equal-share"``, ``"sqrt-inverse"``, ...), which
-            then takes the place of the default rule.
+        method: A key of :data:`METHODS`, with figures for ``fixed:`` (``"fixed:.05,.95"``), or one
+            of :data:`gaba.methods.METHODS` (``"equal-share"``, ``"gradnorm"``, ``"pcgrad"``, ...).
 
     Raises:
         ValueError: ``method`` is unknown, or ``fixed:`` is not followed by one non-negative number
@@ -57,7 +58,8 @@ def policy(method: str) -> Policy:
     >>> policy("grace").weigh_samples
     True
     >>> import torch
-    >>> policy("fixed:1,3").make_balancer(torch.nn.Linear(2, 2)).weighting
+    >>> net = torch.nn.Linear(2, 2)
+    >>> policy("fixed:1,3").make_balancer(net).weighting
     Fixed(weights=(0.25, 0.75))
     """
     if method.startswith(FIXED):
@@ -65,32 +67,40 @@ def policy(method: str) -> Policy:
     if method in _POLICIES:
         return _POLICIES[method]
     try:
-        rule = weighting.by_name(method)
+        methods.find(method)
     except ValueError as error:
         known = ", ".join(METHODS)
         raise ValueError(
-            f"method: must be one of {known}, or a weighting; got {method!r} ({error})"
+            f"method: must be one of {known}, or one of `gaba methods`; got {method!r} ({error})"
         ) from error
-    return Policy(method, lambda shared: gaba.Balancer(TASKS, shared, weighting=rule))
+    return Policy(method, _named(method))
 
 
-def _paper(shared: nn.Module) -> gaba.Balancer:
+def _named(method: str) -> Callable[..., gaba.Balancer]:
+    def make(shared: nn.Module, optimizer: Optimizer | None = None) -> gaba.Balancer:
+        settings = {"optimizer": optimizer} if method == "inverse-optimizer" else {}
+        return methods.make(method, TASKS, shared, **settings)
+
+    return make
+
+
+def _paper(shared: nn.Module, _: Optimizer | None = None) -> gaba.Balancer:
     return gaba.Balancer.paper(TASKS, shared)
 
 
-def _default(shared: nn.Module) -> gaba.Balancer:
+def _default(shared: nn.Module, _: Optimizer | None = None) -> gaba.Balancer:
     return gaba.Balancer(TASKS, shared)
 
 
-def _sketched(shared: nn.Module) -> gaba.Balancer:
+def _sketched(shared: nn.Module, _: Optimizer | None = None) -> gaba.Balancer:
     engine = measurement.SketchNorms(every=4)  # which smooths what it sees by itself
     return gaba.Balancer(TASKS, shared, measurement=engine, norm_stabiliser=None)
 
 
-def _constant(rule: weighting.Weighting) -> Callable[[nn.Module], gaba.Balancer]:
+def _constant(rule: weighting.Weighting) -> Callable[..., gaba.Balancer]:
     """Weights that need no norms: nothing is measured, and nothing is paid for."""
 
-    def make(shared: nn.Module) -> gaba.Balancer:
+    def make(shared: nn.Module, _: Optimizer | None = None) -> gaba.Balancer:
         return gaba.Balancer(TASKS, shared, weighting=rule, norm_stabiliser=None, scale="simplex")
 
     return make

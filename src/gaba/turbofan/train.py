@@ -100,10 +100,11 @@ class Trainer:
         self.policy = policy(config.method)
         self.model = TurbofanNet(config.size, dropout=config.dropout).to(self.device)
         self.mean = averaged(self.model, config.ema_decay)
-        self.balancer = self.policy.make_balancer(self.model.backbone).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
+        balancer = self.policy.make_balancer(self.model.backbone, self.optimizer)
+        self.balancer = balancer.to(self.device)
         self.schedule = Schedule(self.optimizer, config)
         self.batches = Shuffled(prepared.train, config.batch_size, config.seed, self.device)
         self.steps = self.epochs = self.lost = self.since_best = 0
