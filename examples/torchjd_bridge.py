@@ -1,32 +1,49 @@
-"""A weighting of TorchJD in our balancer, and a rule of ours in TorchJD's engine."""
+"""A method of TorchJD by its name, a weighting of its own, and a rule of ours in its engine."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torchjd.aggregation import MGDAWeighting
+from torchjd.aggregation import ConFIG, MGDAWeighting
 from torchjd.autogram import Engine
 
 import gaba
-from gaba.integrations.torchjd import FromTorchJD, ToTorchJD
+from gaba import methods
+from gaba.integrations.torchjd import FromTorchJD, TheirState, ToTorchJD
 
 torch.manual_seed(0)
 trunk = nn.Linear(4, 3)
 inputs = torch.randn(16, 4)
+names = ["a", "b", "c"]
 
 
 def losses() -> torch.Tensor:
     return (trunk(inputs) - torch.tensor([1.0, -1.0, 5.0])).square().mean(0)
 
 
-names = ["a", "b", "c"]
-balancer = gaba.Balancer(names, shared=trunk, weighting=FromTorchJD(MGDAWeighting()))
+def show(what: str, weights: torch.Tensor) -> None:
+    print(f"{what}:", *(f"{weight:.4f}" for weight in weights.tolist()))
+
+
+# by name: TorchJD's weights and TorchJD's length of the update
+balancer = methods.make("upgrad", names, trunk)
 step = balancer.backward(dict(zip(names, losses(), strict=True)))
-print("MGDA of TorchJD in our balancer:", *(f"{weight:.4f}" for weight in step.weights.tolist()))
+show("UPGrad by its name", step.weights)
+
+# an object of yours, with whatever settings; the scale is then yours to choose
+balancer = gaba.Balancer(names, shared=trunk, weighting=FromTorchJD(MGDAWeighting(epsilon=1e-5)))
+step = balancer.backward(dict(zip(names, losses(), strict=True)))
+show("MGDA in our balancer", step.weights)
+
+# ConFIG takes a Jacobian; the Gramian is enough
+rule = FromTorchJD(ConFIG())
+state: TheirState = rule.init(len(names))
+assert step.gramian is not None
+show("ConFIG from the same Gramian", rule(step.gramian))
 
 weighting = ToTorchJD("equal-share")
 engine = Engine(trunk, batch_dim=None)
 values = losses()
 weights = weighting(engine.compute_gramian(values))
 values.backward(weights)
-print("equal shares in TorchJD's engine:", *(f"{weight:.4f}" for weight in weights.tolist()))
+show("equal shares in TorchJD's engine", weights)

@@ -121,7 +121,8 @@ class Rules:
         raw, rule_state = self._ask(batch, self._measured(batch, seen, norms), old.weighting)
         norms = None if norms is None else batch.take(norms)
         length = raw.sum()
-        weights, weight_state = batch.fill(raw / length, old.weights), old.weight
+        asked = self._on_simplex(raw, length)
+        weights, weight_state = batch.fill(asked, old.weights), old.weight
         if self.weight_stabiliser is not None:
             weights, weight_state = self.weight_stabiliser.update(
                 weights, old.weight, batch.present
@@ -179,6 +180,15 @@ class Rules:
             needed = batch.take(measured.losses if norms is None else norms)
         rule = self.weighting.of(batch.indices)
         return (rule.raw if self.scale == "rule" else rule)(needed), state
+
+    def _on_simplex(self, raw: Tensor, length: Tensor) -> Tensor:
+        """``raw`` brought to sum 1; NaN, so that the step is left out, where that would turn it.
+
+        With its own ``length`` a rule may give weights of any sum, and none at all: gain 0 then.
+        """
+        if self.scale != "rule":
+            return torch.where(length > 0, raw / length, torch.full_like(raw, torch.nan))
+        return torch.where((raw == 0).all(), torch.full_like(raw, 1 / len(raw)), raw / length)
 
     def gain(self, batch: Batch, state: BalancerState) -> Tensor:
         """The gain of a step with the weights of ``state``.

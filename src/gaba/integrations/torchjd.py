@@ -1,57 +1,97 @@
 """TorchJD's weightings as rules of this library, and our rules as weightings of TorchJD.
 
-TorchJD's weights have any sum, ours have sum 1: :class:`FromTorchJD` divides by the sum. So both
-updates point the same way, and ``scale`` of the Balancer says how long ours is.
+TorchJD's weights have any sum: ``scale="rule"`` of the Balancer keeps it, and with it the length of
+TorchJD's update; every other ``scale`` says itself how long the update is.
 """
 
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gaba.weighting import Needs, Weighting, by_name
+from gaba.weighting import (
+    AnyWeighting,
+    Measured,
+    Needs,
+    StatefulWeighting,
+    Weighting,
+    by_name,
+)
 
 try:
-    from torchjd import Stateful, aggregation
+    from torchjd import aggregation
     from torchjd.linalg import PSDMatrix
 except ImportError as error:
     raise ImportError(
         'the bridge to TorchJD needs torchjd, which is not installed: pip install "gaba[bench]"'
     ) from error
 
-__all__ = ["FromTorchJD", "ToTorchJD"]
+from gaba.integrations._torchjd_memory import Memory, keepers
+from gaba.integrations._torchjd_root import Root
 
-Theirs: TypeAlias = "aggregation.Weighting[Any] | aggregation.WeightedAggregator"
+__all__ = ["FromTorchJD", "TheirState", "ToTorchJD"]
 
-_NEEDS_MORE = ("ExcessMTLWeighting", "MoDoWeighting", "SDMGradWeighting", "_NashMTLWeighting")
-"""Those that take a Jacobian, or the gradients of two batches: a Gramian does not serve them."""
+Theirs: TypeAlias = (
+    "aggregation.Weighting[Any] | aggregation.WeightedAggregator | aggregation.ConFIG"
+)
+
+_NEEDS_MORE = ("ExcessMTLWeighting", "MoDoWeighting", "SDMGradWeighting")
+"""Those that look at single entries of a Jacobian, or at the gradients of several batches."""
+
+_STRIDE = 1_000_003
+"""How far apart two seeds are, in calls."""
 
 
 @final
 @dataclass(frozen=True)
-class FromTorchJD(Weighting):
-    """A weighting of TorchJD as a rule: λ = w / Σ_k w_k, with w its weights for the Gramian.
+class TheirState:
+    """What is remembered for a weighting of TorchJD.
 
-    G (..., K, K) is the Gramian of the gradients, λ (..., K). Every weighting that TorchJD lists
-    for its ``autogram`` engine will do. Some of them (``IMTLGWeighting``, ``AlignedMTLWeighting``)
-    can give a task a negative weight; it is passed on as it is. K = 1 gives weight 1. Where w has
-    no positive sum, or G is not finite, weights are NaN, so that the Balancer leaves the step out.
-    Unlike our own rules these may wait for the device.
+    Attributes:
+        calls: (), how often it was asked; with the seed it says what is drawn next.
+        memory: a tuple of tensors for each part that remembers something, such as the φ (K, K) of
+            GradVac.
+    """
 
-    A weighting that has a vector with an entry for each task (``pref_vector``) raises in a step
-    without one of them. One with a state of its own (``GradVacWeighting``, ``CRMOGMWeighting``)
-    keeps it itself: it is neither in ``balancer.state_dict()`` nor forgotten by
-    ``balancer.reset()``; our stabilisers are.
+    calls: Tensor
+    memory: tuple[Memory, ...]
+
+
+@final
+@dataclass(frozen=True)
+class FromTorchJD(StatefulWeighting[TheirState]):
+    """A weighting of TorchJD as a rule: the weights w (K,) that it gives for the Gramian G (K, K).
+
+    The Balancer brings them to the simplex, λ = w / Σ_k w_k, and with ``scale="rule"`` the update
+    is Jᵀw, TorchJD's own. Every weighting that TorchJD lists for its ``autogram`` engine will do,
+    and besides ``NashMTL`` and ``ConFIG``, which take the Jacobian J (K, P) but look at inner
+    products of its rows only: they are given S (K, r) with S Sᵀ = G, and w solves Sᵀw = A(S), so
+    that Jᵀw = A(J). A weight may be negative (``IMTLG``, ``AlignedMTL``, ``ConFIG``); it is passed
+    on as it is. K = 1 gives weight 1, and a G that is not finite NaN. The numbers are worked out on
+    the host in float64: unlike our own rules this waits for the device.
+
+    What TorchJD's weighting remembers (``GradVac``, ``CRMOGMWeighting``, ``PCD``, ``NashMTL``) is
+    part of the Balancer's state, saved and forgotten with it, and the weighting itself never
+    changes. What it draws at random (``PCGrad``, ``GradVac``, ``Random``) it draws in call n with
+    the seed ``1_000_003 * seed + n``, and the global generator is left alone: a run that is resumed
+    goes on bit for bit. Of a vector with an entry for each task (``pref_vector``) a step has the
+    entries of the tasks present.
+
+    Called with Gramians (..., K, K), it gives the weights (..., K) of a first step, brought to
+    sum 1; NaN where they have no positive sum.
 
     Args:
         weighting: A weighting, or an aggregator that is made of one, such as ``UPGrad()``.
+        seed: Of what is drawn at random.
 
     Raises:
-        TypeError: ``weighting`` is neither, or takes more than a Gramian.
+        TypeError: ``weighting`` is neither, takes more than a Gramian, or has a memory of a kind
+            that is not known here.
 
     Source: TorchJD, https://torchjd.org; the paper is Quinton and Rey 2024, arXiv:2406.16232.
 
@@ -64,13 +104,14 @@ class FromTorchJD(Weighting):
     """
 
     weighting: Theirs
+    seed: int = 0
     needs: ClassVar[Needs] = "gramian"
 
     def __post_init__(self) -> None:
         inner: Any = self.weighting
         if isinstance(inner, aggregation.WeightedAggregator):
             inner = getattr(inner, "gramian_weighting", inner.weighting)
-        if not isinstance(inner, aggregation.Weighting):
+        if not isinstance(inner, (aggregation.Weighting, aggregation.ConFIG)):
             raise TypeError(
                 f"weighting must be a weighting of TorchJD or an aggregator made of one, found "
                 f"{type(inner).__name__}: pass torchjd.aggregation.UPGradWeighting() or the like"
@@ -81,35 +122,119 @@ class FromTorchJD(Weighting):
                     f"weighting must take a Gramian, found {type(part).__name__}, which takes "
                     "a Jacobian or two batches: use one that torchjd.autogram lists"
                 )
+        keepers(inner)
         object.__setattr__(self, "weighting", inner)
 
+    def init(self, n_tasks: int) -> TheirState:
+        """Nothing remembered, nothing drawn.
+
+        Raises:
+            ValueError: the weighting is made for another number of tasks.
+
+        Example:
+            >>> from torchjd.aggregation import GradVac
+            >>> FromTorchJD(GradVac()).init(2).memory[0][0].tolist()
+            [[0.0, 0.0], [0.0, 0.0]]
+        """
+        state = self._blank(n_tasks)
+        everyone = torch.arange(n_tasks)
+        self._ask(torch.eye(n_tasks, dtype=torch.float64), state, everyone, n_tasks)
+        return state
+
+    def update(
+        self, measured: Measured, state: TheirState, present: Tensor | None = None
+    ) -> tuple[Tensor, TheirState]:
+        """The weights w (K,) as TorchJD gives them, and what is then remembered.
+
+        A task that is missing keeps its part of the memory; PCD's first must not be missing.
+        """
+        gramian = measured.gramian
+        if gramian is None:
+            raise ValueError("measured.gramian must be there, found None: measure the Gramian")
+        everyone = torch.arange(len(gramian))
+        here = everyone if present is None else everyone[present.cpu()]
+        seen = _on_host(gramian.detach())[here[:, None], here]
+        held = tuple(tuple(_on_host(tensor) for tensor in part) for part in state.memory)
+        raw = gramian.new_full((len(gramian),), torch.nan)
+        found, after = self._ask(seen, TheirState(state.calls.cpu(), held), here, len(raw))
+        raw = raw.index_copy(0, here.to(raw.device), found.to(raw))
+        memory = tuple(
+            tuple(new.to(old) for new, old in zip(*parts, strict=True))
+            for parts in zip(after.memory, state.memory, strict=True)
+        )
+        return raw, TheirState(after.calls.to(state.calls), memory)
+
     def __call__(self, measured: Any, /) -> Any:
-        """Weights (..., K) for the Gramian ``measured`` (..., K, K)."""
+        """Weights (..., K) of a first step for the Gramian ``measured`` (..., K, K), of sum 1."""
         if not isinstance(measured, Tensor):
             return self(torch.as_tensor(measured, dtype=torch.float64)).numpy()
+        raw = self.raw(measured)
+        total = raw.sum(-1, keepdim=True)
+        return torch.where(total > 0, raw / total, torch.full_like(raw, torch.nan))
+
+    def raw(self, measured: Any, /) -> Any:
+        """Weights (..., K) of a first step, with the sum that TorchJD gives them.
+
+        Example:
+            >>> import numpy as np
+            >>> from torchjd.aggregation import PCGrad
+            >>> FromTorchJD(PCGrad()).raw(np.diag([1.0, 4.0])).tolist()
+            [1.0, 1.0]
+        """
+        if not isinstance(measured, Tensor):
+            return self.raw(torch.as_tensor(measured, dtype=torch.float64)).numpy()
         k = measured.shape[-1]
-        with torch.no_grad():
-            rows = [self._of_one(gramian) for gramian in measured.reshape(-1, k, k)]
-        return torch.stack(rows).reshape(measured.shape[:-1])
+        state = self._blank(k)
+        seen = [Measured(one.diagonal(), gramian=one) for one in measured.reshape(-1, k, k)]
+        rows = [self.update(one, state)[0] for one in seen]
+        return torch.stack(rows or [measured.new_empty(0)]).reshape(measured.shape[:-1])
 
-    def _of_one(self, gramian: Tensor) -> Tensor:
-        k = gramian.shape[-1]
+    def _blank(self, n_tasks: int) -> TheirState:
+        memory = tuple(keeper.blank(part, n_tasks) for part, keeper in keepers(self.weighting))
+        return TheirState(torch.tensor(0), memory)
+
+    def _ask(
+        self, gramian: Tensor, state: TheirState, here: Tensor, n_tasks: int
+    ) -> tuple[Tensor, TheirState]:
+        """The weights of the k tasks ``here`` of K, for their Gramian (k, k) on the host."""
         if not bool(gramian.isfinite().all()):
-            return gramian.new_full((k,), torch.nan)
-        if k == 1:
-            return gramian.new_ones(1)
-        weights = self._asked(gramian).to(gramian)
-        total = weights.sum()
-        return torch.where(total > 0, weights / total, torch.full_like(weights, torch.nan))
+            return gramian.new_full((len(here),), torch.nan), state
+        if len(here) == 1:
+            return gramian.new_ones(1), state
+        theirs = copy.deepcopy(self.weighting)
+        _bring_vectors(theirs, here, n_tasks)
+        pairs = list(zip(keepers(theirs), state.memory, strict=True))
+        for (part, keeper), memory in pairs:
+            keeper.put(part, memory, here, gramian)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed((_STRIDE * self.seed + int(state.calls)) % 2**32)
+            weights = _weights_of(theirs, gramian)
+        after = tuple(keeper.take(part, memory, here) for (part, keeper), memory in pairs)
+        return weights.to(gramian), TheirState(state.calls + 1, after)
 
-    def _asked(self, gramian: Tensor) -> Tensor:
-        inner: Any = self.weighting
-        probe = torch.equal(gramian, torch.eye(len(gramian)).to(gramian))
-        if probe and any(isinstance(part, Stateful) for part in inner.modules()):
-            # a Balancer asks with the identity whether a rule is made for so many tasks
-            with torch.random.fork_rng(devices=[]):
-                return copy.deepcopy(inner)(gramian)
-        return inner(gramian)
+
+def _on_host(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", torch.float64 if tensor.is_floating_point() else tensor.dtype)
+
+
+def _bring_vectors(theirs: nn.Module, here: Tensor, n_tasks: int) -> None:
+    """Bring the vectors over tasks that are among the settings to the host and to ``here``."""
+    for part in theirs.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor):
+                whole = value.shape == (n_tasks,) and len(here) < n_tasks
+                vars(part)[name] = _on_host(value)[here] if whole else _on_host(value)
+
+
+def _weights_of(theirs: Any, gramian: Tensor) -> Tensor:
+    if isinstance(theirs, aggregation.ConFIG):
+        root = Root.of(gramian)
+        return root.weights_of(theirs(root.matrix))
+    if any(type(part).__name__ == "_NashMTLWeighting" for part in theirs.modules()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the solver, about its own speed
+            return theirs(Root.of(gramian).matrix)
+    return theirs(gramian)
 
 
 @final
@@ -124,6 +249,7 @@ class ToTorchJD(aggregation.Weighting[PSDMatrix]):
 
     Raises:
         ValueError: The rule needs the losses, which TorchJD does not give.
+        TypeError: The rule has a memory, for which TorchJD has no place.
 
     Example:
         >>> import torch
@@ -133,9 +259,15 @@ class ToTorchJD(aggregation.Weighting[PSDMatrix]):
         tensor([0.7500, 0.7500])
     """
 
-    def __init__(self, rule: Weighting | str) -> None:
+    def __init__(self, rule: AnyWeighting | str) -> None:
         super().__init__()
-        self.rule = by_name(rule) if isinstance(rule, str) else rule
+        found = by_name(rule) if isinstance(rule, str) else rule
+        if not isinstance(found, Weighting):
+            raise TypeError(
+                f"rule must have no memory, found {found!r}: TorchJD saves none for a weighting; "
+                "use it in a Balancer"
+            )
+        self.rule = found
         if self.rule.needs == "losses":
             raise ValueError(
                 f"rule must need norms or the Gramian, found {self.rule!r}, which needs the "
