@@ -2,15 +2,20 @@
 
 from gaba.measurement._auto import Choice, choose
 from gaba.measurement._base import Measurement, Observation, TaskGradients
+from gaba.measurement._element_norms import ElementNorms
 from gaba.measurement._every import Every
 from gaba.measurement._exact import ExactNorms
 from gaba.measurement._features import FeatureNorms
 from gaba.measurement._half_batch import HalfBatch, SignalAndNoise
 from gaba.measurement._last_layer import LastLayerNorms
+from gaba.measurement._output_norms import OutputNorms
 from gaba.measurement._sketch import SketchNorms
+from gaba.measurement._smoothed import AveragedGradients, SmoothedGradients
 
 __all__ = [
+    "AveragedGradients",
     "Choice",
+    "ElementNorms",
     "Every",
     "ExactNorms",
     "FeatureNorms",
@@ -18,8 +23,10 @@ __all__ = [
     "LastLayerNorms",
     "Measurement",
     "Observation",
+    "OutputNorms",
     "SignalAndNoise",
     "SketchNorms",
+    "SmoothedGradients",
     "TaskGradients",
     "by_name",
     "choose",
