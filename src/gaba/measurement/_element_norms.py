@@ -61,7 +61,10 @@ class ElementNorms(Measurement):
         found = TaskGradients(tuple(leaves), tuple(rows)) if gradients else None
         seen = observed(own, graph, gramian=gramian, theta=shared, scales=scales, gradients=found)
         entries = sum(p.numel() for p in shared)
-        statistics = torch.stack([_largest_and_mean(scaled(row, scales), entries) for row in own])
+        device = graph.losses[0].device
+        statistics = torch.stack(
+            [_largest_and_mean(scaled(row, scales), entries, device) for row in own]
+        )
         unit = graph.unscaled(torch.ones_like(statistics))
         return Observation(
             seen.norms,
@@ -73,11 +76,11 @@ class ElementNorms(Measurement):
         )
 
 
-def _largest_and_mean(row: Gradients, entries: int) -> Tensor:
+def _largest_and_mean(row: Gradients, entries: int, device: torch.device) -> Tensor:
     """max|g| and Σ|g| over ``entries``, (2,)."""
     found = [_absolute(g) for g in row if g is not None and g.numel()]
     if not found:
-        return torch.zeros(2, dtype=torch.float64)
+        return torch.zeros(2, dtype=work_dtype(device), device=device)
     largest = torch.stack([g.max() for g in found]).max()
     return torch.stack([largest, torch.stack([g.sum() for g in found]).sum() / entries])
 
