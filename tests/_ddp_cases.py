@@ -39,6 +39,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     "features": {"measurement": "features"},
     "calibrated": {"measurement": gaba.measurement.FeatureNorms(calibrate_every=2)},
     "last_layer": {"measurement": "last-layer"},
+    "outputs": {"measurement": gaba.measurement.OutputNorms()},
     "half_batch": {"measurement": "half-batch", "norm_stabiliser": None},
     "every": {"every": 2},
     "gramian": {"weighting": gaba.weighting.EqualShare()},

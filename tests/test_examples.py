@@ -176,3 +176,37 @@ def test_torchjd_bridge(tmp_path: Path) -> None:
         weights = [float(weight) for weight in line.rpartition(":")[2].split()]
         assert len(weights) == 3
         assert sum(weights) == pytest.approx(1, abs=2e-4)
+
+
+def test_vqgan_mnist(tmp_path: Path) -> None:
+    output = output_of("vqgan_mnist.py", tmp_path, "30")
+    if output.startswith("skipped"):
+        pytest.skip("no MNIST")
+    rows = re.findall(r"error (\S+), by hand (\S+), preset (\S+)\n", output)
+    assert all(by_hand == preset for _, by_hand, preset in rows)
+    assert [float(weight) == 0 for _, weight, _ in rows] == [True, True, *[False] * 4]
+    assert float(rows[-1][0]) < float(rows[0][0])
+    assert re.search(r"the same weights in 31 steps, to \S+: True", output)
+
+
+def test_encodec_toy(tmp_path: Path) -> None:
+    output = output_of("encodec_toy.py", tmp_path, "30")
+    decibels = [float(found) for found in re.findall(r"step +\d+: +(\S+) dB", output)]
+    assert len(decibels) == 6
+    assert decibels[-1] > decibels[0] + 1
+    assert re.search(r"the same weights in 31 steps, to \S+: True", output)
+
+
+def test_pinn_burgers(tmp_path: Path) -> None:
+    output = output_of("pinn_burgers.py", tmp_path, "50")
+    uniform, preset = map(float, re.findall(r"relative L2 error (\S+) after 50", output))
+    assert max(uniform, preset) < 1
+    assert len(set(re.findall(r"(?:by hand|preset ) (\[.*\])", output))) == 1
+    assert re.search(r"the same weights in 50 steps, to \S+: True", output)
+
+
+def test_pinn_poisson(tmp_path: Path) -> None:
+    output = output_of("pinn_poisson.py", tmp_path, "50")
+    uniform, preset = map(float, re.findall(r"relative L2 error (\S+) after 50", output))
+    assert preset < 1 < uniform
+    assert re.search(r"the same weights in 50 steps, to \S+: True", output)

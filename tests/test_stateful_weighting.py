@@ -131,3 +131,24 @@ def test_resume_goes_on_bit_for_bit() -> None:
     again = second.backward(model.losses(batch(dtype=torch.float64)))
     fresh = make(model, LossSoFar()).backward(model.losses(batch(dtype=torch.float64)))
     assert torch.equal(again.weights, fresh.weights)
+
+
+def test_a_task_missing_between_measurements_leaves_the_others_as_long_as_the_rule_made_them() -> (
+    None
+):
+    model = TwoStage([1.0, 3.0, 9.0], dtype=torch.float64)
+    x = batch(dtype=torch.float64)
+    balancer = gaba.Balancer(
+        model.names,
+        model.trunk,
+        norm_stabiliser=None,
+        weighting=TwiceTheNorm(),
+        scale="rule",
+        every=2,
+    )
+    first = balancer.backward(model.losses(x))
+    losses = model.losses(x)
+    losses[model.names[2]] = None
+    second = balancer.backward(losses)
+    expected = (first.weights * first.gain)[:2]
+    torch.testing.assert_close((second.weights * second.gain)[:2], expected, rtol=1e-12, atol=0)

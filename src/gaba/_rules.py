@@ -136,7 +136,7 @@ class Rules:
             anchor=batch.position(self.anchor),
             held=None if self.anchor is None else self.gain(batch, old),
         )
-        if self.windows and batch.present is not None:
+        if self._each_by_itself and batch.present is not None:
             kept = batch.fill(batch.take(weights), old.weights)
             gain = gain / torch.where(batch.mask, kept, 0.0).sum()
         return BalancerState(
@@ -193,8 +193,13 @@ class Rules:
     def gain(self, batch: Batch, state: BalancerState) -> Tensor:
         """The gain of a step with the weights of ``state``.
 
-        Within a window λ_k · gain is held, for each task by itself, also where others are missing.
+        Within a window, and where the rule says how long the update is, λ_k · gain is held, for
+        each task by itself, also where others are missing.
         """
-        if not self.windows or batch.present is None:
+        if not self._each_by_itself or batch.present is None:
             return state.gain
         return state.gain * torch.where(batch.mask, state.weights, 0.0).sum()
+
+    @property
+    def _each_by_itself(self) -> bool:
+        return self.windows or self.scale == "rule"

@@ -64,6 +64,24 @@ class StatefulWeighting(ABC, Generic[State]):
     Subclasses are frozen dataclasses: settings only. Their state is another frozen dataclass of
     tensors, all of them there from :meth:`init` on; the Balancer keeps it, saves it and drops a bad
     step. ``needs`` says what must be measured; the losses are always there besides.
+
+    Example:
+        One whose weights are the largest losses so far; the state is a single tensor.
+
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> @dataclass(frozen=True)
+        ... class Largest(StatefulWeighting[torch.Tensor]):
+        ...     def init(self, n_tasks):
+        ...         return torch.zeros(n_tasks, dtype=torch.float64)
+        ...
+        ...     def update(self, measured, state, present=None):
+        ...         state = torch.maximum(state, measured.losses)
+        ...         return state, state
+        >>> rule = Largest()
+        >>> weights, state = rule.update(Measured(torch.tensor([3.0, 1.0])), rule.init(2))
+        >>> weights.tolist()
+        [3.0, 1.0]
     """
 
     needs: ClassVar[Needs] = "losses"
