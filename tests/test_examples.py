@@ -210,3 +210,9 @@ def test_pinn_poisson(tmp_path: Path) -> None:
     uniform, preset = map(float, re.findall(r"relative L2 error (\S+) after 50", output))
     assert preset < 1 < uniform
     assert re.search(r"the same weights in 50 steps, to \S+: True", output)
+
+
+def test_own_problem(tmp_path: Path) -> None:
+    found = re.findall(r"(\w+) +([\d.]+) +([\d.]+)\n", output_of("own_problem.py", tmp_path))
+    energy = {method: float(error) for method, _, error in found}
+    assert energy["inverse"] < 0.7 * energy["uniform"]

@@ -1,0 +1,166 @@
+"""What the physics-informed problems have in common: the network, its derivatives, the session."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import ClassVar, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gaba.bench._data import made, means, means_of_halves
+from gaba.bench.problem import Session, Split
+
+WIDTHS = (2, 32, 32, 32, 1)
+
+
+@final
+class Jet(NamedTuple):
+    """A function u of (p, q) at N points: its value, both first derivatives, D u; (N,) each."""
+
+    u: Tensor
+    p: Tensor
+    q: Tensor
+    second: Tensor
+
+
+@final
+class Net(nn.Module):
+    """A perceptron with tanh from (p, q) to u, which gives its derivatives along with its values.
+
+    D = c_p ∂²/∂p² + c_q ∂²/∂q² with the ``coefficients`` c. Derivatives are carried forward, layer
+    by layer, with h = tanh a: h_p = (1 − h²) a_p, and D h = (1 − h²) D a − 2 h (1 − h²) (c_p a_p² +
+    c_q a_q²). They cost four times a plain forward pass and no second derivative of the graph.
+    """
+
+    def __init__(self, coefficients: tuple[float, float]) -> None:
+        super().__init__()
+        self.coefficients = coefficients
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(WIDTHS))
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points (N, 2) to (4, N): the rows of a :class:`Jet`."""
+        first = torch.eye(2, device=points.device).unsqueeze(1).expand(2, *points.shape)
+        z = torch.cat([points.unsqueeze(0), first, torch.zeros_like(points).unsqueeze(0)])
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            a = z @ layer.weight.T
+            z = a if layer is self.layers[-1] else self._through_tanh(a, layer.bias)
+        bias = self.layers[-1].bias
+        assert isinstance(bias, Tensor)
+        return torch.cat([z[:1] + bias, z[1:]])[..., 0]
+
+    def _through_tanh(self, a: Tensor, bias: Tensor) -> Tensor:
+        c_p, c_q = self.coefficients
+        h = torch.tanh(a[0] + bias)
+        slope = 1 - h.square()
+        rest = slope * a[1:]
+        bent = 2 * h * slope * (c_p * a[1].square() + c_q * a[2].square())
+        return torch.cat([h.unsqueeze(0), rest[:2], (rest[2] - bent).unsqueeze(0)])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Points (N, 2) of one split, and the true values there, (N,)."""
+
+    points: Tensor
+    truth: Tensor
+
+
+class Equation(ABC):
+    """A differential equation with conditions: where it is sampled, and what is demanded there.
+
+    Attributes:
+        tasks: Names of the losses; the first is the residual of the equation.
+        coefficients: Of D, the second derivatives that the equation has.
+    """
+
+    tasks: ClassVar[tuple[str, ...]]
+    coefficients: ClassVar[tuple[float, float]]
+
+    @abstractmethod
+    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The points of a batch by task, (N, 2) each; N is even."""
+
+    @abstractmethod
+    def each(self, jets: Mapping[str, Jet], points: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The squared violation at every point, by task."""
+
+    @abstractmethod
+    def judges(self, split: Split) -> dict[str, Judge]:
+        """By task, where a model is judged: inside, on the boundary, at the start."""
+
+
+@final
+class Training(Session):
+    """One training of a network on an equation; every batch has points of its own."""
+
+    def __init__(self, equation: Equation, seed: int, device: torch.device) -> None:
+        self.equation, self.device = equation, device
+        self.model = self.shared = self.net = made(
+            partial(Net, equation.coefficients), seed, device
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+        splits: tuple[Split, ...] = ("validation", "test")
+        self.judged = {
+            split: {
+                task: Judge(judge.points.float().to(device), judge.truth.float().to(device))
+                for task, judge in equation.judges(split).items()
+            }
+            for split in splits
+        }
+        self._features: Tensor | None = None
+
+    @property
+    def features(self) -> Tensor | None:
+        """Values and derivatives at all points of the batch, (4, N)."""
+        return self._features
+
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.net.layers[-1]
+
+    def _each(self) -> dict[str, Tensor]:
+        drawn = self.equation.draw(self.generator)
+        points = {task: x.to(self.device) for task, x in drawn.items()}
+        self._features = found = self.net(torch.cat(list(points.values())))
+        parts = found.split([len(x) for x in points.values()], dim=1)
+        jets = {task: Jet(*part) for task, part in zip(points, parts, strict=True)}
+        return self.equation.each(jets, points)
+
+    def losses(self) -> dict[str, Tensor]:
+        return means(self._each())
+
+    def losses_of_halves(self) -> dict[str, Tensor]:
+        return means_of_halves(self._each())
+
+    @torch.no_grad()
+    def evaluate(self, split: Split) -> dict[str, float]:
+        errors: dict[str, float] = {}
+        for task, judge in self.judged[split].items():
+            wrong = (self.net(judge.points)[0] - judge.truth).square().mean().sqrt()
+            if task == self.equation.tasks[0]:
+                errors["relative_l2"] = float(wrong / judge.truth.square().mean().sqrt())
+            else:
+                errors[f"rmse_{task}"] = float(wrong)
+        return errors
+
+
+def uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
+    """``count`` numbers between ``low`` and ``high``, (count,)."""
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def rms(values: Tensor) -> float:
+    """√(mean v²)."""
+    return float(np.sqrt(np.mean(np.square(values.numpy()))))

@@ -1,0 +1,78 @@
+"""The report of a benchmark: tables with intervals, tests, pictures, and what they allow to say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from gaba.bench.problem import Problem
+from gaba.bench.store import Store
+
+__all__ = ["write"]
+
+
+def write(
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    format: Literal["html", "md"] = "html",
+    *,
+    problems: Mapping[str, Problem] | None = None,
+    data_dir: str | None = None,
+) -> Path:
+    """Write the report of all runs in a store.
+
+    The same store gives the same report, byte for byte, with the same versions.
+
+    Args:
+        store: the file of results; it is only read.
+        out: the file to write; its folder is made. Pictures of Markdown go into a folder beside
+            it, named as it is without its suffix, with ``-pictures`` at its end.
+        format: ``"html"``, one file that needs no other, or ``"md"``.
+        problems: your own problems by name, where the results do not tell by what they are judged.
+        data_dir: where the data of problems are that cannot tell it without them.
+
+    Returns:
+        ``out`` as a path.
+
+    Raises:
+        FileNotFoundError: there is no such store.
+        ValueError: it holds no final runs, or it cannot be known by what they are judged.
+        ImportError: an extra is missing: ``pip install "gaba[bench,plots]"``.
+
+    Example:
+        >>> import tempfile
+        >>> from gaba.bench.trial import Trial, run_trial
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Store(f"{folder}/runs.sqlite") as store:
+        ...         for seed in (0, 1):
+        ...             at = Trial("conflict-toy", "uniform", "adam", 0.1, 0.0, seed, steps=5)
+        ...             store.put(at, run_trial(at))
+        ...     page = write(store.path, f"{folder}/report.md", "md").read_text(encoding="utf-8")
+        >>> page.splitlines()[0]
+        '# Balancing losses: a benchmark'
+    """
+    from gaba.bench.report import _html, _markdown
+    from gaba.bench.report._evidence import Evidence
+    from gaba.bench.report._runs import blocks_of
+    from gaba.bench.report._sections import page_of
+
+    if format not in ("html", "md"):
+        raise ValueError(f"format must be html or md, found {format!r}: choose one of the two")
+    with Store(store, read_only=True) as opened:
+        rows = opened.rows()
+    if not any(row.stage == "final" and not row.failed for row in rows):
+        raise ValueError(
+            f"store must hold final runs, found none among {len(rows)} in {os.fspath(store)}: "
+            "let gaba bench run go on until the tuning is done"
+        )
+    page = page_of(Evidence(tuple(blocks_of(rows, problems or {}, data_dir))))
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if format == "html":
+        text = _html.render(page)
+    else:
+        text = _markdown.render(page, path.with_name(f"{path.stem}-pictures"))
+    path.write_text(text, encoding="utf-8")
+    return path

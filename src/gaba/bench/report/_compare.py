@@ -1,0 +1,198 @@
+"""Pairs of methods: paired differences by seed, their tests and intervals, corrected for many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaba.bench import statistics as stats
+from gaba.bench.report._runs import Block
+
+__all__ = ["Comparison", "Family", "Pair", "compare", "family", "same_weights"]
+
+Chooser = Callable[[Sequence[str]], str | None]
+
+
+@final
+@dataclass(frozen=True)
+class Pair:
+    """Two methods on one block. Differences are first − second: below 0 the first is better.
+
+    ``relative`` is divided by the mean of all qualities of the pair, which no exchange of the two
+    changes: between −2 and 2, and near the relative change where that is small.
+    """
+
+    block: Block
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    holm: float = math.nan
+
+    @property
+    def n(self) -> int:
+        return len(self.first)
+
+    @property
+    def differences(self) -> NDArray[np.float64]:
+        return self.first - self.second
+
+    @cached_property
+    def relative(self) -> NDArray[np.float64]:
+        middle = float(np.abs(np.concatenate((self.first, self.second))).mean())
+        return self.differences / middle if middle else self.differences
+
+    @cached_property
+    def p(self) -> float:
+        return stats.sign_flip(self.differences)
+
+    @cached_property
+    def wilcoxon(self) -> float:
+        return stats.wilcoxon(self.differences)
+
+    @cached_property
+    def interval(self) -> stats.Interval:
+        """The t interval of the relative difference."""
+        return stats.t_interval(self.relative)
+
+    @property
+    def margin(self) -> float:
+        """Half the standard deviation over the seeds, pooled over the two methods."""
+        if self.n < 2:
+            return math.nan
+        return 0.5 * math.sqrt((self.first.var(ddof=1) + self.second.var(ddof=1)) / 2)
+
+    @cached_property
+    def equivalence(self) -> stats.Equivalence | None:
+        """Whether they are the same within the margin; None if the seeds do not differ at all."""
+        return stats.equivalence(self.differences, self.margin) if self.margin > 0 else None
+
+
+@final
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods over problems, with one optimizer. ``p`` is of all pairs, corrected in ``holm``.
+
+    ``p_problems`` changes the sign of whole problems: it speaks of further problems like these.
+    """
+
+    first: str
+    second: str
+    optimizer: str
+    pairs: tuple[Pair, ...]
+    holm: float = math.nan
+
+    @cached_property
+    def p(self) -> float:
+        return stats.blocked_sign_flip([pair.relative for pair in self.pairs])
+
+    @cached_property
+    def p_problems(self) -> float:
+        return stats.blocked_sign_flip([pair.relative for pair in self.pairs], flip="block")
+
+    @property
+    def least(self) -> float:
+        """The smallest p that so many pairs can reach."""
+        return stats.smallest_p(sum(pair.n for pair in self.pairs))
+
+    @cached_property
+    def interval(self) -> stats.Interval:
+        """Of the mean relative difference in these very problems, from the spread over seeds."""
+        if any(pair.n < 2 for pair in self.pairs):
+            return stats.t_interval([self.mean])
+        return stats.stratified_interval([pair.relative for pair in self.pairs])
+
+    @cached_property
+    def across(self) -> stats.Interval:
+        """Of the same mean, from the spread over problems."""
+        return stats.t_interval([float(pair.relative.mean()) for pair in self.pairs])
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean([pair.relative.mean() for pair in self.pairs]))
+
+    @property
+    def wins(self) -> tuple[int, int]:
+        """In how many problems the first, and the second, has the better mean."""
+        means = [pair.differences.mean() for pair in self.pairs]
+        return sum(m < 0 for m in means), sum(m > 0 for m in means)
+
+    @property
+    def title(self) -> str:
+        return f"{self.first} against {self.second}"
+
+
+@final
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are tested, and corrected, together."""
+
+    title: str
+    question: str
+    comparisons: tuple[Comparison, ...]
+
+
+def compare(blocks: Sequence[Block], first: Chooser | str, second: Chooser | str) -> list[Pair]:
+    """The pairs of the blocks that have both methods at a common seed."""
+    pairs: list[Pair] = []
+    for block in blocks:
+        one, other = (m(block.methods) if callable(m) else m for m in (first, second))
+        if one is None or other is None or one == other:
+            continue
+        a, b = block.qualities(one), block.qualities(other)
+        if seeds := sorted(set(a) & set(b)):
+            mine, theirs = (np.array([q[s] for s in seeds]) for q in (a, b))
+            pairs.append(Pair(block, mine, theirs))
+    return pairs
+
+
+def family(
+    title: str,
+    question: str,
+    blocks: Sequence[Block],
+    wanted: Mapping[tuple[str, str], tuple[Chooser | str, Chooser | str]],
+) -> Family | None:
+    """The comparisons asked for, a line an optimizer; p values corrected over all of them."""
+    found: list[Comparison] = []
+    for optimizer in dict.fromkeys(block.optimizer for block in blocks):
+        here = [block for block in blocks if block.optimizer == optimizer]
+        for (first, second), methods in wanted.items():
+            if pairs := compare(here, *methods):
+                found.append(Comparison(first, second, optimizer, tuple(pairs)))
+    if not found:
+        return None
+    return Family(title, question, _corrected(found))
+
+
+def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    pooled = [float(p) for p in stats.holm([comparison.p for comparison in found])]
+    single = iter(float(p) for p in stats.holm([pair.p for c in found for pair in c.pairs]))
+    return tuple(
+        replace(
+            comparison,
+            holm=p,
+            pairs=tuple(replace(pair, holm=next(single)) for pair in comparison.pairs),
+        )
+        for comparison, p in zip(found, pooled, strict=True)
+    )
+
+
+def same_weights(weights: Sequence[float]) -> Chooser:
+    """The ``fixed:`` method with these weights, however they are written."""
+    wanted = np.array(weights) / sum(weights)
+
+    def choose(methods: Sequence[str]) -> str | None:
+        for method in methods:
+            if method.startswith("fixed:"):
+                found = np.array([float(w) for w in method.partition(":")[2].split(",")])
+                if found.shape == wanted.shape and np.allclose(
+                    found / found.sum(), wanted, 0, 2e-3
+                ):
+                    return method
+        return None
+
+    return choose

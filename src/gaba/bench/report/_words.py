@@ -1,0 +1,243 @@
+"""What may and what may not be concluded, in sentences that the numbers themselves decide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gaba.bench.report._compare import Comparison, Family
+from gaba.bench.report._document import chance, listed, percent, percents
+from gaba.bench.report._evidence import Evidence
+from gaba.bench.report._regret import MARGIN, Regret
+from gaba.bench.report._runs import SWEEP, TUNED
+from gaba.bench.report._summary import Ranking, rankable
+
+__all__ = ["ALPHA", "cautions", "conclusions", "troubles", "verdict"]
+
+ALPHA = 0.05
+MOST = 6
+"""So many names a sentence; the tables have all."""
+
+
+def conclusions(evidence: Evidence) -> list[str]:
+    """The findings, each with the number that it rests on."""
+    said = [_differ(view.ranking(rankable(view.methods))) for view in evidence.views[:1]]
+    for at, baseline in (
+        (evidence.against_uniform, "equal weights"),
+        (evidence.against_tuned, "tuned fixed weights"),
+    ):
+        said += _against(at, baseline)
+    said += [verdict(c) for c in evidence.asked.comparisons] if evidence.asked else []
+    said += _same(evidence)
+    said += _adapting(evidence.frozen)
+    said += _several(evidence)
+    for optimizer in evidence.optimizers:
+        said += _regret([r for r in evidence.regrets if r.optimizer == optimizer])
+    return [line for line in said if line]
+
+
+def verdict(at: Comparison) -> str:
+    """What one pooled comparison shows: better, worse, nothing, or that it could show nothing."""
+    pairs = sum(pair.n for pair in at.pairs)
+    where = f"{at.first} against {at.second} with {at.optimizer}"
+    if at.least > ALPHA:
+        return (
+            f"{where}: {_count(pairs, 'pair')} of runs cannot show a difference at the 5 % level, whatever "
+            f"it is (the smallest possible p is {chance(at.least)}); the mean is "
+            f"{percent(at.mean)}."
+        )
+    measured = f"{percents(at.interval)}, p {chance(at.p)}, corrected {chance(at.holm)}"
+    wins = f"better on {at.wins[0]} of {_count(len(at.pairs), 'problem')}"
+    if not at.holm < ALPHA:
+        return f"{where}: no difference shown ({measured}; {wins})."
+    kind = "better" if at.mean < 0 else "worse"
+    return f"{where}: {kind} on these problems ({measured}; {wins}){_further(at)}."
+
+
+def _further(at: Comparison) -> str:
+    if at.p_problems < ALPHA:
+        return f", and so may be expected on further ones like these (p {chance(at.p_problems)})"
+    return f"; that further problems would agree is not shown (p {chance(at.p_problems)})"
+
+
+def _differ(ranking: Ranking) -> str:
+    if not ranking.possible:
+        return "Ranks need two problems that the methods have in common: there is no ranking."
+    n, k = len(ranking.problems), len(ranking.methods)
+    ranks = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
+    at = ranking.friedman
+    where = f"{k} methods on {n} problems, {ranking.title}"
+    if not at.permuted_p < ALPHA:
+        return (
+            f"{where}: the ranks do not differ by more than chance would make them (Friedman, "
+            f"p {chance(at.permuted_p)}), so no method may be called best; {ranks[0]} has the lowest mean "
+            f"rank, {ranking.ranks[ranks[0]]:.2f}."
+        )
+    best = ranking.ranks[ranks[0]]
+    apart = [m for m in ranks if ranking.ranks[m] - best > ranking.critical]
+    beside = k - 1 - len(apart)
+    said = (
+        f"{where}: the ranks differ (Friedman, p {chance(at.permuted_p)}). {ranks[0]} has the lowest mean "
+        f"rank, {best:.2f}; "
+    )
+    if not apart:
+        return f"{said}the Nemenyi test can tell no other method from it."
+    rest = _count(beside, "other")
+    return f"{said}it is told apart from {listed(apart, MOST)}, and not from {rest}."
+
+
+def _against(at: Family | None, baseline: str) -> list[str]:
+    if at is None:
+        return []
+    said: list[str] = []
+    for optimizer in dict.fromkeys(c.optimizer for c in at.comparisons):
+        here = [c for c in at.comparisons if c.optimizer == optimizer]
+        if min(c.least for c in here) > ALPHA:
+            said.append(f"Against {baseline} with {optimizer}: too few runs to show anything.")
+            continue
+        shown = [c for c in here if c.holm < ALPHA]
+        better = sorted((c for c in shown if c.mean < 0), key=lambda c: c.mean)
+        worse = sorted((c for c in shown if c.mean > 0), key=lambda c: -c.mean)
+        parts = [
+            f"{kind}: {listed([f'{c.first} ({percent(c.mean)})' for c in found], MOST) or 'none'}"
+            for kind, found in (("better", better), ("worse", worse))
+        ]
+        rest = len(here) - len(shown)
+        said.append(
+            f"Against {baseline} with {optimizer}, corrected for {len(at.comparisons)} tests: "
+            f"{'; '.join(parts)}; no difference shown for {_count(rest, 'other')}."
+        )
+    return said
+
+
+def _same(evidence: Evidence) -> list[str]:
+    """Whether GABA is the fixed weighting at which its floor leaves it."""
+    if evidence.asked is None:
+        return []
+    said: list[str] = []
+    for at in (c for c in evidence.asked.comparisons if c.second.startswith("fixed:")):
+        tests = [(pair.block.problem, pair.equivalence) for pair in at.pairs]
+        same = [name for name, test in tests if test is not None and test.equivalent]
+        apart = [pair.block.problem for pair in at.pairs if pair.holm < ALPHA]
+        open_ = [name for name, _ in tests if name not in (*same, *apart)]
+        said.append(
+            f"Is {at.first} distinguishable from {at.second} with {at.optimizer}? Shown to be the "
+            "same within half the standard deviation over seeds: "
+            f"{listed(same) or 'nowhere'}; shown to differ: {listed(apart) or 'nowhere'}; "
+            f"neither: {listed(open_) or 'nowhere'}."
+        )
+    return said
+
+
+def _adapting(at: Family | None) -> list[str]:
+    if at is None:
+        return []
+    shown = [c for c in at.comparisons if c.holm < ALPHA]
+    names = {
+        kind: [f"{c.first} with {c.optimizer} ({percent(c.mean)})" for c in found]
+        for kind, found in (
+            ("helps", [c for c in shown if c.mean < 0]),
+            ("harms", [c for c in shown if c.mean > 0]),
+        )
+    }
+    rest = len(at.comparisons) - len(shown)
+    return [
+        "Adapting, against the same mean weights held still: helps "
+        f"{listed(names['helps'], MOST) or 'nobody'}; harms "
+        f"{listed(names['harms'], MOST) or 'nobody'}; for "
+        f"{rest} of {len(at.comparisons)} comparisons no difference is shown, so there the scale "
+        "of the weights may be all that matters."
+    ]
+
+
+def _several(evidence: Evidence) -> list[str]:
+    if not evidence.several_tasks:
+        return []
+    view = evidence.several_tasks[0]
+    ranking = view.ranking(evidence.own)
+    if len(ranking.methods) < 2:
+        return []
+    order = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
+    where = f"On {_count(len(view.problems), 'problem')} of three or more tasks, {view.title}"
+    said = f"{where}, {order[0]} has the lowest mean rank of our variants"
+    said += f" ({ranking.ranks[order[0]]:.2f}; next {order[1]}, {ranking.ranks[order[1]]:.2f})"
+    if not ranking.possible:
+        return [f"{said}; one problem is no ground to call it best."]
+    p = ranking.friedman.permuted_p
+    if p < ALPHA:
+        return [f"{said}; the variants differ (Friedman, p {chance(p)})."]
+    return [f"{said}; the variants do not differ by more than chance (Friedman, p {chance(p)})."]
+
+
+def _regret(found: Sequence[Regret]) -> list[str]:
+    if not found:
+        return []
+    optimizer, nearest = found[0].optimizer, found[0]
+    good = [r.method for r in found if r.verdict == "as good"]
+    bad = sum(r.verdict == "worse" for r in found)
+    cost = [r.sweep_cost for r in found if math.isfinite(r.sweep_cost)]
+    price = f"; the sweep cost {min(cost):.0f} to {max(cost):.0f} runs of a method" if cost else ""
+    answer = f"yes for {listed(good)}" if good else "shown for no method"
+    return [
+        f"As good as a sweep at the price of one run, with {optimizer} (surely not more than "
+        f"{100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; surely worse: "
+        f"{bad} of {len(found)}; the nearest is {nearest.method}, "
+        f"{percents(nearest.interval)}{price}."
+    ]
+
+
+def cautions(evidence: Evidence) -> list[str]:
+    """What may not be concluded from such runs, however the numbers turned out."""
+    few, most = evidence.seeds
+    least = evidence.least_p()
+    seeds = f"{few} seeds" if few == most else f"{few} to {most} seeds"
+    said = [
+        f"With {seeds} the smallest two-sided p of an exact paired test on one problem is "
+        f"{chance(least)}"
+        + (
+            ": no difference on a single problem can be significant at the 5 % level. Only the "
+            "tests over all problems can."
+            if least > ALPHA
+            else f"; below 5 %, but corrected for more than {int(ALPHA / least)} tests it is not."
+        ),
+        "No difference shown is not the same as no difference: only the tests of equivalence "
+        "speak of that.",
+        "The problems were chosen, not drawn: a finding over pairs of runs speaks of these "
+        "problems, and of further ones only where the test over problems says so.",
+        "All methods had the same grid of learning rates and weight decays and the same number of "
+        f"trials, and validation data chose among them; {SWEEP} alone had a trial for every point "
+        f"of its grid of weights, {TUNED} had as many as the others.",
+    ]
+    if few < 5:
+        said.append("Fewer than five seeds somewhere: intervals there are guesses.")
+    if len(evidence.problems) < 6:
+        n = _count(len(evidence.problems), "problem")
+        said.append(f"{n}: too few for a test over problems to reach 5 %; six are needed.")
+    if len(evidence.processors) > 1:
+        said.append(
+            "The runs come from different processors: times and memory are not comparable "
+            f"between them ({'; '.join(evidence.processors)})."
+        )
+    if len(evidence.versions) > 1:
+        said.append(f"The runs were made by different versions: {'; '.join(evidence.versions)}.")
+    return said
+
+
+def troubles(evidence: Evidence) -> list[str]:
+    """What diverged, failed or is missing."""
+    by_method: dict[str, list[str]] = {}
+    for (method, block), n in evidence.diverged.items():
+        by_method.setdefault(method, []).append(f"{block} ({n})")
+    said = [f"{m} diverged on {listed(where)}." for m, where in sorted(by_method.items())]
+    for (method, error), where in sorted(evidence.failed.items()):
+        places = listed([f"{block} ({n})" for block, n in where.items()])
+        said.append(f"{method} failed on {places}: {error}")
+    for method, blocks in evidence.missing.items():
+        said.append(f"{method} has no final run on {listed(blocks)}.")
+    for block, n in evidence.short.items():
+        said.append(f"{block}: {_count(n, 'method')} with fewer seeds than others.")
+    return said or ["Nothing diverged, nothing failed, and nothing is missing."]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
