@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,9 +20,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 import gaba
+import gaba.bench
+import gaba.methods
 from _turbofan_runs import tiny_fleet
 from gaba import cli, demo, methods
 from gaba._cli import commands, pictures
@@ -338,6 +342,8 @@ WRONG_USAGE = [
     ("train turbofan --sed 3", "Unrecognized options: --sed, 3 (see gaba train --help)"),
     ("train turbofan --steps x", "--steps: no type matching INT could be instantiated from ['x']"),
     ("train turbofan --subset FD009", "invalid choice 'FD009' for argument '--subset'"),
+    ("bench", "Expected one of {run, status, report, merge, problems} (see gaba bench --help)"),
+    ("bench run", "Missing from gaba bench run: CONFIG"),
     ("data cmapss", "Missing from gaba data: --dest DIR The folder to put the files in."),
 ]
 
@@ -444,10 +450,180 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert done.returncode == 1
 
 
+# --- methods and bench ---------------------------------------------------------------------------
+
+
+def test_methods_lists_every_method_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["methods"]) == 0
+    out = capsys.readouterr().out
+    first = [line.split()[0].partition(":")[0] for line in out.splitlines() if line.strip()]
+    for name in gaba.methods.METHODS:
+        assert first.count(name) == 1, name
+    assert "gaba methods NAME" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("inverse-optimizer", "model.backbone, optimizer=optimizer)"),
+        ("fixed", "methods.make('fixed:.05,.95', "),
+        ("single:health", "methods.make('single:health', "),
+    ],
+)
+def test_a_method_is_shown_in_use(
+    name: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed is code that makes the Balancer."""
+    assert cli.main(["methods", name]) == 0
+    out = capsys.readouterr().out
+    method = gaba.methods.METHODS[name.partition(":")[0]]
+    assert " ".join(method.formula.split()) in " ".join(out.split())
+    assert expected in out
+    snippet = textwrap.dedent("  from gaba" + out.partition("  from gaba")[2])
+    model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2)})
+    z = model["backbone"](torch.ones(3, 2))
+    optimizer = torch.optim.Adam(model.parameters())
+    model.backbone = model["backbone"]
+    exec(
+        snippet,
+        {
+            "model": model,
+            "optimizer": optimizer,
+            "losses": {"rul": z[:, 0].square().mean(), "health": z[:, 1].square().mean()},
+        },
+    )
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_an_unknown_method_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, line = failed(["methods", "gabba"], capsys)
+    assert status == 1
+    assert "method must be one of inverse, gaba" in line
+
+
+def test_methods_works_without_torchjd(place: Path) -> None:
+    out, errors = without(["torchjd"], ["methods"], ["methods", "pcgrad"], cwd=place)
+    assert not errors
+    assert out.count("status 0") == 2
+    assert 'the peers need torchjd: pip install "gaba[bench]"' in out
+    assert 'note: needs torchjd, which is not installed: pip install "gaba[bench]"' in out
+
+
+BENCH = """
+[bench]
+problems = ["conflict-toy"]
+methods = ["uniform", "inverse"]
+optimizers = ["adam"]
+seeds = [0, 1]
+steps = 4
+store = "runs.sqlite"
+[budget]
+trials = 1
+"""
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration of a tiny benchmark, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "bench.toml"
+    file.write_text(BENCH)
+    return file
+
+
+def test_a_benchmark_runs_says_how_far_it_is_and_reports(
+    benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "status", "bench.toml"]) == 0
+    assert capsys.readouterr().out == (
+        "tune 0/4 · final 0/8 · frozen 0/2 · unknown time left\n"
+        "14 trainings are left: gaba bench run bench.toml\n"
+    )
+    assert cli.main(["bench", "run", "bench.toml", "--jobs", "1", "--limit-seconds", "0"]) == 0
+    assert "0 trainings were run" in capsys.readouterr().out
+    assert cli.main(["bench", "run", "bench.toml", "--jobs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith(
+        "14 trainings were run; they are in runs.sqlite\n"
+        "finished, 14 trainings: gaba bench report runs.sqlite -o report.html\n"
+    )
+    assert cli.main(["bench", "report", "runs.sqlite", "-o", "report.html"]) == 0
+    assert capsys.readouterr().out == "the report is in report.html\n"
+    assert "conflict-toy" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_parts_of_a_benchmark_are_merged(
+    benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in "12":
+        words = ["bench", "run", "bench.toml", "--jobs", "1", "--shard", f"{i}/2"]
+        assert cli.main([*words, "--store", f"{i}.sqlite"]) == 0
+    capsys.readouterr()
+    assert cli.main(["bench", "merge", "all.sqlite", "1.sqlite", "2.sqlite"]) == 0
+    out = capsys.readouterr().out
+    assert "14 trainings are in all.sqlite" in out
+    assert cli.main(["bench", "status", "bench.toml", "--store", "all.sqlite"]) == 0
+    assert capsys.readouterr().out.startswith("finished, 14 trainings: ")
+
+
+def test_failures_are_shown_with_the_remedy(
+    benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = BENCH.replace('"inverse"', '"inverse-half"') + "[controls]\nsingle_task = false\n"
+    benchmark.write_text(text)
+    assert cli.main(["bench", "run", "bench.toml", "--jobs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "1 raised an error; once mended: gaba bench run bench.toml --retry-failed" in out
+    assert "1 × conflict-toy, inverse-half: NotImplementedError: " in out
+    assert "4 cannot be run: what they follow from failed or diverged" in out
+
+
+def test_the_problems_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "problems"]) == 0
+    out = capsys.readouterr().out
+    for name in gaba.bench.PROBLEMS:
+        assert f"\n{name}\n" in f"\n{out}"
+    assert "2 tasks: f1, f2" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "none.toml"], "none.toml: No such file or directory"),
+        (["status", "none.toml"], "none.toml: No such file or directory"),
+        (["run", "bench.toml", "--shard", "2"], "--shard must be I/N, as 1/4, found '2'"),
+        (["run", "bench.toml", "--scheduler", "tcp://a:1"], "scheduler: is for the backends dask"),
+        (["report", "none.sqlite", "-o", "a.html"], "no store of results at none.sqlite"),
+        (["report", "none.sqlite", "-o", "a.pdf"], "--out must end in .html or .md, found a.pdf"),
+        (["merge", "a.sqlite"], "merge needs two stores at least, found 1"),
+        (["merge", "a.sqlite", "b.sqlite"], "no store of results at b.sqlite"),
+    ],
+)
+def test_what_a_benchmark_cannot_do_is_one_line(
+    words: list[str], expected: str, benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, line = failed(["bench", *words], capsys)
+    assert status == 1
+    assert expected in line
+    assert {path.name for path in benchmark.parent.iterdir()} == {"bench.toml"}
+
+
+def test_without_joblib_a_benchmark_names_the_extra(benchmark: Path) -> None:
+    words = ["bench", "run", "bench.toml", "--jobs", "1"]
+    out, errors = without(["joblib"], words, cwd=benchmark.parent)
+    assert out == "status 1\n"
+    assert errors == [
+        'gaba: error: the benchmark needs joblib, which is not installed: pip install "gaba[bench]"'
+    ]
+
+
 # --- help ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+BENCH_COMMANDS = [f"bench {word}" for word in ("run", "status", "report", "merge", "problems")]
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS, *BENCH_COMMANDS])
 def test_help_describes_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command.split(), "--help"]) == 0
     captured = capsys.readouterr()

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DEBUG = "GABA_DEBUG"
-COMMANDS = ("demo", "train", "evaluate", "explain", "data", "domains", "web", "report", "watch")
+COMMANDS = (
+    *("demo", "train", "evaluate", "explain", "data", "domains", "web", "report", "watch"),
+    *("methods", "bench"),
+)
 ABSENT = 'the command line needs {name}, which is not installed: pip install "gaba[cli]"'
 
 

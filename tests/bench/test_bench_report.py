@@ -179,11 +179,11 @@ def test_with_two_optimizers_validation_chooses(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small store as HTML and Markdown; one of its problems has an evil name."""
+    """A small store as HTML and Markdown; one of its problems, of 40 tasks, has an evil name."""
     folder = tmp_path_factory.mktemp("pages")
     made = world(2, fails=("gaba",), diverges=("inverse",))
-    forty = Planted("forty", [f"t{i:02}" for i in range(40)])
-    made = replace(made, problems=(made.problems[0], Planted(EVIL), forty))
+    forty = Planted(EVIL, [f"t{i:02}" for i in range(40)])
+    made = replace(made, problems=(made.problems[0], forty))
     problems = made.write(folder / "runs.sqlite")
     for name in ("report.html", "again.html", "report.md"):
         kind = "html" if name.endswith("html") else "md"

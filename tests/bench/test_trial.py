@@ -168,6 +168,15 @@ def test_what_the_weights_did_is_told() -> None:
     assert result["peak_memory_bytes"] > 0
 
 
+def test_a_method_gets_what_it_needs_of_the_session() -> None:
+    """On one's own ground, a last layer and features that the session names."""
+    base = Trial("synthetic-40", "vqgan", "sgd", 1e-3, 0.0, seed=0, steps=3)
+    for method in ("vqgan", "encodec", "gradnorm"):
+        result = run_trial(replace(base, method=method))
+        assert result["steps"] == 3
+        assert len(result["weights_mean"]) == 40
+
+
 def test_divergence_is_a_result() -> None:
     result = run_trial(trial("Exploding", problem="exploding", seed=1, steps=60))
     assert result["diverged"]

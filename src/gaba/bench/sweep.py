@@ -30,7 +30,14 @@ _ONE = threading.Lock()  # one training at a time in a process: PyTorch's genera
 
 
 class Watcher(Protocol):
-    """Who is told how a sweep goes on."""
+    """Who is told how a sweep goes on.
+
+    Example:
+        >>> class Silent:
+        ...     def update(self, plan: Plan, left_in_round: int) -> None:
+        ...         pass
+        >>> watcher: Watcher = Silent()
+    """
 
     def update(self, plan: Plan, left_in_round: int) -> None:
         """A result has come in, or a round begins."""

@@ -318,7 +318,11 @@ def _balancer(
     if trial.weights is not None:
         return methods.make(fixed(trial.weights), problem.tasks, session.shared)
     method, _ = methods.find(trial.method)
-    settings = {"optimizer": optimizer} if "optimizer=" in method.needs else {}
+    settings: dict[str, Any] = {}
+    if "optimizer=" in method.needs:
+        settings["optimizer"] = optimizer
+    if "last_layer=" in method.needs and session.last_layer is not None:
+        settings["last_layer"] = session.last_layer
     return methods.make(trial.method, problem.tasks, session.shared, **settings)
 
 

@@ -25,6 +25,9 @@ INK, QUIET, GRID, FAINT = (COLOURS[name][0] for name in ("ink", "quiet", "grid",
 NAMED = ("uniform", "gaba", "inverse", "equal-share", TUNED, SWEEP)
 """Methods that always have their name beside them."""
 
+WIDTH = 85
+"""Of a name, in points; the longest in use."""
+
 Figure = Callable[[Mapping[str, Any]], float]
 Axis = tuple[str, Figure, bool]
 """What an axis shows: its label, its value of the test figures of a run, whether more is better."""
@@ -247,10 +250,14 @@ def _names(picture: Picture, axes: Axes, means: Mapping[str, Any], more: set[str
     box = axes.get_window_extent()
     spots = {m: axes.transData.transform(means[m]) for m in wanted}
     wanted = [m for m in wanted if box.contains(*spots[m])]
-    sides: dict[bool, list[str]] = {False: [], True: []}
-    for method in sorted(wanted, key=lambda m: spots[m][1]):
-        sides[bool(spots[method][0] > box.x0 + 0.68 * box.width)].append(method)
-    for left, names in sides.items():
+    sides: dict[tuple[bool, int], list[str]] = {}
+    near, last = 0, -math.inf  # names far apart from left to right may have one height
+    for method in sorted(wanted, key=lambda m: spots[m][0]):
+        x = spots[method][0]
+        near, last = near + (x > last + WIDTH * unit), x
+        sides.setdefault((bool(x > box.x0 + 0.68 * box.width), near), []).append(method)
+    for (left, _), together in sides.items():
+        names = sorted(together, key=lambda m: spots[m][1])
         heights = _apart([spots[m][1] for m in names], 10.5 * unit, box.y1)
         for method, height in zip(names, heights, strict=True):
             axes.annotate(

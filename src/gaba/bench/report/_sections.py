@@ -152,7 +152,8 @@ def _regrets(evidence: Evidence) -> Iterator[Part]:
     yield Text(
         "Regret is the difference to the best fixed weighting that the sweep found: chosen by "
         "validation, compared on test data at the final seeds. A method is as good as the sweep if "
-        f"its whole interval over problems lies below +{100 * MARGIN:.0f} %, worse if above 0. "
+        f"its whole interval over problems lies below +{100 * MARGIN:.0f} %, worse if above 0; "
+        "the intervals are not corrected for how many methods there are. "
         "Learning rate and weight decay were tuned for each; “at uniform's setting” takes those "
         "chosen for uniform, on the validation data of the tuning seeds, where the sweep's best is "
         "the best of many: that flatters the sweep."

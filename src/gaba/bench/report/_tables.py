@@ -190,10 +190,11 @@ def _unjudged(block: Block) -> list[str]:
 
 def _weights(block: Block, method: str, what: str) -> list[float]:
     told = [r.row.result.get(f"weights_{what}") or {} for r in block.final[method].values()]
-    return [
+    means = (
         interval_of([float(w.get(task, math.nan)) for w in told]).estimate
         for task in block.judge.tasks
-    ]
+    )
+    return [0.0 if abs(mean) < 1e-12 else mean for mean in means]  # rounding is no movement
 
 
 def _range(values: Sequence[float]) -> str:

@@ -42,8 +42,8 @@ def verdict(at: Comparison) -> str:
     where = f"{at.first} against {at.second} with {at.optimizer}"
     if at.least > ALPHA:
         return (
-            f"{where}: {_count(pairs, 'pair')} of runs cannot show a difference at the 5 % level, whatever "
-            f"it is (the smallest possible p is {chance(at.least)}); the mean is "
+            f"{where}: {_count(pairs, 'pair')} of runs cannot show a difference at the 5 % level, "
+            f"whatever it is (the smallest possible p is {chance(at.least)}); the mean is "
             f"{percent(at.mean)}."
         )
     measured = f"{percents(at.interval)}, p {chance(at.p)}, corrected {chance(at.holm)}"
@@ -65,19 +65,19 @@ def _differ(ranking: Ranking) -> str:
         return "Ranks need two problems that the methods have in common: there is no ranking."
     n, k = len(ranking.problems), len(ranking.methods)
     ranks = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
-    at = ranking.friedman
+    p = ranking.friedman.permuted_p
     where = f"{k} methods on {n} problems, {ranking.title}"
-    if not at.permuted_p < ALPHA:
+    if not p < ALPHA:
         return (
             f"{where}: the ranks do not differ by more than chance would make them (Friedman, "
-            f"p {chance(at.permuted_p)}), so no method may be called best; {ranks[0]} has the lowest mean "
+            f"p {chance(p)}), so no method may be called best; {ranks[0]} has the lowest mean "
             f"rank, {ranking.ranks[ranks[0]]:.2f}."
         )
     best = ranking.ranks[ranks[0]]
     apart = [m for m in ranks if ranking.ranks[m] - best > ranking.critical]
     beside = k - 1 - len(apart)
     said = (
-        f"{where}: the ranks differ (Friedman, p {chance(at.permuted_p)}). {ranks[0]} has the lowest mean "
+        f"{where}: the ranks differ (Friedman, p {chance(p)}). {ranks[0]} has the lowest mean "
         f"rank, {best:.2f}; "
     )
     if not apart:
@@ -173,14 +173,16 @@ def _regret(found: Sequence[Regret]) -> list[str]:
     if not found:
         return []
     optimizer, nearest = found[0].optimizer, found[0]
+    most = max(len(r.comparison.pairs) for r in found)
+    ground = f"on {_count(most, 'problem')}" + (", over its seeds alone" if most == 1 else "")
     good = [r.method for r in found if r.verdict == "as good"]
     bad = sum(r.verdict == "worse" for r in found)
     cost = [r.sweep_cost for r in found if math.isfinite(r.sweep_cost)]
     price = f"; the sweep cost {min(cost):.0f} to {max(cost):.0f} runs of a method" if cost else ""
     answer = f"yes for {listed(good)}" if good else "shown for no method"
     return [
-        f"As good as a sweep at the price of one run, with {optimizer} (surely not more than "
-        f"{100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; surely worse: "
+        f"As good as a sweep at the price of one run, with {optimizer}, {ground} (surely not "
+        f"more than {100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; surely worse: "
         f"{bad} of {len(found)}; the nearest is {nearest.method}, "
         f"{percents(nearest.interval)}{price}."
     ]
