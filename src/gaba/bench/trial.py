@@ -130,6 +130,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         ``steps``              how many were made; fewer than asked for if it diverged
         ``diverged``           losses, gradients or qualities were not finite
         ``error``              None
+        ``metrics``            the :class:`gaba.bench.Metric` of the problem, as dictionaries
         =====================  ====================================================================
 
     Raises:
@@ -246,6 +247,7 @@ class _Training:
             "steps": self.steps,
             "diverged": self.diverged,
             "error": None,
+            "metrics": [asdict(metric) for metric in self.problem.metrics],
         }
 
 

@@ -182,8 +182,8 @@ def _regret(found: Sequence[Regret]) -> list[str]:
     answer = f"yes for {listed(good)}" if good else "shown for no method"
     return [
         f"As good as a sweep at the price of one run, with {optimizer}, {ground} (surely not "
-        f"more than {100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; surely worse: "
-        f"{bad} of {len(found)}; the nearest is {nearest.method}, "
+        f"more than {100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; surely "
+        f"worse: {bad} of {len(found)}; the nearest is {nearest.method}, "
         f"{percents(nearest.interval)}{price}."
     ]
 
