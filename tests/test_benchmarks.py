@@ -147,3 +147,30 @@ def test_the_peak_is_of_what_is_held_at_once(size: int) -> None:
     assert peak_bytes(one_after_the_other) == pytest.approx(4 * size, rel=0.02)
     assert peak_bytes(at_once) == pytest.approx(20 * size, rel=0.02)
     assert 12 * size <= peak_bytes(in_a_backward_pass) <= 16 * size * 1.02
+
+
+def test_the_evidence_table_has_the_differences_to_uniform() -> None:
+    evidence = load("evidence")
+    same = dict.fromkeys(range(5), 0.5)
+    worse = {seed: 0.55 + 0.001 * seed for seed in range(5)}
+    place = ("multi-mnist", "adam")
+    others = [("pinn-burgers", "adam"), ("synthetic-40", "adam")]
+    found = {p: {"uniform": same, "inverse": worse, "frozen:x": same} for p in (place, *others)}
+    ratios = {p: {"uniform": 1.0, "inverse": 1.5} for p in found}
+    lines = evidence.table(found, ratios).splitlines()
+    assert len(lines) == 3
+    assert lines[2] == "| `inverse` | **+9.9** | **+9.9** | **+9.9** | 1.50 |"
+    assert evidence.difference(same, same) == (0.0, False)
+    assert all(config.is_file() for config in evidence.CONFIGS)
+
+
+@pytest.mark.parametrize(
+    "config", sorted((BENCHMARKS / "evidence").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_the_evidence_is_a_benchmark_that_can_be_read(config: Path) -> None:
+    from gaba.bench import Config
+
+    read = Config.read(config)
+    assert read.store == f"runs/evidence/{config.stem}.sqlite"
+    assert len(read.seeds) >= 5
+    assert "fixed-sweep" in read.methods

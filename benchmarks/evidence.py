@@ -1,0 +1,154 @@
+"""Runs the benchmark whose findings README and docs/results/benchmark.md show, and writes them.
+
+    python benchmarks/evidence.py                  # what is missing of every sweep, then the report
+    python benchmarks/evidence.py --report-only    # the report from the runs that are there
+
+The sweeps are the files of ``benchmarks/evidence/``; each goes on where it was stopped. Their runs
+are gathered in ``docs/results/benchmark.sqlite``, the report is ``docs/results/benchmark.html`` and
+``.md``, and the table between the marks in README.md is made from the same runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TypeAlias
+
+from gaba import bench
+from gaba.bench import report
+from gaba.bench.statistics import t_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "benchmarks" / "evidence").glob("*.toml"))
+RESULTS = ROOT / "docs" / "results"
+STORE = RESULTS / "benchmark.sqlite"
+MARKS = ("<!-- benchmark:start -->", "<!-- benchmark:end -->")
+BASE = "uniform"
+TITLES = {
+    ("turbofan-fd001", "adam"): "FD001 (2)",
+    ("turbofan-fd003", "adam"): "FD003 (2)",
+    ("gas-turbine-time", "adam"): "gas turbine (3)",
+    ("gas-turbine-time", "sgd"): "the same, SGD",
+    ("gas-turbine-random", "adam"): "rows at random",
+    ("multi-mnist", "adam"): "MultiMNIST (3)",
+    ("pinn-burgers", "adam"): "Burgers (3)",
+    ("pinn-poisson", "adam"): "Poisson (2)",
+    ("synthetic-40", "adam"): "synthetic (40)",
+    ("conflict-toy", "adam"): "toy (2)",
+}
+SHOWN = 3
+"""A method is in the table of the README if it ran on so many problems."""
+
+Place: TypeAlias = "tuple[str, str]"
+Qualities: TypeAlias = "dict[Place, dict[str, dict[int, float]]]"
+
+
+def run(jobs: int) -> None:
+    """Make what is missing of every sweep."""
+    program = "import sys; from gaba.cli import main; sys.exit(main())"
+    for config in CONFIGS:
+        words = ["bench", "run", str(config), "--jobs", str(jobs)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(
+            [sys.executable, "-c", program, *words], cwd=ROOT, env=environment, check=True
+        )
+
+
+def gather() -> bench.Store:
+    """Every finished run, in the store of the results."""
+    store = bench.Store(STORE)
+    for config in CONFIGS:
+        found = ROOT / bench.Config.read(config).store
+        if found.is_file():
+            store.merge(found)
+    return store
+
+
+def qualities(store: bench.Store) -> tuple[Qualities, dict[Place, dict[str, float]]]:
+    """Test quality by problem, method and seed; and the seconds a step took, over uniform's."""
+    found: Qualities = defaultdict(lambda: defaultdict(dict))
+    seconds: dict[Place, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    problems = {name: bench.load(name) for name in sorted({row.problem for row in store.rows()})}
+    for row in store.rows():
+        if row.stage != "final" or row.failed:
+            continue
+        place = (row.problem, row.optimizer)
+        value = problems[row.problem].quality(row.result["test"])
+        found[place][row.method][row.seed] = value if math.isfinite(value) else 1.0
+        if row.result["seconds_per_step"]:
+            seconds[place][row.method].append(row.result["seconds_per_step"])
+    ratios = {
+        place: {m: statistics.median(s) / statistics.median(of[BASE]) for m, s in of.items()}
+        for place, of in seconds.items()
+        if BASE in of
+    }
+    return found, ratios
+
+
+def difference(own: dict[int, float], base: dict[int, float]) -> tuple[float, bool]:
+    """Mean paired difference to ``base`` in per cent, and whether its interval leaves out 0."""
+    seeds = sorted(set(own) & set(base))
+    relative = [100 * 2 * (own[s] - base[s]) / (own[s] + base[s]) for s in seeds]
+    mean = statistics.fmean(relative)
+    if len(set(relative)) < 2:
+        return mean, False
+    interval = t_interval(relative)
+    return mean, not interval.low <= 0 <= interval.high
+
+
+def table(found: Qualities, ratios: dict[Place, dict[str, float]]) -> str:
+    """Methods by problems: the difference to equal weights on test data."""
+    places = [place for place in TITLES if BASE in found.get(place, {})]
+    counts = {m: sum(m in found[p] for p in places) for p in places for m in found[p]}
+    shown = [
+        m
+        for m, n in counts.items()
+        if n >= SHOWN and m != BASE and not m.startswith(("frozen:", "single:"))
+    ]
+    cells = {
+        m: {p: difference(found[p][m], found[p][BASE]) for p in places if m in found[p]}
+        for m in shown
+    }
+    shown.sort(key=lambda m: statistics.fmean(mean for mean, _ in cells[m].values()))
+    lines = [
+        "| method | " + " | ".join(TITLES[p] for p in places) + " | time of a step |",
+        "| --- |" + " ---: |" * (len(places) + 1),
+    ]
+    for m in shown:
+        row = [_cell(*cells[m][p]) if p in cells[m] else "" for p in places]
+        times = [ratios[p][m] for p in places if m in ratios.get(p, {})]
+        lines.append(f"| `{m}` | " + " | ".join(row) + f" | {statistics.median(times):.2f} |")
+    return "\n".join(lines)
+
+
+def _cell(mean: float, sure: bool) -> str:
+    text = f"{mean:+.1f}".replace("-", "−")
+    return f"**{text}**" if sure else text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--report-only", action="store_true", help="run nothing")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time")
+    asked = parser.parse_args()
+    if not asked.report_only:
+        run(asked.jobs)
+    store = gather()
+    for form in ("html", "md"):
+        report.write(store.path, RESULTS / f"benchmark.{form}", form)
+    page = ROOT / "README.md"
+    text = page.read_text(encoding="utf-8")
+    head, rest = text.split(MARKS[0])
+    _, tail = rest.split(MARKS[1])
+    body = f"{MARKS[0]}\n\n{table(*qualities(store))}\n\n{MARKS[1]}"
+    page.write_text(f"{head}{body}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
