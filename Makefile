@@ -6,10 +6,13 @@ BIN    := $(VENV)/bin
 PINS   := requirements/pins.txt
 STAMP  := $(VENV)/.installed
 FLWR   := .venv-flwr
+OLDEST := .venv-oldest
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(PINS)
 
 # Test processes, or runs of `make results`, at a time, each with one thread of its own.
 JOBS   ?= 2
+# The core's tests, which need torch, NumPy and pytest alone.
+CORE   := $(addprefix tests/,weighting stabilisers measurement test_balancer.py test_state.py test_combine.py)
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest --doctest-modules src tests
 
 # What `make train` trains: SUBSET is FD001 where the data are found, else the simulated fleet. Each
@@ -21,10 +24,11 @@ ARGS   ?=
 FIND_DATA := from gaba.turbofan.data import find_data_dir; find_data_dir()
 
 RESULTS := benchmarks/turbofan.py
-BENCHES := $(filter-out $(RESULTS) benchmarks/federated.py,$(sort $(wildcard benchmarks/[a-z]*.py)))
+EVIDENCE := benchmarks/evidence.py
+BENCHES := $(filter-out $(RESULTS) $(EVIDENCE) benchmarks/federated.py,$(sort $(wildcard benchmarks/[a-z]*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all test-flwr check format bench results results-flwr install clean
+.PHONY: help docs train test test-all test-flwr check format bench results evidence results-flwr install clean dist test-extras test-oldest
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -58,7 +62,25 @@ bench: $(STAMP) ## measure what docs/benchmarks and docs/results show (an hour; 
 results: $(STAMP) ## train the 48 runs of the results table, or what is missing of them (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python $(RESULTS) --jobs $(JOBS)
 
+evidence: $(STAMP) ## run what is missing of the benchmark of methods, and write its report (three hours)
+	OMP_NUM_THREADS=1 $(BIN)/python $(EVIDENCE) --jobs $(JOBS)
+
+docs: $(STAMP) ## the documentation as a site, in docs/_build/html; a warning or a dead link is an error
+	rm -rf docs/_build
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -n -E -q docs docs/_build/html
+	@echo "the site is docs/_build/html/index.html"
+
+dist: $(STAMP) ## the wheel and the sdist, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
 install: $(STAMP) ## only make .venv
+
+test-extras: $(STAMP) ## each extra alone does what it is for (a part of test-all)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow" tests/test_extras.py
+
+test-oldest: $(OLDEST)/.installed ## the core's tests with the oldest versions that are declared
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q $(CORE)
 
 test-flwr: $(FLWR)/.installed ## the tests of the Flower strategy, in an environment of its own
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python -m pytest -q -W "ignore::DeprecationWarning" --doctest-modules src/gaba/domains/_flower.py tests/domains/test_federated.py tests/domains/test_federated_flower.py
@@ -67,7 +89,7 @@ results-flwr: $(FLWR)/.installed ## federated averaging on MNIST against clients
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python benchmarks/federated.py
 
 clean: ## remove .venv and every cache, but no run and no data
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) dist build docs/_build docs/reference .pytest_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first, so that nothing else's wider range can choose another build of it.
@@ -84,4 +106,12 @@ $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt torch
 	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt flwr matplotlib pytest hatchling editables
 	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# What the core asks for at least, and what its tests need.
+$(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest.txt torch numpy
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet pytest hypothesis hatchling editables
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	touch $@

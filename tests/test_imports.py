@@ -28,7 +28,16 @@ APPLICATIONS = {"integrations", "domains", "turbofan", "bench", "web", "cli", "_
 APPLICATIONS |= {"plots", "report", "methods"}
 STANDS_ON = {"bench": {"turbofan"}}
 """Applications that use the public modules of another."""
-PUBLIC = {"", "weighting", "stabilisers", "measurement", "diagnosis", "integrations", "plots", "methods"}
+PUBLIC = {
+    "",
+    "weighting",
+    "stabilisers",
+    "measurement",
+    "diagnosis",
+    "integrations",
+    "plots",
+    "methods",
+}
 
 
 def module_name(path: Path) -> str:

@@ -157,6 +157,34 @@ def writes_the_explorer(folder: Path) -> None:
     assert "Equal contribution" in (folder / "explorer.html").read_text(encoding="utf-8")
 
 
+TOY = "benchmarks/evidence/conflict-toy.toml"
+
+
+def lists_the_methods(folder: Path) -> None:
+    assert "inverse-optimizer" in execute(["gaba", "methods"], folder)
+
+
+def runs_a_small_benchmark(folder: Path) -> None:
+    """The sweep of the README in short: three methods, twenty steps, the same store."""
+    text = (ROOT / TOY).read_text(encoding="utf-8")
+    text = re.sub(
+        r"^methods = .*", 'methods = ["uniform", "inverse", "fixed-sweep"]', text, flags=re.M
+    )
+    for name, value in (("steps", 20), ("trials", 1), ("points", 3), ("settings", 1)):
+        text = re.sub(rf"^{name} = .*", f"{name} = {value}", text, flags=re.M)
+    config = folder / "toy.toml"
+    config.write_text(text, encoding="utf-8")
+    execute(["gaba", "bench", "run", str(config), "--jobs", "1"], folder)
+    assert (folder / STORE).is_file()
+
+
+def reports_the_benchmark(folder: Path) -> None:
+    execute(["gaba", "bench", "report", STORE, "--out", "report.html"], folder)
+    assert "What may not be concluded" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+STORE = "runs/evidence/conflict-toy.sqlite"
+
 COMMANDS: dict[str, Callable[[Path], None]] = {
     "make train": make_train,
     "make test": make_test,
@@ -166,6 +194,9 @@ COMMANDS: dict[str, Callable[[Path], None]] = {
     "gaba evaluate runs/inverse": after_training("evaluate"),
     "gaba explain runs/inverse": after_training("explain"),
     "gaba data cmapss --dest data/cmapss": downloads_nothing_here,
+    "gaba methods": lists_the_methods,
+    f"gaba bench run {TOY}": runs_a_small_benchmark,
+    f"gaba bench report {STORE} --out report.html": reports_the_benchmark,
     "gaba web": opens_the_explorer,
     "gaba web --export explorer.html": writes_the_explorer,
 }

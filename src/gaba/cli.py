@@ -27,7 +27,17 @@ COMMANDS = (
     *("demo", "train", "evaluate", "explain", "data", "domains", "web", "report", "watch"),
     *("methods", "bench"),
 )
-ABSENT = 'the command line needs {name}, which is not installed: pip install "gaba[cli]"'
+ABSENT = 'the command line needs {name}, which is not installed: pip install "gaba[{extras}]"'
+BESIDE = {
+    "train": "turbofan",
+    "evaluate": "turbofan",
+    "data": "turbofan",
+    "web": "web",
+    "report": "plots",
+    "bench": "bench",
+    "domains": "domains",
+}
+"""The extra that a command needs beside the command line's own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get(DEBUG, "") not in ("", "0"):
             traceback.print_exc()
-        return _fail(_explain(error), 1)
+        return _fail(_explain(error, words), 1)
     return 0
 
 
@@ -90,12 +100,13 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _explain(error: Exception) -> str:
-    """``error`` in one line."""
+def _explain(error: Exception, words: list[str]) -> str:
+    """``error``, which the command ``words`` met, in one line."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         name = error.name.partition(".")[0]
         if name in ("tyro", "rich"):
-            return f"error: {ABSENT.format(name=name)}"
+            extras = ",".join(["cli", *(BESIDE[word] for word in words[:1] if word in BESIDE)])
+            return f"error: {ABSENT.format(name=name, extras=extras)}"
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"

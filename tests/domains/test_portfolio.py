@@ -125,6 +125,7 @@ def test_a_rule_object_and_its_name_are_the_same(random: np.random.Generator) ->
     values = random.normal(size=(50, 4))
     for name in ("inverse", "equal-share", "sqrt-inverse", "equal-projection", "uniform"):
         rule = gaba.weighting.by_name(name)
+        assert isinstance(rule, gaba.weighting.Weighting)
         one, other = EqualEffect(name).fit(values), EqualEffect(rule).fit(values)
         np.testing.assert_array_equal(one.weights_, other.weights_)
     twice = EqualEffect(Targets((1, 1, 1, 2))).fit(values)

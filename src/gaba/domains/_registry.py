@@ -155,6 +155,7 @@ DOMAINS: tuple[Domain, ...] = (
         note="Takes some ten seconds; far too few steps for a good detector.",
     ),
 )
+"""Every field, in the order of the table."""
 
 
 def find(name: str) -> Domain:

@@ -176,6 +176,11 @@ def turnover(weights: Any) -> np.ndarray:
 
 def _rule(weighting: str | Weighting, risk_budget: Any, names: list[str]) -> Weighting:
     rule = by_name(weighting) if isinstance(weighting, str) else weighting
+    if not isinstance(rule, Weighting):
+        raise ValueError(
+            f"weighting: a portfolio has risks and no losses, found {rule!r}; use a rule of norms or "
+            f"Gramian, such as 'inverse' or 'equal-share'"
+        )
     if risk_budget is None:
         return rule
     if not isinstance(rule, Proportional):

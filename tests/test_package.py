@@ -1,0 +1,216 @@
+"""What is built, what is in it, and what it does where nothing but torch and NumPy is."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from _installs import ROOT, built, environment, succeed
+from gaba import demo
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the tests run on the pins, which need 3.11; this is for the reader of types
+    tomllib = pytest.importorskip("tomli")
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+VENDORED = "gaba/web/static/vendor/"
+MOST_BYTES = 600_000
+"""Of the wheel, less what is vendored for the page."""
+SUFFIXES = {".py", ".typed", ".css", ".js", ".html"}
+NOT_IN_SDIST = (".ci/", ".github/", ".gitignore")
+
+TRAIN = """
+import sys
+import torch
+from torch.nn import functional
+import gaba
+from gaba.diagnosis import diagnose
+
+torch.manual_seed(0)
+trunk, heads = torch.nn.Linear(6, 8), torch.nn.ModuleList([torch.nn.Linear(8, 1) for _ in "ab"])
+optimizer = torch.optim.Adam([*trunk.parameters(), *heads.parameters()], lr=0.01)
+balancer = gaba.Balancer(["loud", "quiet"], shared=trunk)
+inputs = torch.randn(64, 6)
+wanted = inputs[:, :2].tanh()
+steps = []
+for _ in range(200):
+    found = [head(trunk(inputs).tanh()).squeeze(-1) for head in heads]
+    loud, quiet = (functional.mse_loss(found[k], wanted[:, k]) for k in range(2))
+    steps.append(balancer.backward({"loud": 1000 * loud, "quiet": quiet}).asdict())
+    optimizer.step()
+    optimizer.zero_grad()
+for task in ("loud", "quiet"):
+    assert steps[-1]["losses"][task] < 0.5 * steps[0]["losses"][task]
+assert steps[-1]["imbalance"] < 2
+balancer.history.write("run.jsonl")
+print(diagnose(gaba.History.read("run.jsonl")))
+ours = {name.partition(".")[0] for name in sys.modules} & {"pandas", "tyro", "rich", "scipy"}
+assert not ours, ours
+assert gaba.__file__.startswith(sys.prefix), gaba.__file__
+"""
+
+COMMANDS = """
+import contextlib, io, json, sys
+from gaba.cli import main
+
+said = {}
+for line in json.loads(sys.argv[1]):
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        status = main(line.split())
+    said[line] = status, out.getvalue(), error.getvalue()
+print(json.dumps(said))
+"""
+NEEDS = {
+    **dict.fromkeys(["train turbofan --subset simulated", "evaluate run"], "turbofan"),
+    "data cmapss --dest data": "turbofan",
+    "web": "web",
+    "report run.jsonl -o run.html": "plots",
+    "bench run toy.toml": "bench",
+    "domains portfolio": "domains",
+}
+"""The commands that need an extra beside the command line's own, and that extra."""
+NO_MORE = [
+    "demo",
+    "domains",
+    "methods",
+    "methods gaba",
+    "bench problems",
+    "explain run.jsonl",
+    "watch run.jsonl --once",
+    "web --export page.html",
+]
+"""The commands that need nothing beside it."""
+TOY = """
+[bench]
+problems = ["conflict-toy"]
+methods = ["uniform", "inverse"]
+optimizers = ["sgd"]
+store = "toy.sqlite"
+"""
+
+
+def statuses(python: Path, commands: list[str], folder: Path) -> dict[str, tuple[int, str, str]]:
+    said = json.loads(succeed(python, "-c", COMMANDS, json.dumps(commands), cwd=folder))
+    return {line: tuple(found) for line, found in said.items()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return built(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture
+def wheel(made: tuple[Path, Path]) -> Path:
+    return made[0]
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with ZipFile(wheel) as file:
+        names = file.namelist()
+        sizes = {info.filename: info.compress_size for info in file.infolist()}
+    own = [name for name in names if not re.match(r"gaba-[^/]*\.dist-info/", name)]
+    assert {"gaba/__init__.py", "gaba/py.typed", "gaba/web/static/explorer/index.html"} <= {*own}
+    assert not [name for name in own if not name.startswith("gaba/")]
+    assert not [name for name in own if re.search(r"/(tests?|data)/|/(test_|conftest)", name)]
+    strange = {name for name in own if Path(name).suffix not in SUFFIXES}
+    assert all(name.startswith(VENDORED) for name in strange), strange
+    vendored = sum(size for name, size in sizes.items() if name.startswith(VENDORED))
+    assert 20_000 < vendored < 30_000
+    assert wheel.stat().st_size - vendored < MOST_BYTES
+
+
+def test_the_sdist_holds_all_that_is_kept(made: tuple[Path, Path]) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no clone: what is kept is known to git alone")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    with tarfile.open(made[1]) as file:
+        held = {name.partition("/")[2] for name in file.getnames()}
+    kept = {name for name in listed if (ROOT / name).is_file()}
+    assert not {name for name in kept if not name.startswith(NOT_IN_SDIST)} - held
+    assert not {name for name in held if name.startswith((".venv", "runs", "data/", "dist"))}
+
+
+def test_the_version_is_the_same_everywhere(made: tuple[Path, Path]) -> None:
+    version = PROJECT["version"]
+    assert made[0].name.startswith(f"gaba-{version}-")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == version
+    assert {"cff-version", "message", "title", "authors", "license", "date-released"} <= {*citation}
+    assert f"version {version}" in (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{version}] - {citation['date-released']}" in changelog
+
+
+def test_issue_templates_ask_for_something() -> None:
+    templates = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert len(templates) >= 3
+    for path in templates:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stem != "config":
+            assert {"name", "description", "body"} <= {*found}, path.name
+            fields = [field["attributes"] for field in found["body"] if field["type"] != "markdown"]
+            assert fields
+            assert all(field["label"] for field in fields)
+
+
+def oldest() -> dict[str, str]:
+    text = (ROOT / "requirements" / "oldest.txt").read_text(encoding="utf-8")
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    return dict(line.split("==") for line in lines if line)
+
+
+def test_the_oldest_versions_are_those_that_are_declared() -> None:
+    """What `make test-oldest` installs is what pyproject.toml says is enough."""
+    listed = [*PROJECT["dependencies"]]
+    for name, lines in PROJECT["optional-dependencies"].items():
+        listed += lines if name not in {"dev", "docs"} else []
+    declared: dict[str, set[str]] = {}
+    for need in map(Requirement, listed):
+        if need.name != "gaba":
+            declared.setdefault(need.name, set()).update(part.version for part in need.specifier)
+    assert {name: {version} for name, version in oldest().items()} == {
+        name: versions for name, versions in declared.items() if name in oldest()
+    }
+    assert {"torch", "numpy"} <= set(oldest())
+
+
+def test_it_trains_where_torch_and_numpy_are_alone(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", wheel)
+    assert "200 steps of 2 tasks (loud, quiet)" in succeed(python, "-c", TRAIN, cwd=tmp_path)
+    assert demo.text() in succeed(python.with_name("gaba"), "demo", cwd=tmp_path)
+    for line, (status, out, error) in statuses(python, [*NEEDS, *NO_MORE], tmp_path).items():
+        if line == "demo":
+            assert (status, out, error) == (0, f"{demo.text()}\n", "")
+            continue
+        assert (status, out, error.count("\n")) == (1, "", 1), line
+        extras = f"[{','.join(['cli', NEEDS[line]])}]" if line in NEEDS else "[cli"
+        assert error.startswith("gaba: error: the command line needs tyro"), line
+        assert f'pip install "gaba{extras}' in error, line
+
+
+def test_a_command_names_the_extra_that_it_needs(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", wheel, "cli")
+    (tmp_path / "toy.toml").write_text(TOY, encoding="utf-8")
+    succeed(python, "-c", TRAIN.rpartition("ours =")[0], cwd=tmp_path)
+    found = statuses(python, [*NEEDS, *NO_MORE], tmp_path)
+    for line, extra in NEEDS.items():
+        status, _, error = found[line]
+        assert (status, error.count("\n")) == (1, 1), (line, error)
+        assert f'pip install "gaba[{extra}]"' in error, (line, error)
+    for line in NO_MORE:
+        status, out, error = found[line]
+        assert (status, error) == (0, ""), (line, error)
+        assert out, line
