@@ -178,8 +178,8 @@ def _rule(weighting: str | Weighting, risk_budget: Any, names: list[str]) -> Wei
     rule = by_name(weighting) if isinstance(weighting, str) else weighting
     if not isinstance(rule, Weighting):
         raise ValueError(
-            f"weighting: a portfolio has risks and no losses, found {rule!r}; use a rule of norms or "
-            f"Gramian, such as 'inverse' or 'equal-share'"
+            f"weighting: a portfolio has risks and no losses, found {rule!r}; use a rule of "
+            f"norms or Gramian, such as 'inverse' or 'equal-share'"
         )
     if risk_budget is None:
         return rule

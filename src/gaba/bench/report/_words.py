@@ -172,8 +172,11 @@ def _several(evidence: Evidence) -> list[str]:
 def _regret(found: Sequence[Regret]) -> list[str]:
     if not found:
         return []
-    optimizer, nearest = found[0].optimizer, found[0]
     most = max(len(r.comparison.pairs) for r in found)
+    everywhere = [r for r in found if len(r.comparison.pairs) == most]
+    left_out = len(found) - len(everywhere)
+    optimizer, nearest = found[0].optimizer, min(everywhere, key=lambda r: r.interval.estimate)
+    found = everywhere
     ground = f"on {_count(most, 'problem')}" + (", over its seeds alone" if most == 1 else "")
     good = [r.method for r in found if r.verdict == "as good"]
     bad = sum(r.verdict == "worse" for r in found)
@@ -184,7 +187,8 @@ def _regret(found: Sequence[Regret]) -> list[str]:
         f"As good as a sweep at the price of one run, with {optimizer}, {ground} (surely not "
         f"more than {100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; surely "
         f"worse: {bad} of {len(found)}; the nearest is {nearest.method}, "
-        f"{percents(nearest.interval)}{price}."
+        f"{percents(nearest.interval)}{price}"
+        + (f"; {left_out} that ran on fewer problems are not judged." if left_out else ".")
     ]
 
 
