@@ -87,7 +87,7 @@ class ExactNorms(Measurement):
         if of is None:
             of = task_passes(losses, leaves, free=gradients)
         shared.learn(leaves, [[g is not None for g in grads] for grads in of])
-        theta = {id(p) for p in known or shared.parameters()}
+        theta = {id(p) for p in (*known, *shared.parameters())}
         own = [[g for p, g in zip(leaves, grads, strict=True) if id(p) in theta] for grads in of]
         shared_leaves = [p for p in leaves if id(p) in theta]
         scales = graph.scales(shared_leaves)
