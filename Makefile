@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(
 
 # Test processes, or runs of `make results`, at a time, each with one thread of its own.
 JOBS   ?= 2
-# The core's tests, which need torch, NumPy and pytest alone.
+# The core's tests: what they need beside torch and NumPy is installed with the oldest versions below.
 CORE   := $(addprefix tests/,weighting stabilisers measurement test_balancer.py test_state.py test_combine.py)
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest --doctest-modules src tests
 
@@ -111,7 +111,7 @@ $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 # What the core asks for at least, and what its tests need.
 $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest.txt torch numpy
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest.txt torch numpy scipy torchjd
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet pytest hypothesis hatchling editables
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	touch $@
