@@ -118,7 +118,7 @@ class Rules:
             norms = batch.spread(seen.norms)
             if self.norm_stabiliser is not None:
                 norms, norm_state = self.norm_stabiliser.update(norms, old.norm, batch.present)
-        raw, rule_state = self._ask(batch, self._measured(batch, seen, norms), old.weighting)
+        raw, rule_state = self._ask(batch, seen, norms, old.weighting)
         norms = None if norms is None else batch.take(norms)
         length = raw.sum()
         asked = self._on_simplex(raw, length)
@@ -148,38 +148,46 @@ class Rules:
             gain,
         )
 
-    def _measured(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Measured:
-        """What was seen, over all K tasks; the Gramian with the norms as they are believed."""
-        losses = batch.spread(torch.stack(batch.values))
-        if seen is None or norms is None:
-            return Measured(losses)
-        gramian, statistics = seen.gramian, seen.statistics
-        if gramian is not None:
-            found, believed = seen.norms, batch.take(norms)
-            ratio = torch.where(found > 0, believed / found, torch.ones_like(found))
-            gramian = batch.spread_square(gramian * ratio[:, None] * ratio)
-        elif self.weighting.needs == "gramian":
+    def _ask(
+        self, batch: Batch, seen: Observation | None, norms: Tensor | None, state: Any
+    ) -> tuple[Tensor, Any]:
+        """The weights of the tasks present, of any sum, and what the weighting then remembers."""
+        if isinstance(self.weighting, Weighting):
+            rule = self.weighting.of(batch.indices)
+            needed = self._needed(batch, seen, norms)
+            return (rule.raw if self.scale == "rule" else rule)(needed), state
+        raw, state = self.weighting.update(self._measured(batch, seen, norms), state, batch.present)
+        return batch.take(raw), state
+
+    def _needed(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Tensor:
+        """What a rule without memory takes, of the tasks present."""
+        if seen is None or norms is None or self.weighting.needs == "losses":
+            return torch.stack(batch.values)
+        believed = batch.take(norms)
+        return believed if self.weighting.needs == "norms" else self._gramian(seen, believed)
+
+    def _gramian(self, seen: Observation, believed: Tensor) -> Tensor:
+        """The Gramian of the tasks present, with their norms as they are believed."""
+        if seen.gramian is None:
             raise ValueError(
                 f"weighting {self.weighting!r} needs the Gramian, which the measurement did not "
                 "give: use measurement='exact'"
             )
+        found = seen.norms
+        ratio = torch.where(found > 0, believed / found, torch.ones_like(found))
+        return seen.gramian * ratio[:, None] * ratio
+
+    def _measured(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Measured:
+        """What a rule with a memory is told, over all K tasks."""
+        losses = batch.spread(torch.stack(batch.values))
+        if seen is None or norms is None:
+            return Measured(losses)
+        gramian, statistics = seen.gramian, seen.statistics
+        if gramian is not None or self.weighting.needs == "gramian":
+            gramian = batch.spread_square(self._gramian(seen, batch.take(norms)))
         if statistics is not None:
             statistics = torch.stack([batch.spread(column) for column in statistics.unbind(-1)], -1)
         return Measured(losses, norms, gramian, statistics)
-
-    def _ask(self, batch: Batch, measured: Measured, state: Any) -> tuple[Tensor, Any]:
-        """The weights of the tasks present, of any sum, and what the weighting then remembers."""
-        if not isinstance(self.weighting, Weighting):
-            raw, state = self.weighting.update(measured, state, batch.present)
-            return batch.take(raw), state
-        if self.weighting.needs == "gramian" and measured.gramian is not None:
-            rows = [batch.take(row) for row in batch.take(measured.gramian)]
-            needed = torch.stack(rows)
-        else:
-            norms = None if self.weighting.needs == "losses" else measured.norms
-            needed = batch.take(measured.losses if norms is None else norms)
-        rule = self.weighting.of(batch.indices)
-        return (rule.raw if self.scale == "rule" else rule)(needed), state
 
     def _on_simplex(self, raw: Tensor, length: Tensor) -> Tensor:
         """``raw`` brought to sum 1; NaN, so that the step is left out, where that would turn it.
