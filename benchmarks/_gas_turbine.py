@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from _models import perceptron
-
-TARGETS = ("TEY", "CO", "NOX")
-INPUTS = ("AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "CDP")
-YEARS = (2011, 2012, 2013)
-BLOCK = 100
-"""Rows of one stretch of time; each fifth stretch is held out for validation."""
+from gaba.bench.problems.gas_turbine import INPUTS, TARGETS, GasTurbine
 
 
 @final
@@ -35,33 +26,15 @@ class Rows:
         return Rows(self.inputs[at], self.targets[at])
 
 
-def folder(data_dir: str | None) -> Path:
-    """Where the files are: ``data_dir``, else ``GABA_DATA``, else ``../shared/data``.
+def load(data_dir: str | None) -> tuple[Rows, Rows]:
+    """Training and validation rows of the years 2011 to 2013, as the benchmark of losses has them.
 
     Raises:
-        FileNotFoundError: none of these holds them.
+        FileNotFoundError: The files are not there.
     """
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    for root in filter(None, (data_dir, os.environ.get("GABA_DATA"), beside)):
-        if (found := Path(root, "gas_turbine")).is_dir():
-            return found
-    raise FileNotFoundError("no gas_turbine folder: give --data-dir, or set GABA_DATA")
-
-
-def load(data_dir: str | None) -> tuple[Rows, Rows]:
-    """Training and validation rows of the years 2011 to 2013."""
-    parts = [pd.read_csv(folder(data_dir) / f"gt_{year}.csv.xz") for year in YEARS]
-    table = pd.concat(parts, ignore_index=True)
-    held_out = np.arange(len(table)) // BLOCK % 5 == 4
-    x = table[list(INPUTS)].to_numpy(dtype=np.float64)
-    y = table[list(TARGETS)].to_numpy(dtype=np.float64)
-    x = (x - x[~held_out].mean(0)) / x[~held_out].std(0)
-    y = y - y[~held_out].mean(0)
-    both = [
-        Rows(*(torch.from_numpy(part[rows]).float() for part in (x, y)))
-        for rows in (~held_out, held_out)
-    ]
-    return both[0], both[1]
+    rows = GasTurbine(data_dir=data_dir).data.rows
+    train, validation = (Rows(rows[s].inputs, rows[s].targets) for s in ("train", "validation"))
+    return train, validation
 
 
 @final

@@ -151,6 +151,17 @@ def split(module: ModuleType, slow: tuple[str, ...]) -> tuple[list[str], list[st
     return [name for name in names if name not in late], late
 
 
+def launched(module: str, world: int, names: list[str]) -> object:
+    """A fixture of a test file: what came of these cases, which are run once for all its tests."""
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def came() -> dict[str, str]:
+        return launch(module, world, names)
+
+    return came
+
+
 def came_of(came: dict[str, str], name: str) -> str:
     """What came of a case: nothing, if all went well."""
     return came[name]

@@ -28,6 +28,8 @@ APPLICATIONS = {"integrations", "domains", "turbofan", "bench", "web", "cli", "_
 APPLICATIONS |= {"plots", "report", "methods"}
 STANDS_ON = {"bench": {"turbofan"}}
 """Applications that use the public modules of another."""
+BENEATH = {"gaba._folders"}
+"""Private modules that applications have in common; they need the standard library alone."""
 PUBLIC = {
     "",
     "weighting",
@@ -99,7 +101,7 @@ def test_the_parts_know_nothing_of_each_other(path: Path) -> None:
 def test_applications_use_the_public_interface_only(path: Path) -> None:
     mine = part(module_name(path))
     for name in own_imports(path):
-        if part(name) == mine:
+        if part(name) == mine or name in BENEATH:
             continue
         private = any(piece.startswith("_") for piece in name.split("."))
         assert not private or (mine == "cli" and part(name) == "_cli"), name
@@ -114,6 +116,12 @@ def test_the_core_stands_on_torch_and_numpy_alone(path: Path) -> None:
     tops = {name.partition(".")[0] for name in imported(path)}
     assert tops <= {"gaba", "torch", "numpy", "__future__", *sys.stdlib_module_names}
     assert not {name for name in own_imports(path) if part(name) in APPLICATIONS}
+
+
+@pytest.mark.parametrize("name", sorted(BENEATH))
+def test_what_applications_have_in_common_needs_the_standard_library_alone(name: str) -> None:
+    (path,) = (path for path in FILES if module_name(path) == name)
+    assert {found.partition(".")[0] for found in imported(path)} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)

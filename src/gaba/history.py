@@ -210,7 +210,7 @@ class History:
             weights=vectors["weights"],
             saturated=vectors["saturated"] > 0,
             gain=torch.tensor(self.gain[i]),
-            finite=torch.tensor(self.finite[i]),
+            finite=torch.tensor(bool(self.finite[i])),
             gramian=self._gramian(i, vectors["norms"]),
             about=self.about,
             time=self._times[i],

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-_KNOWN = (torch.optim.Adam, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.SGD)
+_ADAM = (torch.optim.Adam, torch.optim.AdamW)  # before torch 2.7 the second is none of the first
+_KNOWN = (*_ADAM, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.SGD)
 
 
 @final

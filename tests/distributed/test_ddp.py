@@ -5,22 +5,15 @@ from __future__ import annotations
 import pytest
 
 import _ddp_cases
-from _ranks import came_of, launch, split
+from _ranks import came_of, launched, split
 
 FAST, SLOW = split(
     _ddp_cases,
     slow=("small_buckets_by", "unused_view", "static_view", "unbalanced_gramian", "unbalanced_c"),
 )
 
-
-@pytest.fixture(scope="module")
-def came() -> dict[str, str]:
-    return launch("_ddp_cases", 2, FAST)
-
-
-@pytest.fixture(scope="module")
-def came_slowly() -> dict[str, str]:
-    return launch("_ddp_cases", 2, SLOW)
+came = launched("_ddp_cases", 2, FAST)
+came_slowly = launched("_ddp_cases", 2, SLOW)
 
 
 @pytest.mark.parametrize("name", FAST)

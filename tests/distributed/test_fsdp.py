@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import _fsdp_cases
-from _ranks import came_of, launch, split
+from _ranks import came_of, launched, split
 
 FAST, SLOW = split(
     _fsdp_cases,
@@ -22,15 +22,9 @@ ALONE = [name for name in FAST if name.endswith("on_one_rank")]
 FAST = [name for name in FAST if name not in ALONE]
 ALONE += FAST[:3]
 
-
-@pytest.fixture(scope="module")
-def came() -> dict[str, str]:
-    return launch("_fsdp_cases", 2, FAST)
-
-
-@pytest.fixture(scope="module")
-def came_slowly() -> dict[str, str]:
-    return launch("_fsdp_cases", 2, SLOW)
+came = launched("_fsdp_cases", 2, FAST)
+came_slowly = launched("_fsdp_cases", 2, SLOW)
+came_alone = launched("_fsdp_cases", 1, ALONE)
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -42,11 +36,6 @@ def test_as_one_process(came: dict[str, str], name: str) -> None:
 @pytest.mark.parametrize("name", SLOW)
 def test_as_one_process_slowly(came_slowly: dict[str, str], name: str) -> None:
     assert came_of(came_slowly, name) == ""
-
-
-@pytest.fixture(scope="module")
-def came_alone() -> dict[str, str]:
-    return launch("_fsdp_cases", 1, ALONE)
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import _state_cases
-from _ranks import came_of, launch, split
+from _ranks import came_of, launched, split
 
 TWO, _ = split(_state_cases, slow=("four_ranks",))
 FOUR = ["case_four_ranks", "case_state_is_saved_once_and_restored_on_all_ranks"]
@@ -20,20 +20,9 @@ FOUR_SLOW = [
     "case_a_rank_dies_and_the_others_raise_in_time",
 ]
 
-
-@pytest.fixture(scope="module")
-def on_two() -> dict[str, str]:
-    return launch("_state_cases", 2, TWO)
-
-
-@pytest.fixture(scope="module")
-def on_four() -> dict[str, str]:
-    return launch("_state_cases", 4, FOUR)
-
-
-@pytest.fixture(scope="module")
-def slowly_on_four() -> dict[str, str]:
-    return launch("_state_cases", 4, FOUR_SLOW)
+on_two = launched("_state_cases", 2, TWO)
+on_four = launched("_state_cases", 4, FOUR)
+slowly_on_four = launched("_state_cases", 4, FOUR_SLOW)
 
 
 @pytest.mark.parametrize("name", TWO)

@@ -5,22 +5,15 @@ from __future__ import annotations
 import pytest
 
 import _uneven_cases
-from _ranks import came_of, launch, split
+from _ranks import came_of, launched, split
 
 FAST, SLOW = split(
     _uneven_cases,
     slow=("by_turns", "one_each_h", "one_each_c", "gone_everywhere_", "_sketch", "batched"),
 )
 
-
-@pytest.fixture(scope="module")
-def came() -> dict[str, str]:
-    return launch("_uneven_cases", 2, FAST)
-
-
-@pytest.fixture(scope="module")
-def came_slowly() -> dict[str, str]:
-    return launch("_uneven_cases", 2, SLOW)
+came = launched("_uneven_cases", 2, FAST)
+came_slowly = launched("_uneven_cases", 2, SLOW)
 
 
 @pytest.mark.parametrize("name", FAST)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import lzma
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import numpy as np
+
+from gaba import _folders
 
 try:
     import pandas as pd
@@ -45,7 +45,7 @@ INPUTS = (*SETTINGS, *INPUT_SENSORS)
 DECIMALS = (0, 0, 4, 4, 1, *(2,) * 14, 4, 2, 0, 0, 2, 2, 4)
 """The decimals of each column in the files, all four subsets alike."""
 
-ENVIRONMENT = "GABA_DATA"
+ENVIRONMENT = _folders.ENVIRONMENT
 """The environment variable that names the folder with the data."""
 
 _REMEDY = "download them with `gaba data cmapss --dest DIR`, or use `--subset simulated`"
@@ -97,13 +97,12 @@ def find_data_dir(data_dir: str | Path | None = None) -> Path:
         ...
     gaba.turbofan.data.DataNotFoundError: no C-MAPSS files in no/such/folder: download them ...
     """
-    places = list(_places(data_dir))
-    for place in places:
-        for folder in (place, place / "cmapss"):
-            if any(_find(folder, f"train_{subset}.txt") for subset in SUBSETS):
-                return folder
-    looked = " or ".join(dict.fromkeys(str(place) for place in places))
-    raise DataNotFoundError(f"no C-MAPSS files in {looked}: {_REMEDY}")
+    return _folders.find(
+        "cmapss",
+        lambda folder: any(_find(folder, f"train_{subset}.txt") for subset in SUBSETS),
+        data_dir,
+        lambda looked: DataNotFoundError(f"no C-MAPSS files in {looked}: {_REMEDY}"),
+    )
 
 
 def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
@@ -169,20 +168,6 @@ def write(fleet: Fleet, folder: str | Path) -> list[Path]:
 
 
 _KINDS = ("train", "test", "RUL")
-
-
-def _places(data_dir: str | Path | None) -> Iterator[Path]:
-    if data_dir is not None:
-        yield Path(data_dir).expanduser()
-    elif named := os.environ.get(ENVIRONMENT):
-        yield Path(named).expanduser()
-    else:
-        roots = [Path()]
-        project = Path(__file__).resolve().parents[3]
-        if (project / "pyproject.toml").is_file() and project != Path.cwd():
-            roots.append(project)
-        yield from (root / "data" for root in roots)
-        yield from (root / ".." / "shared" / "data" for root in roots)
 
 
 def _find(folder: Path, name: str) -> Path | None:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaba.bench._data import made, means, means_of_halves
-from gaba.bench.problem import Session, Split
+from gaba.bench._data import made
+from gaba.bench._training import ByExample
+from gaba.bench.problem import Split
 
 WIDTHS = (2, 32, 32, 32, 1)
 
@@ -102,8 +103,11 @@ class Equation(ABC):
 
 
 @final
-class Training(Session):
-    """One training of a network on an equation; every batch has points of its own."""
+class Training(ByExample):
+    """One training of a network on an equation; every batch has points of its own.
+
+    The features are the values and derivatives at all points of the batch, (4, N).
+    """
 
     def __init__(self, equation: Equation, seed: int, device: torch.device) -> None:
         self.equation, self.device = equation, device
@@ -119,12 +123,6 @@ class Training(Session):
             }
             for split in splits
         }
-        self._features: Tensor | None = None
-
-    @property
-    def features(self) -> Tensor | None:
-        """Values and derivatives at all points of the batch, (4, N)."""
-        return self._features
 
     @property
     def last_layer(self) -> nn.Module:
@@ -137,12 +135,6 @@ class Training(Session):
         parts = found.split([len(x) for x in points.values()], dim=1)
         jets = {task: Jet(*part) for task, part in zip(points, parts, strict=True)}
         return self.equation.each(jets, points)
-
-    def losses(self) -> dict[str, Tensor]:
-        return means(self._each())
-
-    def losses_of_halves(self) -> dict[str, Tensor]:
-        return means_of_halves(self._each())
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> dict[str, float]:

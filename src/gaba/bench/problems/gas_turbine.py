@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaba.bench._data import Order, find, made, means, means_of_halves
+from gaba.bench._data import Order, find, made
+from gaba.bench._training import ByExample
 from gaba.bench.problem import Metric, Problem, Session, Split
 
 TARGETS: tuple[str, ...] = ("TEY", "CO", "NOX")
@@ -119,17 +120,12 @@ class Net(nn.Module):
 
 
 @final
-class _Training(Session):
+class _Training(ByExample):
     def __init__(self, data: Data, seed: int, device: torch.device) -> None:
         self.rows = {name: rows.to(device) for name, rows in data.rows.items()}
         self.model = self.net = made(Net, seed, device)
         self.shared = self.net.trunk
         self.order = Order(len(self.rows["train"].inputs), BATCH, seed, device)
-        self._features: Tensor | None = None
-
-    @property
-    def features(self) -> Tensor | None:
-        return self._features
 
     @property
     def last_layer(self) -> nn.Module:
@@ -143,12 +139,6 @@ class _Training(Session):
             name: (predicted - targets[:, k]).square()
             for k, (name, predicted) in enumerate(self.net(self._features).items())
         }
-
-    def losses(self) -> dict[str, Tensor]:
-        return means(self._each())
-
-    def losses_of_halves(self) -> dict[str, Tensor]:
-        return means_of_halves(self._each())
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> dict[str, float]:

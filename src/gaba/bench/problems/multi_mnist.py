@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from gaba.bench._data import Order, find, made, means, means_of_halves
+from gaba.bench._data import Order, find, made
+from gaba.bench._training import ByExample
 from gaba.bench.problem import Metric, Problem, Session, Split
 
 CANVAS, SIDE = 36, 28
@@ -120,17 +121,12 @@ def _head(width: int) -> nn.Sequential:
 
 
 @final
-class _Training(Session):
+class _Training(ByExample):
     def __init__(self, data: dict[str, Pictures], seed: int, device: torch.device) -> None:
         self.data = {split: pictures.to(device) for split, pictures in data.items()}
         self.model = self.net = made(Net, seed, device)
         self.shared = self.net.trunk
         self.order = Order(len(self.data["train"].left), BATCH, seed, device)
-        self._features: Tensor | None = None
-
-    @property
-    def features(self) -> Tensor | None:
-        return self._features
 
     @property
     def last_layer(self) -> nn.Module:
@@ -147,12 +143,6 @@ class _Training(Session):
             "right": cross_entropy(output["right"], data.right[rows], reduction="none"),
             "reconstruction": (drawn - x.flatten(1)).square().mean(dim=1),
         }
-
-    def losses(self) -> dict[str, Tensor]:
-        return means(self._each())
-
-    def losses_of_halves(self) -> dict[str, Tensor]:
-        return means_of_halves(self._each())
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> dict[str, float]:

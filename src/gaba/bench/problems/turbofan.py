@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gaba import turbofan
-from gaba.bench._data import Order, drawn_from, made, means, means_of_halves
+from gaba.bench._data import Order, drawn_from, made
+from gaba.bench._training import ByExample
 from gaba.bench.problem import Metric, Problem, Session, Split
 from gaba.turbofan.data import SIMULATED, find_data_dir
 from gaba.turbofan.metrics import health_metrics, nasa_score, rmse
@@ -44,7 +45,7 @@ def prepared(subset: str, folder: Path, seed: int) -> turbofan.Prepared:
 
 
 @final
-class _Training(Session):
+class _Training(ByExample):
     grad_clip = RECIPE.clip
 
     def __init__(self, data: turbofan.Prepared, seed: int, device: torch.device) -> None:
@@ -57,11 +58,6 @@ class _Training(Session):
         self.order = Order(len(data.train), RECIPE.batch_size, seed, device)
         self.masks = torch.Generator().manual_seed(seed)
         self.device = device
-        self._features: Tensor | None = None
-
-    @property
-    def features(self) -> Tensor | None:
-        return self._features
 
     @property
     def last_layer(self) -> nn.Module:
@@ -80,12 +76,6 @@ class _Training(Session):
             "rul": (output["rul"] - batch.rul).square(),
             "health": cross_entropy(output["health"], batch.health, reduction="none"),
         }
-
-    def losses(self) -> dict[str, Tensor]:
-        return means(self._each())
-
-    def losses_of_halves(self) -> dict[str, Tensor]:
-        return means_of_halves(self._each())
 
     def evaluate(self, split: Split) -> dict[str, float]:
         seen = self.seen[split]
