@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import tarfile
+import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -18,11 +18,6 @@ from packaging.version import Version
 
 from _installs import ROOT, built, environment, succeed
 from gaba import demo
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # the tests run on the pins, which need 3.11; this is for the reader of types
-    tomllib = pytest.importorskip("tomli")
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 VENDORED = "gaba/web/static/vendor/"

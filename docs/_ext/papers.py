@@ -6,10 +6,10 @@ too, as it stands; a test asks for its entry.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,7 @@ class Use:
 
 def papers(folder: Path) -> list[Paper]:
     """The works in the file."""
-    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    found = toml.loads((folder / "papers.toml").read_text(encoding="utf-8"))["paper"]
+    found = tomllib.loads((folder / "papers.toml").read_text(encoding="utf-8"))["paper"]
     return [Paper(one["text"], re.compile("|".join(one["match"]))) for one in found]
 
 

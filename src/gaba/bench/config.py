@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
-import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,9 +138,8 @@ class Config:
             ('gaba',)
         """
         file = Path(path)
-        toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
         try:
-            found = toml.loads(file.read_text(encoding="utf-8"))
+            found = tomllib.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{file}: is no TOML: {error}") from error
         try:

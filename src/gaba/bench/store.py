@@ -163,7 +163,7 @@ class Store:
             "config": json.dumps(config),
             "versions": json.dumps(versions()),
             "result": json.dumps(result),
-            "finished_at": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"),
+            "finished_at": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
         }
         with self._db:
             self._insert(row[name] for name in _COLUMNS)

@@ -243,5 +243,5 @@ async def _body(send: Send, body: bytes) -> None:
 async def _pause(gone: asyncio.Event, seconds: float) -> None:
     try:
         await asyncio.wait_for(gone.wait(), seconds)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         return
