@@ -28,7 +28,7 @@ APPLICATIONS = {"integrations", "domains", "turbofan", "bench", "web", "cli", "_
 APPLICATIONS |= {"plots", "report", "methods"}
 STANDS_ON = {"bench": {"turbofan"}}
 """Applications that use the public modules of another."""
-BENEATH = {"gaba._folders"}
+BENEATH = {"gaba._extras", "gaba._folders"}
 """Private modules that applications have in common; they need the standard library alone."""
 PUBLIC = {
     "",

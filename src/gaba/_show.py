@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,16 +12,6 @@ if TYPE_CHECKING:
 
 VECTORS = ("losses", "norms", "weights", "contributions", "saturated")
 SCALARS = ("measured", "finite", "gain", "imbalance", "times")
-
-
-def extra(module: str, what: str, name: str) -> Any:
-    """An optional library, or an error in one line that names the extra."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f'{what} needs {module}, which is not installed: pip install "gaba[{name}]"'
-        ) from error
 
 
 def columns(history: History) -> dict[str, np.ndarray[Any, Any]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gaba import _show, measures
+from gaba._extras import library
 from gaba.record import COLUMNS, Combined, RunRecord, Step, header_of, parse_line, row, whole_lines
 
 _CHUNK = 256
@@ -166,7 +167,7 @@ class History:
             >>> frame.index.name, len(frame), "weights/rul" in frame.columns
             ('step', 0, True)
         """
-        pandas = _show.extra("pandas", "to_pandas", "parquet")
+        pandas = library("pandas", "to_pandas needs", "parquet")
         return pandas.DataFrame(_show.columns(self), index=pandas.Index(self.steps, name="step"))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
@@ -179,7 +180,7 @@ class History:
             >>> import gaba
             >>> gaba.History(["a", "b"]).to_parquet("run.parquet")  # doctest: +SKIP
         """
-        _show.extra("pyarrow", "to_parquet", "parquet")
+        library("pyarrow", "to_parquet needs", "parquet")
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
         self.to_pandas().to_parquet(partial, engine="pyarrow")

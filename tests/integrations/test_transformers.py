@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, SequentialSampler
 from transformers import BertConfig, BertPreTrainedModel, TrainingArguments
 from transformers.models.bert.modeling_bert import BertModel
 from transformers.trainer import Trainer
@@ -91,7 +91,6 @@ def arguments(folder: Path, **settings: Any) -> TrainingArguments:
         "max_grad_norm": 0.5,
         "logging_steps": 2,
         "save_strategy": "no",
-        "train_sampling_strategy": "sequential",
     }
     return TrainingArguments(
         str(folder), report_to="none", use_cpu=True, disable_tqdm=True, **{**common, **settings}
@@ -102,7 +101,12 @@ def trainer(
     model: nn.Module, folder: Path, kind: type[BalancedTrainer] = BalancedTrainer, **settings: Any
 ) -> BalancedTrainer:
     own = {name: settings.pop(name) for name in OWN if name in settings}
-    return kind(
+
+    class InOrder(kind):
+        def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+            return SequentialSampler(Rows())
+
+    return InOrder(
         model,
         arguments(folder, **settings),
         train_dataset=Rows(),

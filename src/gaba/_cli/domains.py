@@ -8,11 +8,12 @@ from pathlib import Path
 from gaba.domains import DOMAINS, Domain, find
 
 WIDTH = 100
+RUN_ONE = """run one: gaba domains NAME (its picture needs matplotlib: pip install "gaba[plots]")"""
 
 
 def listing() -> str:
     """Every field: what is equal, when that is the wrong thing to want, and how to see it."""
-    return "\n\n".join([*map(_entry, DOMAINS), "run one: gaba domains NAME"])
+    return "\n\n".join([*map(_entry, DOMAINS), RUN_ONE])
 
 
 def _entry(domain: Domain) -> str:

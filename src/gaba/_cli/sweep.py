@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from gaba import bench
+from gaba._extras import needs
 from gaba.bench.plan import Plan
 from gaba.bench.progress import Lines, Pace, line
 
@@ -112,12 +113,8 @@ def _config(path: Path, store: str | None) -> bench.Config:
 
 
 def _cores() -> int:
-    try:
+    with needs("gaba bench needs", "bench", "joblib"):
         import joblib
-    except ImportError as error:
-        raise ImportError(
-            'gaba bench needs joblib, which is not installed: pip install "gaba[bench]"'
-        ) from error
     return int(joblib.cpu_count())
 
 

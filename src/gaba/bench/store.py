@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, final
 
+from gaba._extras import library
 from gaba.bench.trial import Trial
 
 __all__ = ["Row", "Store", "versions"]
@@ -225,12 +225,7 @@ class Store:
         Raises:
             ImportError: pandas is not installed: ``pip install "gaba[parquet]"``.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise ImportError(
-                'to_pandas needs pandas, which is not installed: pip install "gaba[parquet]"'
-            ) from error
+        pandas = library("pandas", "to_pandas needs", "parquet")
         return pandas.DataFrame([_flat(row) for row in self.rows()])
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, final, get_args
 
 import torch
 
+from gaba._extras import library
 from gaba.bench.config import Config
 from gaba.bench.plan import Outcome, Plan, Stage
 from gaba.bench.progress import Pace
@@ -225,7 +226,7 @@ def _results(
     trials: Iterable[Trial], jobs: int, deadline: float
 ) -> Iterator[tuple[Trial, dict[str, Any]]]:
     """The results as they come; dropped half-way, no training goes on behind."""
-    joblib = _extra("joblib", "the benchmark", "bench")
+    joblib = library("joblib", "the benchmark needs", "bench")
     parent = os.getpid()
     in_time = (trial for trial in trials if time.monotonic() < deadline)
     tasks = (joblib.delayed(work)(replace(trial), parent) for trial in in_time)
@@ -237,7 +238,7 @@ def _results(
 
 
 def _check_backend(backend: str, scheduler: str | None) -> None:
-    _extra("joblib", "the benchmark", "bench")
+    library("joblib", "the benchmark needs", "bench")
     if backend not in get_args(Backend):
         raise ValueError(f"backend: must be loky, dask or ray, found {backend!r}")
     if backend == "loky" and scheduler is not None:
@@ -250,16 +251,16 @@ def _check_backend(backend: str, scheduler: str | None) -> None:
 @contextmanager
 def _cluster(backend: str, scheduler: str | None, jobs: int) -> Iterator[None]:
     """Make joblib use ``backend`` within."""
-    joblib = _extra("joblib", "the benchmark", "bench")
+    joblib = library("joblib", "the benchmark needs", "bench")
     with ExitStack() as stack:
         settings: dict[str, Any] = {}
         if backend == "loky":
             settings["inner_max_num_threads"] = 1
         elif backend == "dask":
-            distributed = _extra("distributed", "backend dask", "dask")
+            distributed = library("distributed", "backend dask needs", "dask")
             stack.enter_context(_dask_client(distributed, scheduler, jobs))
         elif backend == "ray":
-            ray = _extra("ray", "backend ray", "ray")
+            ray = library("ray", "backend ray needs", "ray")
             importlib.import_module("ray.util.joblib").register_ray()
             ray.init(address=scheduler, **({} if scheduler else {"num_cpus": jobs}))
             stack.callback(ray.shutdown)
@@ -284,12 +285,3 @@ def _dask_client(distributed: Any, scheduler: str | None, jobs: int) -> Iterator
         distributed.Client(cluster),
     ):
         yield
-
-
-def _extra(module: str, what: str, name: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f'{what} needs {module}, which is not installed: pip install "gaba[{name}]"'
-        ) from error

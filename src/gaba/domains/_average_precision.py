@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gaba._extras import needs
 from gaba.domains._shapes import CLASSES, Example, collate
 
 
@@ -30,14 +31,9 @@ def average_precision(model: Any, examples: Sequence[Example], batch: int = 64) 
         >>> sorted(found), 0 <= found["mAP"] <= 1
         (['mAP', 'mAP50'], True)
     """
-    try:
+    with needs("mean average precision needs", "detection", "pycocotools"):
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ImportError(
-            'mean average precision needs pycocotools, which is not installed: pip install "gaba'
-            '[detection]"'
-        ) from error
     if not examples:
         raise ValueError("examples must have at least one image, found none; pass shapes(100)")
     with contextlib.redirect_stdout(io.StringIO()):

@@ -10,13 +10,11 @@ from typing import Any, final
 
 import numpy as np
 
-try:
+from gaba._extras import needs
+
+with needs("dosing needs", "domains", "scipy"):
     from scipy.interpolate import PchipInterpolator
     from scipy.optimize import brentq
-except ImportError as error:
-    raise ImportError(
-        'dosing needs SciPy, which is not installed: pip install "gaba[domains]"'
-    ) from error
 
 
 class Curve(ABC):

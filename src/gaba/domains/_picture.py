@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-try:
+from gaba._extras import needs
+
+with needs("the examples draw with", "plots", "matplotlib"):
     from matplotlib.figure import Figure
-except ImportError as error:
-    raise ImportError(
-        'the examples draw with matplotlib, which is not installed: pip install "gaba[domains]"'
-    ) from error
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,19 +20,15 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from gaba._extras import needs
 from gaba.domains._average_precision import average_precision
 from gaba.domains._shapes import CLASSES, Example, collate, shapes
 from gaba.weighting import InverseNorm, Targets
 
-try:
+with needs("the detection domain needs", "detection", "transformers", "accelerate", "scipy"):
     from transformers import YolosConfig, YolosForObjectDetection
 
     from gaba.integrations.transformers import BalancedTrainer
-except ImportError as error:
-    raise ImportError(
-        "the detection domain needs transformers, accelerate, scipy and pycocotools, of which one "
-        'is not installed: pip install "gaba[detection]"'
-    ) from error
 
 __all__ = [
     "CLASSES",

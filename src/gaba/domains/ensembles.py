@@ -17,14 +17,11 @@ from typing import Literal, TypeAlias, final
 
 import numpy as np
 
+from gaba._extras import needs
 from gaba.weighting import InverseNorm
 
-try:
+with needs("ensembles need", "xarray", "xarray"):
     import xarray as xr
-except ImportError as error:
-    raise ImportError(
-        'ensembles need xarray, which is not installed: pip install "gaba[xarray]"'
-    ) from error
 
 __all__ = ["Bias", "Ensemble", "weigh"]
 

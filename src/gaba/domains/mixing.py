@@ -20,17 +20,13 @@ from typing import final
 
 import numpy as np
 
+from gaba._extras import needs
 from gaba.weighting import InverseNorm, Targets
 
-try:
+with needs("mixing needs", "pyloudnorm", "pyloudnorm", "soundfile", "scipy"):
     import pyloudnorm
     import soundfile
     from scipy.signal import resample_poly  # scipy comes with pyloudnorm
-except ImportError as error:
-    raise ImportError(
-        "mixing needs pyloudnorm and soundfile, of which one is not installed: "
-        'pip install "gaba[pyloudnorm]"'
-    ) from error
 
 __all__ = ["Mix", "Stems", "loudness", "mix", "read", "true_peak", "write"]
 

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 import gaba
+from gaba._extras import needs
 from gaba.stabilisers import AnyStabiliser
 from gaba.stabilisers import by_name as stabiliser_by_name
 from gaba.weighting import EqualShare, Proportional, Targets, Weighting, by_name
 
-try:
+with needs("portfolios need", "skfolio", "skfolio"):
     from skfolio.optimization import BaseOptimization
     from skfolio.prior import BasePrior, EmpiricalPrior
     from skfolio.utils.tools import check_estimator
@@ -29,10 +30,6 @@ try:
     from sklearn.utils.validation import (
         validate_data,  # pyright: ignore[reportAttributeAccessIssue]
     )
-except ImportError as error:
-    raise ImportError(
-        'portfolios need skfolio, which is not installed: pip install "gaba[skfolio]"'
-    ) from error
 
 __all__ = ["EqualEffect", "turnover"]
 

@@ -8,15 +8,11 @@ from typing import Any, final
 from torch import Tensor
 
 from gaba import Balancer
+from gaba._extras import needs
 from gaba.integrations._follow import Follower, Sink
 
-try:
+with needs("the Accelerate integration needs", "accelerate", "accelerate"):
     from accelerate import Accelerator
-except ImportError as error:
-    raise ImportError(
-        "the Accelerate integration needs accelerate, which is not installed: "
-        'pip install "gaba[accelerate]"'
-    ) from error
 
 __all__ = ["AcceleratedBalancer"]
 

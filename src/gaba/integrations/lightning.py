@@ -16,16 +16,12 @@ from typing import Any, final
 from torch import Tensor
 
 from gaba import Balancer
+from gaba._extras import needs
 from gaba.integrations._follow import Follower, Sink
 
-try:
+with needs("the Lightning integration needs", "lightning", "lightning"):
     from lightning.fabric import Fabric, wrappers
     from lightning.pytorch import Callback, LightningModule, Trainer
-except ImportError as error:
-    raise ImportError(
-        "the Lightning integration needs lightning, which is not installed: "
-        'pip install "gaba[lightning]"'
-    ) from error
 
 __all__ = ["BalanceMonitor", "FabricBalancer", "scaler_of"]
 

@@ -10,14 +10,10 @@ from types import TracebackType
 from typing import Any, final
 
 from gaba import Step
+from gaba._extras import needs
 
-try:
+with needs("the TensorBoard sink needs", "tensorboard", "tensorboard"):
     from torch.utils.tensorboard.writer import SummaryWriter
-except ImportError as error:
-    raise ImportError(
-        "the TensorBoard sink needs tensorboard, which is not installed: "
-        'pip install "gaba[tensorboard]"'
-    ) from error
 
 __all__ = ["TensorBoardSink"]
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from gaba._extras import needs
 from gaba.weighting import (
     AnyWeighting,
     Measured,
@@ -23,13 +24,9 @@ from gaba.weighting import (
     by_name,
 )
 
-try:
+with needs("the bridge to TorchJD needs", "bench", "torchjd"):
     from torchjd import aggregation
     from torchjd.linalg import PSDMatrix
-except ImportError as error:
-    raise ImportError(
-        'the bridge to TorchJD needs torchjd, which is not installed: pip install "gaba[bench]"'
-    ) from error
 
 from gaba.integrations._torchjd_memory import Memory, keepers
 from gaba.integrations._torchjd_root import Root

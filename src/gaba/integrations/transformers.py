@@ -17,15 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from gaba import Balancer
+from gaba._extras import needs
 from gaba.integrations._follow import Follower, Sink
 
-try:
+with needs("the Transformers integration needs", "transformers", "transformers", "accelerate"):
     from transformers.trainer import Trainer
-except ImportError as error:
-    raise ImportError(
-        "the Transformers integration needs transformers and accelerate, of which one is not "
-        'installed: pip install "gaba[transformers]"'
-    ) from error
 
 __all__ = ["BalancedTrainer"]
 

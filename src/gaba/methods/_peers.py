@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -56,7 +57,10 @@ class _Peer:
             return theirs(**{**dict(self.defaults), **own})
         except ImportError as error:
             missing = str(error).split(". ")[0]  # after that it names extras of its own
-            raise ImportError(f'{missing}: pip install "gaba[bench]"') from error
+            # the extra leaves ecos out where it would have to be compiled
+            compiled = "ecos" in missing and sys.version_info >= (3, 13)
+            remedy = "pip install ecos" if compiled else 'pip install "gaba[bench]"'
+            raise ImportError(f"{missing}: {remedy}") from error
 
 
 def _smoothed(tasks: Sequence[str], shared: Any, **settings: Any) -> gaba.Balancer:

@@ -6,15 +6,13 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-try:
+from gaba._extras import needs
+
+with needs("pictures need", "plots", "matplotlib"):
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
-except ImportError as error:
-    raise ImportError(
-        'pictures need matplotlib, which is not installed: pip install "gaba[plots]"'
-    ) from error
 
 if TYPE_CHECKING:
     from gaba import History

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-try:
+from gaba._extras import needs
+
+with needs("pictures need", "turbofan", "matplotlib"):
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
-except ImportError as error:
-    raise ImportError(
-        'pictures need matplotlib, which is not installed: pip install "gaba[turbofan]"'
-    ) from error
 
 __all__ = [
     "EARLY",

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 
 from gaba import _folders
+from gaba._extras import needs
 
-try:
+with needs("gaba.turbofan needs", "turbofan", "pandas"):
     import pandas as pd
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'gaba.turbofan needs pandas: pip install "gaba[turbofan]"', name=error.name
-    ) from error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

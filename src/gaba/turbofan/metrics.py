@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 import torch
 
-try:
+from gaba._extras import needs
+
+with needs("gaba.turbofan needs", "turbofan", "torchmetrics"):
     from torchmetrics.functional import classification
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'gaba.turbofan needs torchmetrics: pip install "gaba[turbofan]"', name=error.name
-    ) from error
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from gaba._extras import needs
 from gaba.turbofan.data import INPUTS, SETTINGS, Fleet
 
 if TYPE_CHECKING:
@@ -359,12 +360,8 @@ def _find_centres(settings: NDArray[np.float64]) -> NDArray[np.float64]:
     distinct = len(np.unique(np.round(settings[:, [0, 2]]) + 0.0, axis=0))
     if distinct == 1:
         return settings.mean(axis=0, keepdims=True)
-    try:
+    with needs("gaba.turbofan needs", "turbofan", "sklearn"):
         from sklearn.cluster import KMeans
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'gaba.turbofan needs scikit-learn: pip install "gaba[turbofan]"', name=error.name
-        ) from error
     spread = np.where(np.ptp(settings, axis=0) > 0, np.ptp(settings, axis=0), 1.0)
     clusters = KMeans(n_clusters=min(distinct, MAX_CONDITIONS), n_init=10, random_state=0)
     centres = clusters.fit(settings / spread).cluster_centers_ * spread

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-try:
+from gaba._extras import needs
+
+with needs("the pages need", "web", "starlette", "uvicorn"):
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
     from starlette.types import ASGIApp
-except ImportError as error:
-    raise ImportError(
-        'the pages need starlette and uvicorn, which are not installed: pip install "gaba[web]"'
-    ) from error
 
 from gaba.web._events import POINTS, Stream, Teller, data
 from gaba.web._folder import Folder

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from gaba._extras import library
 
 __all__ = ["Floats", "scipy_part", "table", "vector"]
 
@@ -15,12 +16,7 @@ Floats = NDArray[np.float64]
 
 def scipy_part(name: str) -> Any:
     """``scipy.NAME``, or one line that says which extra brings it."""
-    try:
-        return importlib.import_module(f"scipy.{name}")
-    except ImportError as error:
-        raise ImportError(
-            'the statistics of the benchmark need scipy: pip install "gaba[bench]"'
-        ) from error
+    return library(f"scipy.{name}", "the statistics of the benchmark need", "bench")
 
 
 def vector(name: str, values: ArrayLike, least: int = 1) -> Floats:

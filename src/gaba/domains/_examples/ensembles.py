@@ -33,7 +33,7 @@ def climate() -> tuple[xr.DataArray, xr.DataArray]:
 
 def main(folder: Path) -> None:
     models, truth = climate()
-    cells = np.cos(np.deg2rad(truth["lat"]))
+    cells = truth["lat"].copy(data=np.cos(np.deg2rad(truth["lat"].values)))
     past, future = slice("1980", "2009"), slice("2010", None)
     kinds: dict[str, tuple[float, Bias]] = {
         "equal weights": (0, "penalised"),
