@@ -568,6 +568,17 @@ def test_parts_of_a_benchmark_are_merged(
     assert capsys.readouterr().out.startswith("finished, 14 trainings: ")
 
 
+@pytest.mark.parametrize("words", [["status"], ["run", "--jobs", "1"]], ids=lambda w: w[0])
+def test_the_data_of_a_benchmark_are_where_the_command_line_says(
+    words: list[str], benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark.write_text(BENCH.replace("conflict-toy", "gas-turbine-time"))
+    assert cli.main(["bench", *words, "bench.toml", "--data-dir", "nowhere"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("gaba: error: no gas_turbine/gt_2011.csv.xz in nowhere: ")
+    assert said.count("\n") == 1
+
+
 def test_failures_are_shown_with_the_remedy(
     benchmark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

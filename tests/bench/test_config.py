@@ -71,6 +71,12 @@ def test_two_keys_are_enough(file: Path) -> None:
     assert Config.read(file) == Config(("conflict-toy",), ("gaba",))
 
 
+def test_a_place_may_be_a_path() -> None:
+    config = Config(("conflict-toy",), ("gaba",), data_dir=Path("d"), store=Path("s"))
+    assert config == Config(("conflict-toy",), ("gaba",), data_dir="d", store="s")
+    assert isinstance(config.store, str)  # it is written into the store
+
+
 WRONG = [
     ('methods = ["gaba"', "is no TOML: "),
     ("", "bench.problems: must be given, found none: write problems = [...] below [bench]"),

@@ -40,6 +40,13 @@ def test_config_survives_its_file(tmp_path: Path) -> None:
     assert TrainConfig.read(moved) == replace(config, run_dir=str(moved))
 
 
+def test_a_place_may_be_a_path(tmp_path: Path) -> None:
+    config = TrainConfig(run_dir=tmp_path, data_dir=tmp_path / "data")
+    assert config == TrainConfig(run_dir=str(tmp_path), data_dir=str(tmp_path / "data"))
+    config.write()
+    assert TrainConfig.read(tmp_path) == config
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

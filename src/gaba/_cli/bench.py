@@ -38,6 +38,10 @@ class Run:
         str | None, arg(metavar="FILE", help_behavior_hint="(default: the configuration's)")
     ] = None
     """Where the results are kept."""
+    data_dir: Annotated[
+        str | None, arg(metavar="DIR", help_behavior_hint="(default: the configuration's)")
+    ] = None
+    """The folder with the data."""
 
     def run(self) -> None:
         """Run it, and say how far it is."""
@@ -57,12 +61,16 @@ class Status:
         str | None, arg(metavar="FILE", help_behavior_hint="(default: the configuration's)")
     ] = None
     """Where the results are kept."""
+    data_dir: Annotated[
+        str | None, arg(metavar="DIR", help_behavior_hint="(default: the configuration's)")
+    ] = None
+    """The folder with the data."""
 
     def run(self) -> None:
         """Print it."""
         from gaba._cli import sweep
 
-        print(sweep.status(self.config, self.store))
+        print(sweep.status(self))
 
 
 @final

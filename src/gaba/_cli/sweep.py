@@ -18,7 +18,7 @@ from gaba.bench.plan import Plan
 from gaba.bench.progress import Lines, Pace, line
 
 if TYPE_CHECKING:
-    from gaba._cli.bench import Run
+    from gaba._cli.bench import Run, Status
 
 ERRORS = 5
 """How many different errors are shown."""
@@ -31,7 +31,7 @@ def run(asked: Run) -> None:
         KeyboardInterrupt: Ctrl-C; its text says what is kept.
         ImportError, ValueError, OSError: see :func:`gaba.bench.run`.
     """
-    config = _config(asked.config, asked.store)
+    config = _config(asked)
     jobs = _cores() if asked.jobs is None else asked.jobs
     shard = _shard(asked.shard)
     console = Console()
@@ -55,10 +55,10 @@ def run(asked: Run) -> None:
     print(_said(summary, asked.config, config, jobs))
 
 
-def status(path: Path, store: str | None) -> str:
-    """How far the benchmark of the configuration ``path`` is."""
-    config = _config(path, store)
-    return _said(bench.status(config), path, config, _cores())
+def status(asked: Status) -> str:
+    """How far the benchmark of the configuration is."""
+    config = _config(asked)
+    return _said(bench.status(config), asked.config, config, _cores())
 
 
 def merge(stores: Sequence[Path]) -> str:
@@ -107,9 +107,10 @@ class Bar:
         self.bar.stop()
 
 
-def _config(path: Path, store: str | None) -> bench.Config:
-    config = bench.Config.read(path)
-    return config if store is None else replace(config, store=store)
+def _config(asked: Run | Status) -> bench.Config:
+    instead = {"store": asked.store, "data_dir": asked.data_dir}
+    config = bench.Config.read(asked.config)
+    return replace(config, **{name: place for name, place in instead.items() if place is not None})
 
 
 def _cores() -> int:

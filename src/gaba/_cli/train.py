@@ -53,7 +53,7 @@ def train(command: Train) -> None:
     except KeyboardInterrupt:
         if not Path(config.run_dir, "config.json").is_file():
             raise
-        again = f"gaba train turbofan --resume {shlex.quote(config.run_dir)}"
+        again = f"gaba train turbofan --resume {shlex.quote(str(config.run_dir))}"
         raise KeyboardInterrupt(f"interrupted: to go on, run: {again}") from None
     show(screen, result.run_dir, result.metrics)
     _say_where(screen, result.run_dir, pictures)

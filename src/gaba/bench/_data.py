@@ -15,7 +15,7 @@ from gaba import _folders
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def find(folder: str, marker: str, data_dir: str | None = None) -> Path:
+def find(folder: str, marker: str, data_dir: str | Path | None = None) -> Path:
     """The folder that holds ``marker``: a place or the ``folder`` in it.
 
     Raises:

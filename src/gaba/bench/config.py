@@ -81,8 +81,8 @@ class Config:
     tuning_seeds: tuple[int, ...] = (100,)
     steps: int | None = None
     steps_of: Mapping[str, int] = field(default_factory=dict)
-    data_dir: str | None = None
-    store: str = "runs/bench.sqlite"
+    data_dir: str | Path | None = None
+    store: str | Path = "runs/bench.sqlite"
     device: str = "cpu"
     trials: int = 6
     points: int = 21
@@ -93,6 +93,9 @@ class Config:
     skip: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("data_dir", "store"):
+            if isinstance(place := getattr(self, name), Path):
+                object.__setattr__(self, name, str(place))
         for name in ("problems", "methods", "optimizers", "seeds", "tuning_seeds"):
             values = getattr(self, name)
             if not values:

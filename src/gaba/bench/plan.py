@@ -312,7 +312,7 @@ def _unit(config: Config, spec: str, problem: Problem, optimizer: Optimizer, met
         seed=-1,
         steps=config.steps_of.get(spec, config.steps or problem.steps),
         spec=None if spec in PROBLEMS else spec,
-        data_dir=config.data_dir,
+        data_dir=None if config.data_dir is None else str(config.data_dir),
         device=config.device,
     )
     return Unit(

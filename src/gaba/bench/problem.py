@@ -200,7 +200,7 @@ class Problem(ABC):
         return math.fsum(found) / len(found) if all(map(math.isfinite, found)) else math.inf
 
 
-def load(spec: str, data_dir: str | None = None) -> Problem:
+def load(spec: str, data_dir: str | Path | None = None) -> Problem:
     """The problem of that name, or of a user's own file or module.
 
     Args:

@@ -66,8 +66,8 @@ class TrainConfig:
     method: str = "gaba"
     size: Size = "small"
     seed: int = 0
-    run_dir: str = "runs/turbofan"
-    data_dir: str | None = None
+    run_dir: str | Path = "runs/turbofan"
+    data_dir: str | Path | None = None
     steps: int = 500
     steps_per_epoch: int = 50
     batch_size: int = 128
@@ -88,6 +88,9 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        for name in _PLACES:  # both are written to a file as text
+            if isinstance(place := getattr(self, name), Path):
+                object.__setattr__(self, name, str(place))
         if self.size not in HIDDEN:
             raise ValueError(f"size: must be one of {', '.join(HIDDEN)}; got {self.size!r}")
         for name in _POSITIVE:

@@ -166,7 +166,7 @@ class GasTurbine(Problem):
     weight_decays = (0.0, 1e-2)
     needs_data: ClassVar[str | None] = "gas_turbine"
 
-    def __init__(self, form: Form = "time", data_dir: str | None = None) -> None:
+    def __init__(self, form: Form = "time", data_dir: str | Path | None = None) -> None:
         self.name = f"gas-turbine-{form}"
         self.data = read(find("gas_turbine", f"gt_{YEARS[0]}.csv.xz", data_dir), form)
         self.metrics = tuple(

@@ -179,7 +179,7 @@ class MultiMnist(Problem):
     weight_decays = (0.0, 1e-2)
     needs_data: ClassVar[str | None] = "mnist"
 
-    def __init__(self, data_dir: str | None = None) -> None:
+    def __init__(self, data_dir: str | Path | None = None) -> None:
         self.data = read(find("mnist", f"{_TRAIN}-images-idx3-ubyte.gz", data_dir))
         pixels = self.data["train"].pictures.float() / 255
         self.metrics = (

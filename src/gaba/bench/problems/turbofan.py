@@ -109,7 +109,7 @@ class Turbofan(Problem):
     weight_decays = (1e-4, 1e-2)
     needs_data: ClassVar[str | None] = "cmapss"
 
-    def __init__(self, subset: str = "FD001", data_dir: str | None = None) -> None:
+    def __init__(self, subset: str = "FD001", data_dir: str | Path | None = None) -> None:
         self.name = f"turbofan-{subset.lower()}"
         self.subset = subset
         self.folder = Path() if subset == SIMULATED else find_data_dir(data_dir).resolve()

@@ -19,7 +19,7 @@ def write(
     format: Literal["html", "md"] = "html",
     *,
     problems: Mapping[str, Problem] | None = None,
-    data_dir: str | None = None,
+    data_dir: str | Path | None = None,
 ) -> Path:
     """Write the report of all runs in a store.
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -145,7 +146,7 @@ class Block:
 
 
 def blocks_of(
-    rows: Iterable[Row], problems: Mapping[str, Problem], data_dir: str | None = None
+    rows: Iterable[Row], problems: Mapping[str, Problem], data_dir: str | Path | None = None
 ) -> list[Block]:
     """The blocks of a store, by problem and optimizer."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -163,7 +164,7 @@ def blocks_of(
 
 
 def judge_of(
-    name: str, rows: Sequence[Row], problems: Mapping[str, Problem], data_dir: str | None
+    name: str, rows: Sequence[Row], problems: Mapping[str, Problem], data_dir: str | Path | None
 ) -> Judge:
     """The metrics of a problem: as given, as the results tell them, or as the problem has them."""
     if name in problems:
