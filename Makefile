@@ -12,7 +12,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(
 # Test processes, or runs of `make results`, at a time, each with one thread of its own.
 JOBS   ?= 2
 # The core's tests: what they need beside torch and NumPy is installed with the oldest versions below.
-CORE   := $(addprefix tests/,weighting stabilisers measurement test_balancer.py test_state.py test_combine.py)
+CORE   := weighting stabilisers measurement distributed $(patsubst %,test_%.py,accumulate bad_days balancer closures combine \
+            communication execution kill measures metric record reference scaler shared state stateful_weighting)
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest --doctest-modules src tests
 
 # What `make train` trains: SUBSET is FD001 where the data are found, else the simulated fleet. Each
@@ -80,7 +81,7 @@ test-extras: $(STAMP) ## each extra alone does what it is for (a part of test-al
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow" tests/test_extras.py
 
 test-oldest: $(OLDEST)/.installed ## the core's tests with the oldest versions that are declared
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q $(CORE)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(addprefix tests/,$(CORE))
 
 test-flwr: $(FLWR)/.installed ## the tests of the Flower strategy, in an environment of its own
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python -m pytest -q -W "ignore::DeprecationWarning" --doctest-modules src/gaba/domains/_flower.py tests/domains/test_federated.py tests/domains/test_federated_flower.py
@@ -112,6 +113,6 @@ $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest.txt torch numpy scipy torchjd
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet pytest hypothesis hatchling editables
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet pytest pytest-xdist hypothesis hatchling editables
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	touch $@
