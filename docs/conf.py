@@ -23,6 +23,7 @@ extensions = [
     "reference",
     "papers",
     "methods",
+    "commands",
     "files",
     "names",
     "links",

@@ -12,9 +12,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from sphinx.util.inventory import InventoryFile
@@ -222,6 +223,28 @@ def test_the_picture_of_the_start_page_shows_the_figures_of_the_demo() -> None:
     assert found["balanced-rul"] == pytest.approx(found["balanced-health"], rel=1e-3)
     assert f"{ratio:.1f} times" in picture
     assert f"{ratio:.1f} times" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+def commands() -> dict[str, type]:
+    """Every command by its words; its fields are its arguments and options."""
+    from gaba._cli import bench
+    from gaba._cli.commands import Command
+
+    actions = {"run", "status", "report", "merge", "problems"}
+    found = {command.__name__.lower(): command for command in get_args(Command)}
+    return found | {f"bench {name}": getattr(bench, name.title()) for name in actions}
+
+
+@pytest.mark.parametrize(("words", "command"), commands().items(), ids=commands())
+def test_the_page_of_the_command_line_has_every_option(words: str, command: type) -> None:
+    text = "\n".join(extension("commands").page())
+    own = text.partition(f"\n\ngaba {words}\n")[2].partition("\n\n\n")[0]
+    assert (command.__doc__ or "").partition("`")[0] in own
+    for field in fields(command):
+        if field.name != "action":  # that has sections of its own
+            positional = "Positional" in str(field.type)
+            name = r"[^-`]+" if positional else f"[^`]*--{field.name.replace('_', '-')}"
+            assert re.search(rf"^``{name}\b.*``\n   \S", own, re.MULTILINE), field.name
 
 
 # --- the site ---------------------------------------------------------------------------------

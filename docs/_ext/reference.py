@@ -191,7 +191,11 @@ def index() -> str:
         "Public": [m for m in modules() if promises(m) and m.__all__],
         "Inside": [m for m in modules() if not promises(m) and page_needed(m)],
     }
-    lines += [":doc:`methods` and :doc:`papers` list what there is, and what comes from where.", ""]
+    lines += [
+        ":doc:`command-line` has every command with its options, :doc:`methods` every method, and",
+        ":doc:`papers` says what comes from where.",
+        "",
+    ]
     for caption, members in groups.items():
         lines += [f".. rubric:: {caption}", ""]
         if caption == "Inside":
@@ -202,7 +206,7 @@ def index() -> str:
         lines += [".. toctree::", "   :hidden:", ""]
         lines += [f"   {module.__name__}" for module in members]
         lines += [""]
-    lines += [".. toctree::", "   :hidden:", "", "   methods", "   papers", ""]
+    lines += [".. toctree::", "   :hidden:", "", "   command-line", "   methods", "   papers", ""]
     return "\n".join(lines)
 
 
