@@ -230,7 +230,7 @@ def commands() -> dict[str, type]:
     from gaba._cli import bench
     from gaba._cli.commands import Command
 
-    actions = {"run", "status", "report", "merge", "problems"}
+    actions = ("run", "status", "report", "merge", "problems")
     found = {command.__name__.lower(): command for command in get_args(Command)}
     return found | {f"bench {name}": getattr(bench, name.title()) for name in actions}
 
