@@ -411,3 +411,13 @@ def test_a_dask_cluster_of_two_workers_finds_the_same(
     processes = {row.result["validation"]["process"] for row in rows(asked)}
     assert len(processes) == 2
     assert os.getpid() not in processes
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_ray_finds_the_same(swept: tuple[Config, Summary], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    asked = config(tmp_path)
+    run(asked, jobs=2, backend="ray")
+    assert figures(asked) == figures(swept[0])
+    assert os.getpid() not in {row.result["validation"]["process"] for row in rows(asked)}
