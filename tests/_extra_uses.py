@@ -131,6 +131,7 @@ USES: dict[str, Callable[[], None]] = {
     "turbofan": turbofan,
     "bench": benchmark,
     "dask": lambda: sweep(backend="dask"),
+    "ray": lambda: sweep(backend="ray"),
     "web": web,
     "plots": of("gaba.plots", "gaba.report"),
     "parquet": of("gaba.history"),

@@ -10,8 +10,8 @@ import pytest
 from _extra_uses import EXAMPLES, USES
 from _installs import ROOT, built, environment, succeed
 
-ELSEWHERE = {"dev", "flwr", "ray"}
-"""Everything at once; Flower, which has an environment of its own; Ray, which is not installed."""
+ELSEWHERE = {"dev", "flwr"}
+"""Everything at once, and Flower, which has an environment of its own."""
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ VENDORED = "gaba/web/static/vendor/"
 MOST_BYTES = 600_000
 """Of the wheel, less what is vendored for the page: source text, half of it docstrings."""
 SUFFIXES = {".py", ".typed", ".css", ".js", ".html"}
-ELSEWHERE = {"dev", "docs", "flwr", "ray"}
+ELSEWHERE = {"dev", "docs", "flwr"}
 NOT_IN_SDIST = (".ci/", ".github/", ".gitignore")
 
 TRAIN = """
