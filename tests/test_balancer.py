@@ -105,6 +105,20 @@ def test_heads(heads: Any) -> None:
     assert_same_grads(found, {n: g for n, g in expected.items() if n.startswith("heads")})
 
 
+def test_the_trunk_keeps_the_gain_where_one_task_with_a_plain_head_is_there_alone() -> None:
+    model, x = TwoStage([1.0, 100.0], dtype=torch.float64), batch(dtype=torch.float64)
+    balancer = gaba.Balancer(model.names, model.trunk, anchor="task1", heads="plain")
+    balancer.backward(model.losses(x))
+    model.zero_grad()
+    step = balancer.backward(model.losses(x) | {"task1": None})
+    found = grads(model)
+    assert float(step.gain) > 2
+    expected = plain_step(model, x, {"task0": 1.0})
+    trunk = {n: float(step.gain) * g for n, g in expected.items() if n.startswith("trunk")}
+    heads = {n: g for n, g in expected.items() if n.startswith("heads.0")}
+    assert_same_grads({n: found[n] for n in (*trunk, *heads)}, trunk | heads)
+
+
 def test_grad_is_added_to_and_never_overwritten() -> None:
     model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
     balancer = gaba.Balancer(model.names, model.trunk, norm_stabiliser=None)

@@ -166,6 +166,17 @@ def test_plain_heads_leave_the_coefficient_out_where_one_task_alone_reaches() ->
             torch.testing.assert_close(leaf.grad, expected)
 
 
+def test_what_is_shared_keeps_its_coefficient_where_one_task_is_there_alone() -> None:
+    trunk, head = nn.Linear(3, 2), nn.Linear(2, 1)
+    leaves = [*trunk.parameters(), *head.parameters()]
+    (row,) = of = rows([head(trunk(torch.ones(4, 3))).square().mean()], leaves)
+    shared = trunk.parameters()
+    combine.by_hand(leaves, of, torch.tensor([3.0]), plain_heads=True, shared=shared)
+    for leaf, gradient, c in zip(leaves, row, (3.0, 3.0, 1.0, 1.0), strict=True):
+        assert gradient is not None
+        torch.testing.assert_close(leaf.grad, c * gradient)
+
+
 def test_a_feature_that_no_task_uses_is_left_out() -> None:
     net = Net()
     _, (one, two) = net.run()

@@ -71,7 +71,7 @@ class Balancer(nn.Module):
             alone would do to the parameters. Norms, Gramian and contributions are then in it.
         optimizer: those whose metric that is: the optimizer, or several, of what is shared.
         heads: ``"weighted"``: the heads get λ_k ∇L_k, as from Σ λ_k L_k; ``"plain"``: parameters
-            that one task alone reaches get ∇L_k.
+            that are not shared and that one task alone reaches get ∇L_k.
         every: measure in every n-th step only; the others are one weighted backward pass with the
             weights as they are.
         accumulate: of how many micro-batches one step of the optimizer is made. The weights are
@@ -373,7 +373,8 @@ class Balancer(nn.Module):
         if found.weighted:
             combine.add(found.leaves, found.of[0])
             return "by-hand"
-        combine.by_hand(found.leaves, found.of, factors, plain_heads=self.heads == "plain")
+        plain, shared = self.heads == "plain", graph.shared.parameters()
+        combine.by_hand(found.leaves, found.of, factors, plain_heads=plain, shared=shared)
         if found.features:
             combine.by_features(found.features, found.at_features, factors)
         return "by-hand"

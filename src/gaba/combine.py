@@ -53,6 +53,7 @@ def by_hand(
     coefficients: Tensor,
     *,
     plain_heads: bool = False,
+    shared: Iterable[Tensor] = (),
 ) -> None:
     """Add Σ_k c_k ∂L_k/∂leaf to ``.grad`` of each leaf, from gradients that are already there.
 
@@ -61,16 +62,18 @@ def by_hand(
         gradients: K rows of n gradients, ``None`` where a task does not reach a leaf.
         coefficients: (K,), c.
         plain_heads: leave c out (1 instead) for a leaf that one task alone reaches.
+        shared: leaves that get c all the same, as where the other tasks are missing.
     """
-    groups: dict[tuple[tuple[int, ...], torch.dtype, bool], list[int]] = {}
+    theta = {id(leaf) for leaf in shared}
+    groups: dict[tuple[tuple[int, ...], torch.dtype, bool, bool], list[int]] = {}
     for i, column in enumerate(zip(*gradients, strict=True)):
         found = [g for g in column if g is not None]
         if found:
             tasks = tuple(k for k, g in enumerate(column) if g is not None)
             some_sparse = any(g.is_sparse for g in found)
-            groups.setdefault((tasks, found[0].dtype, some_sparse), []).append(i)
-    for (tasks, dtype, sparse), members in groups.items():
-        plain = plain_heads and len(tasks) == 1
+            plain = plain_heads and len(tasks) == 1 and id(leaves[i]) not in theta
+            groups.setdefault((tasks, found[0].dtype, some_sparse, plain), []).append(i)
+    for (tasks, dtype, sparse, plain), members in groups.items():
         total: list[Tensor] | None = None
         for k in tasks:
             row = [g for i in members if (g := gradients[k][i]) is not None]
