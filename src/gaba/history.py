@@ -211,7 +211,7 @@ class History:
             weights=vectors["weights"],
             saturated=vectors["saturated"] > 0,
             gain=torch.tensor(self.gain[i]),
-            finite=torch.tensor(bool(self.finite[i])),
+            finite=torch.tensor(bool(self._table()[i, -1] > 0)),
             gramian=self._gramian(i, vectors["norms"]),
             about=self.about,
             time=self._times[i],
