@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -51,6 +52,28 @@ def case_state_is_saved_once_and_restored_on_all_ranks(world: World) -> None:
             _goes_on(plan, world, world.folder / f"{name}.pt", expected, whole, rtol)
 
 
+def case_state_of_two_ranks_is_restored_on_four(world: World) -> None:
+    """Half of the steps by two ranks with two batches each, the other half by four."""
+    wholes = {}
+    for name in RESTORED:
+        plan = Plan(ddp(), MEASUREMENTS[name], sizes=(8,) * world.size, steps=4)
+        wholes[name] = plan, *_trained_by_one(plan, world.size, 4)
+    if world.rank < 2:
+        with World(2, world.rank, world.folder).group(name="two"):
+            for name, (plan, *_) in wholes.items():
+                net = Net()
+                balancer = plan.balancer(net)
+                _take_steps(plan, net, balancer, (2 * world.rank, 2 * world.rank + 1), range(2))
+                if world.rank == 0:
+                    torch.save([net.state_dict(), balancer.state_dict()], world.folder / name)
+        torch.distributed.destroy_process_group()
+    with world.group(name="four"):
+        torch.distributed.barrier()
+        for name, (plan, expected, whole) in wholes.items():
+            rtol = 1e-5 if name == "sketch" else 1e-8
+            _goes_on(plan, world, world.folder / name, expected, whole, rtol)
+
+
 def _trained_by_one(plan: Plan, world: int, steps: int) -> tuple[Net, gaba.Balancer]:
     net = Net()
     balancer, optimizer = plan.balancer(net), torch.optim.SGD(net.parameters(), lr=0.05)
@@ -74,19 +97,32 @@ def _goes_on(
     balancer = plan.balancer(net)
     net.load_state_dict(of_net)
     balancer.load_state_dict(of_balancer)
-    model = DistributedDataParallel(net)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
-    for step in range(2, 4):
-        optimizer.zero_grad()
-        x, y = plan.batch(step, world.rank)
-        out = model(x)
-        halves = balancer.measurement.halves
-        balancer.backward({t: loss(t, out[t], y, halves) for t in TASKS})
-        optimizer.step()
+    _take_steps(plan, net, balancer, (world.rank,), range(2, 4))
     for mine, theirs in zip(net.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=rtol, atol=1e-10)
     for name, weight in balancer.weights.items():
         assert weight == pytest.approx(whole.weights[name], rel=rtol)
+
+
+def _take_steps(
+    plan: Plan, net: Net, balancer: gaba.Balancer, ranks: Sequence[int], steps: range
+) -> None:
+    """Steps of DDP on the batches, of one size, that these ranks of the plan have."""
+    model = DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    for step in steps:
+        optimizer.zero_grad()
+        x, y = (torch.cat(part) for part in zip(*(plan.batch(step, r) for r in ranks), strict=True))
+        out, halves = model(x), balancer.measurement.halves
+        of = {
+            t: [
+                loss(t, a, b, halves)
+                for a, b in zip(out[t].chunk(len(ranks)), y.chunk(len(ranks)), strict=True)
+            ]
+            for t in TASKS
+        }
+        balancer.backward({t: torch.stack(parts).mean(0) for t, parts in of.items()})
+        optimizer.step()
 
 
 def case_the_sketch_of_gradients_leaves_ranks_alike(world: World) -> None:

@@ -12,8 +12,12 @@ import pytest
 import _state_cases
 from _ranks import came_of, launched, split
 
-TWO, _ = split(_state_cases, slow=("four_ranks",))
-FOUR = ["case_four_ranks", "case_state_is_saved_once_and_restored_on_all_ranks"]
+TWO, _ = split(_state_cases, slow=("four",))
+FOUR = [
+    "case_four_ranks",
+    "case_state_is_saved_once_and_restored_on_all_ranks",
+    "case_state_of_two_ranks_is_restored_on_four",
+]
 FOUR_SLOW = [
     "case_four_ranks_in_a_static_graph",
     "case_four_ranks_with_tasks_missing",
