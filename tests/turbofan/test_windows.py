@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from gaba.turbofan.data import INPUTS, SETTINGS, SUBSETS, DataNotFoundError, Fleet, load
+from gaba.turbofan.normalise import Normaliser
 from gaba.turbofan.simulate import simulate
 from gaba.turbofan.windows import (
-    Normaliser,
     Prepared,
     Windows,
     cut,

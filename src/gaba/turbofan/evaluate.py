@@ -14,6 +14,7 @@ from gaba.turbofan import checkpoint, data, windows
 from gaba.turbofan._config import TrainConfig
 from gaba.turbofan.metrics import RulMetrics, health_metrics, rul_metrics
 from gaba.turbofan.model import TurbofanNet
+from gaba.turbofan.normalise import Normaliser
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def evaluate_state(
     model = TurbofanNet(config.size, dropout=config.dropout)
     model.load_state_dict(state["best"]["model"])
     model.to(config.device)
-    normaliser = windows.Normaliser.from_arrays(
+    normaliser = Normaliser.from_arrays(
         {name: value.numpy() for name, value in state["normaliser"].items()}
     )
     every = windows.cut(

@@ -30,6 +30,7 @@ from gaba.turbofan.evaluate import evaluate_state, predict
 from gaba.turbofan.losses import TASKS, losses
 from gaba.turbofan.metrics import health_metrics, rmse
 from gaba.turbofan.model import TurbofanNet
+from gaba.turbofan.normalise import Normaliser
 from gaba.turbofan.policies import policy
 
 __all__ = ["Epoch", "TrainConfig", "TrainResult", "TrainingDivergedError", "train"]
@@ -308,8 +309,8 @@ def _found(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | 
     return checkpoint.load(path) if path.is_file() else None
 
 
-def _normaliser(state: dict[str, Any] | None) -> windows.Normaliser | None:
+def _normaliser(state: dict[str, Any] | None) -> Normaliser | None:
     if state is None:
         return None
     arrays = {name: tensor.numpy() for name, tensor in state["normaliser"].items()}
-    return windows.Normaliser.from_arrays(arrays)
+    return Normaliser.from_arrays(arrays)
