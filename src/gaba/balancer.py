@@ -123,17 +123,17 @@ class Balancer(nn.Module):
         on_nonfinite: Literal["skip", "raise"] = "skip",
     ) -> None:
         super().__init__()
-        self.tasks = checked_tasks(tasks)
+        self.tasks: tuple[str, ...] = checked_tasks(tasks)
         check_choice("scale", scale, get_args(Scale))
         check_choice("metric", metric, ("euclidean", "optimizer"))
         check_choice("heads", heads, ("weighted", "plain"))
         check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))
         if anchor is not None:
             check_choice("anchor", anchor, self.tasks)
-        self.weighting = _named(weighting, weightings.by_name)
+        self.weighting: AnyWeighting = _named(weighting, weightings.by_name)
         self._shared = as_shared(shared)
         choice = self._choice(measurement, heads)
-        self.measurement = choice.measurement
+        self.measurement: Measurement = choice.measurement
         if every < 1 or (heads == "plain" and (every > 1 or not self.measurement.due(1))):
             raise ValueError(
                 f"every must be at least 1, and every step measured with heads='plain', found "
@@ -147,13 +147,13 @@ class Balancer(nn.Module):
             )
         self.accumulate = accumulate
         self.scale: Scale = scale
-        self.anchor = None if anchor is None else self.tasks.index(anchor)
+        self.anchor: int | None = None if anchor is None else self.tasks.index(anchor)
         self.heads: Heads = heads
         self.every = every
         self.on_nonfinite = on_nonfinite
-        self.norm_stabiliser = _optional(norm_stabiliser)
-        self.weight_stabiliser = _optional(weight_stabiliser)
-        self.history = History(self.tasks)
+        self.norm_stabiliser: AnyStabiliser | None = _optional(norm_stabiliser)
+        self.weight_stabiliser: AnyStabiliser | None = _optional(weight_stabiliser)
+        self.history: History = History(self.tasks)
         self._rules = Rules(
             self.norm_stabiliser,
             self.weighting,

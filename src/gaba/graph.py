@@ -52,9 +52,9 @@ class LossGraph:
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
         loss_scale: Tensor | None = None,
     ) -> None:
-        self.losses = tuple(losses)
+        self.losses: tuple[Tensor, ...] = tuple(losses)
         self.shared = shared
-        self.tasks = tuple(range(len(self.losses)) if tasks is None else tasks)
+        self.tasks: tuple[int, ...] = tuple(range(len(self.losses)) if tasks is None else tasks)
         self.step = step
         self.factors = factors
         self.halves = halves

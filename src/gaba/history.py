@@ -38,7 +38,7 @@ class History:
     """
 
     def __init__(self, tasks: Sequence[str]) -> None:
-        self.tasks = tuple(tasks)
+        self.tasks: tuple[str, ...] = tuple(tasks)
         self._steps: list[int] = []
         self._measured: list[bool] = []
         self._combined: list[Combined] = []

@@ -146,8 +146,8 @@ class RunRecord:
         meta: Mapping[str, Any] | None = None,
         resume_at: int | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.tasks = tuple(tasks)
+        self.path: Path = Path(path)
+        self.tasks: tuple[str, ...] = tuple(tasks)
         self._about: dict[str, str] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if resume_at is not None and self.path.exists():

@@ -151,13 +151,13 @@ class SharedModule(Shared):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.key = f"gaba-features-{uuid4().hex}"
+        self.key: str = f"gaba-features-{uuid4().hex}"
         if not any(True for _ in module.parameters()):
             raise ValueError(
                 f"shared must hold at least one parameter, found {type(module).__name__} without "
                 "any: pass the module (or the parameters) that two or more tasks use"
             )
-        self.hook = FeatureHook(self.key)
+        self.hook: FeatureHook = FeatureHook(self.key)
         before = module.register_forward_pre_hook(self.hook.before, with_kwargs=True)
         after = module.register_forward_hook(self.hook.after)
         weakref.finalize(self, before.remove)

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 Split = Literal["validation", "test"]
+Rates: TypeAlias = "Mapping[str, tuple[float, ...]]"
+"""The grid of learning rates of each optimizer, by its name."""
 
 _HERE = "gaba.bench.problems"
 
@@ -174,9 +176,7 @@ class Problem(ABC):
     tasks: tuple[str, ...]
     metrics: tuple[Metric, ...]
     steps: int = 1000
-    learning_rates: Mapping[str, tuple[float, ...]] = MappingProxyType(
-        {"adam": (3e-4, 1e-3, 3e-3), "sgd": (1e-2, 3e-2, 0.1)}
-    )
+    learning_rates: Rates = MappingProxyType({"adam": (3e-4, 1e-3, 3e-3), "sgd": (1e-2, 3e-2, 0.1)})
     weight_decays: tuple[float, ...] = (0.0,)
 
     needs_data: ClassVar[str | None] = None

@@ -126,7 +126,8 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
-        self.path, self._read_only = Path(path), read_only
+        self.path: Path = Path(path)
+        self._read_only = read_only
         if read_only and not self.path.is_file():
             raise FileNotFoundError(
                 f"no store of results at {self.path}: make it with gaba bench run CONFIG"

@@ -68,7 +68,7 @@ class BalancedFedAvg(FedAvg):
 
     def __init__(self, client_weights: ClientWeights | None = None, **settings: Any) -> None:
         super().__init__(**settings)
-        self.client_weights = client_weights or ClientWeights()
+        self.client_weights: ClientWeights = client_weights or ClientWeights()
         self.rounds: list[Round[int]] = []
         self._sent: dict[str, np.ndarray[Any, Any]] = {}
 

@@ -52,7 +52,7 @@ class AcceleratedBalancer:
         sinks: Sequence[Sink] = (),
     ) -> None:
         self.accelerator = accelerator
-        self.balancer = balancer.to(accelerator.device)
+        self.balancer: Balancer = balancer.to(accelerator.device)
         accelerator.register_for_checkpointing(balancer)
         self._follower = Follower(balancer, prefix, sinks if accelerator.is_main_process else ())
 

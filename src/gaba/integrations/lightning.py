@@ -150,7 +150,7 @@ class FabricBalancer:
         sinks: Sequence[Sink] = (),
     ) -> None:
         self.fabric = fabric
-        self.balancer = balancer.to(fabric.device)
+        self.balancer: Balancer = balancer.to(fabric.device)
         self._follower = Follower(balancer, prefix, sinks if fabric.is_global_zero else ())
 
     def backward(self, losses: Mapping[str, Tensor | None], model: Any = None) -> None:

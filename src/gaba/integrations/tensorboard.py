@@ -63,7 +63,7 @@ class TensorBoardSink:
                 )
             self.writer = target
         else:
-            self.writer = SummaryWriter(os.fspath(target), purge_step=resume_at)
+            self.writer: SummaryWriter = SummaryWriter(os.fspath(target), purge_step=resume_at)
 
     def write(self, step: Step) -> None:
         """Write the scalars of ``step``."""

@@ -81,7 +81,7 @@ class BalancedTrainer(Trainer):
                 "balancer must not be a part of the model, of which Transformers saves nothing "
                 "but tensors: make it beside the model, with shared=model.backbone"
             )
-        self.balancer = balancer.to(self.args.device)
+        self.balancer: Balancer = balancer.to(self.args.device)
         self._gaba_follower = Follower(
             balancer, prefix, sinks if self.is_world_process_zero() else ()
         )

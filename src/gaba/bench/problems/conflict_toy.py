@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaba.bench.problem import Metric, Problem, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 
 STARTS = ((-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0))
 """Where the trainings of seeds 0 to 4 begin."""
@@ -125,9 +125,9 @@ class ConflictToy(Problem):
     """
 
     name = "conflict-toy"
-    tasks = ("f1", "f2")
+    tasks: tuple[str, ...] = ("f1", "f2")
     steps = 2000
-    learning_rates = {"adam": (0.01, 0.03, 0.1), "sgd": (0.1, 0.3, 1.0)}  # noqa: RUF012
+    learning_rates: Rates = {"adam": (0.01, 0.03, 0.1), "sgd": (0.1, 0.3, 1.0)}  # noqa: RUF012
 
     def __init__(self) -> None:
         starts = torch.tensor(STARTS, dtype=torch.float64)

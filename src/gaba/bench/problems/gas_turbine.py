@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gaba.bench._data import Order, find, made
 from gaba.bench._training import ByExample
-from gaba.bench.problem import Metric, Problem, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 
 TARGETS: tuple[str, ...] = ("TEY", "CO", "NOX")
 INPUTS = ("AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "CDP")
@@ -160,10 +160,10 @@ class GasTurbine(Problem):
     ``"random"`` draws all three splits from all five years.
     """
 
-    tasks = TARGETS
+    tasks: tuple[str, ...] = TARGETS
     steps = 2000
-    learning_rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
-    weight_decays = (0.0, 1e-2)
+    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
+    weight_decays: tuple[float, ...] = (0.0, 1e-2)
     needs_data: ClassVar[str | None] = "gas_turbine"
 
     def __init__(self, form: Form = "time", data_dir: str | Path | None = None) -> None:

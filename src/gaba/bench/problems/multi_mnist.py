@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from gaba.bench._data import Order, find, made
 from gaba.bench._training import ByExample
-from gaba.bench.problem import Metric, Problem, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 
 CANVAS, SIDE = 36, 28
 COUNTS = {"train": 20_000, "validation": 2_000, "test": 5_000}
@@ -173,10 +173,10 @@ class MultiMnist(Problem):
     """
 
     name = "multi-mnist"
-    tasks = ("left", "right", "reconstruction")
+    tasks: tuple[str, ...] = ("left", "right", "reconstruction")
     steps = 1200
-    learning_rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (3e-2, 0.1, 0.3)}  # noqa: RUF012
-    weight_decays = (0.0, 1e-2)
+    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (3e-2, 0.1, 0.3)}  # noqa: RUF012
+    weight_decays: tuple[float, ...] = (0.0, 1e-2)
     needs_data: ClassVar[str | None] = "mnist"
 
     def __init__(self, data_dir: str | Path | None = None) -> None:

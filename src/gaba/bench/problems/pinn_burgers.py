@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gaba.bench.problem import Metric, Problem, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 from gaba.bench.problems._pinn import Equation, Jet, Judge, Training, rms, uniform
 
 VISCOSITY = 0.01 / math.pi
@@ -53,8 +53,8 @@ def solution(t: np.ndarray, x: np.ndarray) -> np.ndarray:
 class BurgersEquation(Equation):
     """Burgers' equation in (t, x), with the conditions at the start and on both sides."""
 
-    tasks = ("residual", "boundary", "initial")
-    coefficients = (0.0, 1.0)
+    tasks: ClassVar[tuple[str, ...]] = ("residual", "boundary", "initial")
+    coefficients: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
         """256 points inside, 64 on the two sides by turns, 64 at the start."""
@@ -106,9 +106,9 @@ class Burgers(Problem):
     """
 
     name = "pinn-burgers"
-    tasks = BurgersEquation.tasks
+    tasks: tuple[str, ...] = BurgersEquation.tasks
     steps = 3000
-    learning_rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
+    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
 
     def __init__(self) -> None:
         judges = _judges("validation")

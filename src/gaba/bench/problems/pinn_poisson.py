@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from gaba.bench.problem import Metric, Problem, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 from gaba.bench.problems._pinn import Equation, Jet, Judge, Training, rms, uniform
 
 INSIDE, BOUNDARY = 256, 64
@@ -49,8 +49,8 @@ def source(points: Tensor) -> Tensor:
 class PoissonEquation(Equation):
     """Poisson's equation in (x, y), with values on the boundary."""
 
-    tasks = ("residual", "boundary")
-    coefficients = (1.0, 1.0)
+    tasks: ClassVar[tuple[str, ...]] = ("residual", "boundary")
+    coefficients: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
         """256 points inside and 64 on the four sides by turns."""
@@ -93,9 +93,9 @@ class Poisson(Problem):
     """
 
     name = "pinn-poisson"
-    tasks = PoissonEquation.tasks
+    tasks: tuple[str, ...] = PoissonEquation.tasks
     steps = 3000
-    learning_rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
+    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
 
     def __init__(self) -> None:
         edge = _judges("validation")["boundary"].truth

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gaba.bench._data import made
-from gaba.bench.problem import Metric, Problem, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 
 TASKS = 40
 INPUTS, SPANNED, FEATURES = 32, 12, 8
@@ -140,10 +140,12 @@ class Synthetic(Problem):
     """
 
     name = "synthetic-40"
-    tasks = tuple(f"t{k:02d}" for k in range(TASKS))
-    metrics = tuple(Metric(f"excess_t{k:02d}", task=f"t{k:02d}") for k in range(TASKS))
+    tasks: tuple[str, ...] = tuple(f"t{k:02d}" for k in range(TASKS))
+    metrics: tuple[Metric, ...] = tuple(
+        Metric(f"excess_t{k:02d}", task=f"t{k:02d}") for k in range(TASKS)
+    )
     steps = 1500
-    learning_rates = {"adam": (3e-3, 1e-2, 3e-2), "sgd": (0.1, 0.3, 1.0)}  # noqa: RUF012
+    learning_rates: Rates = {"adam": (3e-3, 1e-2, 3e-2), "sgd": (0.1, 0.3, 1.0)}  # noqa: RUF012
 
     def start(self, seed: int, device: torch.device) -> Session:
         """A new training, decided by ``seed`` alone."""

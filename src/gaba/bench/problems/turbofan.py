@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gaba import turbofan
 from gaba.bench._data import Order, drawn_from, made
 from gaba.bench._training import ByExample
-from gaba.bench.problem import Metric, Problem, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 from gaba.turbofan.data import SIMULATED, find_data_dir
 from gaba.turbofan.metrics import health_metrics, nasa_score, rmse
 
@@ -103,10 +103,10 @@ class Turbofan(Problem):
     ``"simulated"``, which reads no files.
     """
 
-    tasks = turbofan.TASKS
+    tasks: tuple[str, ...] = turbofan.TASKS
     steps = 500
-    learning_rates = {"adam": (5e-4, 1e-3, 2e-3), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
-    weight_decays = (1e-4, 1e-2)
+    learning_rates: Rates = {"adam": (5e-4, 1e-3, 2e-3), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
+    weight_decays: tuple[float, ...] = (1e-4, 1e-2)
     needs_data: ClassVar[str | None] = "cmapss"
 
     def __init__(self, subset: str = "FD001", data_dir: str | Path | None = None) -> None:
