@@ -8,12 +8,9 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import reference
-from sphinx.application import Sphinx
 
 TITLE = "The command line"
 WIDE = "400"
@@ -99,13 +96,4 @@ def _escaped(text: str) -> str:
     return "".join(f"`{p}`" if p[:1] == "`" else re.sub(r"([*|\\])", r"\\\1", p) for p in parts)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Called by Sphinx."""
-
-    def inited(app: Sphinx) -> None:
-        path, text = Path(app.srcdir, reference.FOLDER, "command-line.rst"), "\n".join(page())
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
-
-    app.connect("builder-inited", inited, priority=600)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+setup = reference.adds("command-line.rst", page)

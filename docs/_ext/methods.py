@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import reference
-from sphinx.application import Sphinx
 
 TITLE = "Every method"
 GROUPS = {
@@ -39,13 +36,4 @@ def page() -> Iterator[str]:
                 yield ""
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Called by Sphinx."""
-
-    def inited(app: Sphinx) -> None:
-        path, text = Path(app.srcdir, reference.FOLDER, "methods.rst"), "\n".join(page())
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
-
-    app.connect("builder-inited", inited, priority=600)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+setup = reference.adds("methods.rst", page)

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -221,12 +221,28 @@ def write(folder: Path) -> None:
     pages = {m.__name__: page(m) for m in modules() if page_needed(m) and offered(m)}
     pages["index"] = index()
     for name, text in pages.items():
-        path = folder / f"{name}.rst"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+        _write(folder / f"{name}.rst", text)
     for path in folder.glob("gaba*.rst"):
         if path.name.removesuffix(".rst") not in pages:
             path.unlink()
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def adds(name: str, page: Callable[[], Iterable[str]]) -> Callable[[Sphinx], dict[str, Any]]:
+    """The `setup` of an extension that writes one more page, line by line, after the others."""
+
+    def setup(app: Sphinx) -> dict[str, Any]:
+        def inited(app: Sphinx) -> None:
+            _write(Path(app.srcdir, FOLDER, name), "\n".join(page()))
+
+        app.connect("builder-inited", inited, priority=600)
+        return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+    return setup
 
 
 def _warn_of_undescribed() -> None:

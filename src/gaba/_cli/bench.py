@@ -9,6 +9,8 @@ from typing import Annotated, Literal, TypeAlias, final
 from tyro.conf import Positional, arg, subcommand
 
 TOML = arg(metavar="CONFIG")
+STORE = arg(metavar="FILE", help_behavior_hint="(default: the configuration's)")
+DATA = arg(metavar="DIR", help_behavior_hint="(default: the configuration's)")
 
 
 @final
@@ -34,13 +36,9 @@ class Run:
     """Run the I-th of N parts only, each of them on a machine and in a store of its own."""
     retry_failed: bool = False
     """Run those again that raised an error."""
-    store: Annotated[
-        str | None, arg(metavar="FILE", help_behavior_hint="(default: the configuration's)")
-    ] = None
+    store: Annotated[str | None, STORE] = None
     """Where the results are kept."""
-    data_dir: Annotated[
-        str | None, arg(metavar="DIR", help_behavior_hint="(default: the configuration's)")
-    ] = None
+    data_dir: Annotated[str | None, DATA] = None
     """The folder with the data."""
 
     def run(self) -> None:
@@ -57,13 +55,9 @@ class Status:
 
     config: Annotated[Positional[Path], TOML]
     """The TOML file that says what to run."""
-    store: Annotated[
-        str | None, arg(metavar="FILE", help_behavior_hint="(default: the configuration's)")
-    ] = None
+    store: Annotated[str | None, STORE] = None
     """Where the results are kept."""
-    data_dir: Annotated[
-        str | None, arg(metavar="DIR", help_behavior_hint="(default: the configuration's)")
-    ] = None
+    data_dir: Annotated[str | None, DATA] = None
     """The folder with the data."""
 
     def run(self) -> None:
