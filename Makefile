@@ -105,7 +105,7 @@ $(STAMP): pyproject.toml $(PINS)
 $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 	test -x $(FLWR)/bin/python || $(PYTHON) -m venv $(FLWR)
 	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt torch
-	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt flwr matplotlib pytest hatchling editables
+	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt flwr matplotlib pytest hypothesis hatchling editables
 	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
