@@ -3,9 +3,9 @@
     python benchmarks/evidence.py                  # what is missing of every sweep, then the report
     python benchmarks/evidence.py --report-only    # the report from the runs that are there
 
-The sweeps are the files of ``benchmarks/evidence/``; each goes on where it was stopped. Their runs
-are gathered in ``docs/results/benchmark.sqlite``, the report is ``docs/results/benchmark.html`` and
-``.md``, and the table between the marks in README.md is made from the same runs.
+The sweeps are the files of ``benchmarks/evidence/``. Their runs go to ``docs/results/benchmark.sqlite``
+and those that are in it are not made again; the report is ``docs/results/benchmark.html`` and ``.md``,
+and the table between the marks in README.md is made from the same runs.
 """
 
 from __future__ import annotations
@@ -53,21 +53,11 @@ def run(jobs: int) -> None:
     """Make what is missing of every sweep."""
     program = "import sys; from gaba.cli import main; sys.exit(main())"
     for config in CONFIGS:
-        words = ["bench", "run", str(config), "--jobs", str(jobs)]
+        words = ["bench", "run", str(config), "--jobs", str(jobs), "--store", str(STORE)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(
             [sys.executable, "-c", program, *words], cwd=ROOT, env=environment, check=True
         )
-
-
-def gather() -> bench.Store:
-    """Every finished run, in the store of the results."""
-    store = bench.Store(STORE)
-    for config in CONFIGS:
-        found = ROOT / bench.Config.read(config).store
-        if found.is_file():
-            store.merge(found)
-    return store
 
 
 def qualities(store: bench.Store) -> tuple[Qualities, dict[Place, dict[str, float]]]:
@@ -139,14 +129,14 @@ def main() -> None:
     asked = parser.parse_args()
     if not asked.report_only:
         run(asked.jobs)
-    store = gather()
     for form in ("html", "md"):
-        report.write(store.path, RESULTS / f"benchmark.{form}", form)
+        report.write(STORE, RESULTS / f"benchmark.{form}", form)
     page = ROOT / "README.md"
     text = page.read_text(encoding="utf-8")
     head, rest = text.split(MARKS[0])
     _, tail = rest.split(MARKS[1])
-    body = f"{MARKS[0]}\n\n{table(*qualities(store))}\n\n{MARKS[1]}"
+    with bench.Store(STORE, read_only=True) as store:
+        body = f"{MARKS[0]}\n\n{table(*qualities(store))}\n\n{MARKS[1]}"
     page.write_text(f"{head}{body}{tail}", encoding="utf-8")
 
 
