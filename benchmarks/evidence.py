@@ -3,9 +3,10 @@
     python benchmarks/evidence.py                  # what is missing of every sweep, then the report
     python benchmarks/evidence.py --report-only    # the report from the runs that are there
 
-The sweeps are the files of ``benchmarks/evidence/``. Their runs go to ``docs/results/benchmark.sqlite``
-and those that are in it are not made again; the report is ``docs/results/benchmark.html`` and ``.md``,
-and the table between the marks in README.md is made from the same runs.
+The sweeps are the files of ``benchmarks/evidence/``. Their runs go to
+``docs/results/benchmark.sqlite``, and those that are in it are not made again. The report is
+``docs/results/benchmark.html`` and ``.md``; the table between the marks in README.md is made from
+the same runs.
 """
 
 from __future__ import annotations
