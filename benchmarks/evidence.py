@@ -33,7 +33,9 @@ MARKS = ("<!-- benchmark:start -->", "<!-- benchmark:end -->")
 BASE = "uniform"
 TITLES = {
     ("turbofan-fd001", "adam"): "FD001 (2)",
+    ("turbofan-fd002", "adam"): "FD002 (2)",
     ("turbofan-fd003", "adam"): "FD003 (2)",
+    ("turbofan-fd004", "adam"): "FD004 (2)",
     ("gas-turbine-time", "adam"): "gas turbine (3)",
     ("gas-turbine-time", "sgd"): "the same, SGD",
     ("gas-turbine-random", "adam"): "rows at random",
