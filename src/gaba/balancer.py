@@ -373,7 +373,8 @@ class Balancer(nn.Module):
         if found.weighted:
             combine.add(found.leaves, found.of[0])
             return "by-hand"
-        plain, shared = self.heads == "plain", graph.shared.parameters()
+        plain = self.heads == "plain"
+        shared = graph.shared.parameters() if plain else ()
         combine.by_hand(found.leaves, found.of, factors, plain_heads=plain, shared=shared)
         if found.features:
             combine.by_features(found.features, found.at_features, factors)
