@@ -18,12 +18,13 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from gaba import bench
 from gaba.bench import report
-from gaba.bench.statistics import t_interval
+from gaba.bench.statistics import sign_flip, t_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "benchmarks" / "evidence").glob("*.toml"))
@@ -31,6 +32,8 @@ RESULTS = ROOT / "docs" / "results"
 STORE = RESULTS / "benchmark.sqlite"
 MARKS = ("<!-- benchmark:start -->", "<!-- benchmark:end -->")
 BASE = "uniform"
+SWEEP = "fixed-sweep"
+PUBLISHED = "fixed:.0476,.9524"
 TITLES = {
     ("turbofan-fd001", "adam"): "FD001 (2)",
     ("turbofan-fd002", "adam"): "FD002 (2)",
@@ -84,10 +87,15 @@ def qualities(store: bench.Store) -> tuple[Qualities, dict[Place, dict[str, floa
     return found, ratios
 
 
+def paired(own: dict[int, float], base: dict[int, float]) -> list[float]:
+    """The difference to ``base`` at each seed that both have, in per cent of their mean."""
+    seeds = sorted(set(own) & set(base))
+    return [100 * 2 * (own[s] - base[s]) / (own[s] + base[s]) for s in seeds]
+
+
 def difference(own: dict[int, float], base: dict[int, float]) -> tuple[float, bool]:
     """Mean paired difference to ``base`` in per cent, and whether its interval leaves out 0."""
-    seeds = sorted(set(own) & set(base))
-    relative = [100 * 2 * (own[s] - base[s]) / (own[s] + base[s]) for s in seeds]
+    relative = paired(own, base)
     mean = statistics.fmean(relative)
     if len(set(relative)) < 2:
         return mean, False
@@ -120,6 +128,26 @@ def table(found: Qualities, ratios: dict[Place, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def against(found: Qualities, places: Sequence[Place], method: str, base: str) -> str:
+    """``method`` against ``base``: the mean over all seeds of ``places``, its interval, and p."""
+    relative = [d for p in places for d in paired(found[p][method], found[p][base])]
+    mean, interval = statistics.fmean(relative), t_interval(relative)
+    said = f"{mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f}), p {sign_flip(relative):.2f}"
+    return f"{said}, {len(relative)} pairs".replace("-", "−")
+
+
+def sentences(found: Qualities) -> Iterator[str]:
+    """The figures of what README says below the table: all of turbofan, and against the sweep."""
+    turbofan = [p for p in found if p[0].startswith("turbofan-")]
+    for base in (BASE, SWEEP, PUBLISHED):
+        for method in ("gaba", "inverse"):
+            yield f"turbofan, {method} against {base}: {against(found, turbofan, method, base)}"
+    for place in TITLES:
+        if {"inverse", SWEEP} <= set(found.get(place, {})):
+            said = against(found, [place], "inverse", SWEEP)
+            yield f"{TITLES[place]}, inverse against {SWEEP}: {said}"
+
+
 def _cell(mean: float, sure: bool) -> str:
     text = f"{mean:+.1f}".replace("-", "−")
     return f"**{text}**" if sure else text
@@ -139,7 +167,9 @@ def main() -> None:
     head, rest = text.split(MARKS[0])
     _, tail = rest.split(MARKS[1])
     with bench.Store(STORE, read_only=True) as store:
-        body = f"{MARKS[0]}\n\n{table(*qualities(store))}\n\n{MARKS[1]}"
+        found, ratios = qualities(store)
+    body = f"{MARKS[0]}\n\n{table(found, ratios)}\n\n{MARKS[1]}"
+    print(*sentences(found), sep="\n")
     page.write_text(f"{head}{body}{tail}", encoding="utf-8")
 
 

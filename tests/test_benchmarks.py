@@ -161,6 +161,8 @@ def test_the_evidence_table_has_the_differences_to_uniform() -> None:
     assert len(lines) == 3
     assert lines[2] == "| `inverse` | **+9.9** | **+9.9** | **+9.9** | 1.50 |"
     assert evidence.difference(same, same) == (0.0, False)
+    said = evidence.against(found, [place, *others], "inverse", "uniform")
+    assert said == "+9.9 (+9.7 to +10.0), p 0.00, 15 pairs"
     assert all(config.is_file() for config in evidence.CONFIGS)
 
 
