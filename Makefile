@@ -63,7 +63,7 @@ bench: $(STAMP) ## measure what docs/benchmarks and docs/results show (an hour; 
 results: $(STAMP) ## train the 48 runs of the results table, or what is missing of them (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python $(RESULTS) --jobs $(JOBS)
 
-evidence: $(STAMP) ## run what is missing of the benchmark of methods, and write its report (three hours)
+evidence: $(STAMP) ## run what is missing of the benchmark of methods, and write its report (four hours of one core, if all is)
 	OMP_NUM_THREADS=1 $(BIN)/python $(EVIDENCE) --jobs $(JOBS)
 
 docs: $(STAMP) ## the documentation as a site, in docs/_build/html; a warning or a dead link is an error
