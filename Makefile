@@ -71,9 +71,9 @@ docs: $(STAMP) ## the documentation as a site, in docs/_build/html; a warning or
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -n -E -q docs docs/_build/html
 	@echo "the site is docs/_build/html/index.html"
 
-dist: $(STAMP) ## the wheel and the sdist, in dist/
+dist: $(STAMP) ## the wheels and the sdists of gaba and gaba-apps, in dist/
 	rm -rf dist
-	$(BIN)/python -m build --no-isolation --outdir dist .
+	@set -e; for tree in . apps; do $(BIN)/python -m build --no-isolation --outdir dist $$tree; done
 
 install: $(STAMP) ## only make .venv
 
@@ -94,11 +94,11 @@ clean: ## remove .venv and every cache, but no run and no data
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first, so that nothing else's wider range can choose another build of it.
-$(STAMP): pyproject.toml $(PINS)
+$(STAMP): pyproject.toml apps/pyproject.toml $(PINS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e ".[dev]"
+	$(PIP) --no-build-isolation -e ./apps -e ".[dev]"
 	touch $@
 
 # Flower pins versions that the other extras do not share. Its tests need nothing else of ours.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from email import message_from_bytes
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import ZipFile
 
 from packaging.requirements import Requirement
@@ -39,11 +40,23 @@ def succeed(*words: str | Path, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
-def built(folder: Path) -> tuple[Path, Path]:
-    """The wheel and the sdist of this tree, as `make dist` builds them."""
-    command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
-    succeed(*command, cwd=folder)
-    return next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
+class Built(NamedTuple):
+    """What `make dist` builds."""
+
+    wheel: Path
+    sdist: Path
+    apps: Path
+    """The wheel of gaba-apps."""
+    apps_sdist: Path
+
+
+def built(folder: Path) -> Built:
+    """The wheels and the sdists of this tree, as `make dist` builds them."""
+    build = (sys.executable, "-m", "build", "--no-isolation", "--outdir")
+    for tree in (ROOT, ROOT / "apps"):
+        succeed(*build, folder, tree, cwd=folder)
+    ends = ("gaba-*.whl", "gaba-*.tar.gz", "gaba_apps-*.whl", "gaba_apps-*.tar.gz")
+    return Built(*(next(folder.glob(end)) for end in ends))
 
 
 def applies(requirement: Requirement, extras: set[str]) -> bool:
@@ -88,8 +101,10 @@ def required(wheel: Path, extra: str = "") -> list[str]:
     return list(found)
 
 
-def environment(folder: Path, wheel: Path, extra: str = "") -> Path:
-    """The interpreter of a new environment that has ``wheel[extra]`` and what that needs alone.
+def environment(folder: Path, made: Built, extra: str = "", apps: bool = True) -> Path:
+    """The interpreter of a new environment that has ``gaba[extra]`` and what that needs alone.
+
+    Without ``apps`` it lacks gaba-apps, whatever the extra says.
 
     What it needs is linked from where the tests run, so that nothing is downloaded, and it is what
     `requirements/pins.txt` names; a copy of torch alone takes longer than all that is tested.
@@ -97,7 +112,10 @@ def environment(folder: Path, wheel: Path, extra: str = "") -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     links = folder / "linked"
     links.mkdir()
-    for found in closure(*required(wheel, extra)):
+    needs = required(made.wheel, extra)
+    others = [line for line in needs if not line.startswith("gaba-apps")]
+    wheels = [made.wheel, made.apps] if apps and others != needs else [made.wheel]
+    for found in closure(*others):
         for top in {Path(file).parts[0] for file in found.files or []} - {"..", "__pycache__"}:
             target = Path(str(found.locate_file(top)))
             if target.exists() and not (links / top).exists():
@@ -106,5 +124,5 @@ def environment(folder: Path, wheel: Path, extra: str = "") -> Path:
     (site / "linked.pth").write_text(f"{links}\n", encoding="utf-8")
     python = folder / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-    succeed(*pip, "install", "--quiet", "--no-index", "--no-deps", wheel, cwd=folder)
+    succeed(*pip, "install", "--quiet", "--no-index", "--no-deps", *wheels, cwd=folder)
     return python

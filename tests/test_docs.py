@@ -80,7 +80,7 @@ def takes(command: str) -> Callable[[Path], None]:
 
 SPECIAL: dict[str, Callable[[Path], None]] = {
     "pip install .": installs(),
-    'pip install ".[cli,web]"': installs("cli,web"),
+    'pip install ".[cli,web]" ./apps': installs("cli,web,apps"),
     "gaba web run.jsonl": takes("web"),
 }
 

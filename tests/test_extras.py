@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from _extra_uses import EXAMPLES, USES
-from _installs import ROOT, built, environment, succeed
+from _installs import ROOT, Built, built, environment, succeed
 
 ELSEWHERE = {"dev", "flwr"}
 """Everything at once, and Flower, which has an environment of its own."""
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.mktemp("dist"))[0]
+def made(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return built(tmp_path_factory.mktemp("dist"))
 
 
 def test_every_extra_has_its_use() -> None:
@@ -25,8 +25,8 @@ def test_every_extra_has_its_use() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", USES)
-def test_an_extra_alone_does_what_it_is_for(extra: str, wheel: Path, tmp_path: Path) -> None:
-    python = environment(tmp_path / "venv", wheel, extra)
+def test_an_extra_alone_does_what_it_is_for(extra: str, made: Built, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", made, extra)
     assert "works" in succeed(python, ROOT / "tests" / "_extra_uses.py", extra, cwd=tmp_path)
     if extra in EXAMPLES:
         succeed(python, ROOT / "examples" / EXAMPLES[extra], cwd=tmp_path)

@@ -16,13 +16,16 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from _installs import ROOT, built, environment, succeed
-from gaba import demo
+from _installs import ROOT, Built, built, environment, succeed
+from gaba import cli, demo
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PROJECT, APPS = (
+    tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for folder in ("", "apps")
+)
 VENDORED = "gaba/web/static/vendor/"
-MOST_BYTES = 600_000
-"""Of the wheel, less what is vendored for the page: source text, half of it docstrings."""
+MOST_BYTES = 300_000
+"""Of each wheel, less what is vendored for the page."""
 SUFFIXES = {".py", ".typed", ".css", ".js", ".html"}
 ELSEWHERE = {"dev", "docs", "flwr"}
 NOT_IN_SDIST = (".ci/", ".github/", ".gitignore")
@@ -106,52 +109,70 @@ def statuses(python: Path, commands: list[str], folder: Path) -> dict[str, tuple
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return built(tmp_path_factory.mktemp("dist"))
 
 
-@pytest.fixture
-def wheel(made: tuple[Path, Path]) -> Path:
-    return made[0]
-
-
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+def files(wheel: Path) -> dict[str, int]:
+    """What a wheel installs, less what describes it: compressed sizes by name."""
     with ZipFile(wheel) as file:
-        names = file.namelist()
         sizes = {info.filename: info.compress_size for info in file.infolist()}
-    own = [name for name in names if not re.match(r"gaba-[^/]*\.dist-info/", name)]
-    assert {"gaba/__init__.py", "gaba/py.typed", "gaba/web/static/explorer/index.html"} <= {*own}
-    assert not [name for name in own if not name.startswith("gaba/")]
-    assert not [name for name in own if re.search(r"/(tests?|data)/|/(test_|conftest)", name)]
-    strange = {name for name in own if Path(name).suffix not in SUFFIXES}
-    assert all(name.startswith(VENDORED) for name in strange), strange
-    vendored = sum(size for name, size in sizes.items() if name.startswith(VENDORED))
-    assert 20_000 < vendored < 30_000
-    assert wheel.stat().st_size - vendored < MOST_BYTES
+    return {name: size for name, size in sizes.items() if ".dist-info/" not in name}
 
 
-def test_the_sdist_holds_all_that_is_kept(made: tuple[Path, Path]) -> None:
+def test_a_wheel_holds_code_and_nothing_else_and_is_small(made: Built) -> None:
+    for wheel in (made.wheel, made.apps):
+        own = files(wheel)
+        assert not [name for name in own if not name.startswith("gaba/")]
+        assert not [name for name in own if re.search(r"/(tests?|data)/|/(test_|conftest)", name)]
+        strange = {name for name in own if Path(name).suffix not in SUFFIXES}
+        assert all(name.startswith(VENDORED) for name in strange), strange
+        vendored = sum(size for name, size in own.items() if name.startswith(VENDORED))
+        assert vendored < 30_000
+        assert wheel.stat().st_size - vendored < MOST_BYTES
+
+
+def test_the_two_wheels_are_the_package_in_two_parts(made: Built) -> None:
+    source = ROOT / "src"
+    listed = [path for path in source.glob("gaba/**/*") if path.is_file()]
+    kept = {path.relative_to(source).as_posix() for path in listed if path.suffix != ".pyc"}
+    core, apps = set(files(made.wheel)), set(files(made.apps))
+    assert core | apps == kept
+    assert not core & apps
+    assert {".".join(name.split("/")[:2]) for name in apps} == set(cli.APPS)
+
+
+def test_the_sdist_holds_all_that_is_kept(made: Built) -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("no clone: what is kept is known to git alone")
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    with tarfile.open(made[1]) as file:
+    with tarfile.open(made.sdist) as file:
         held = {name.partition("/")[2] for name in file.getnames()}
     kept = {name for name in listed if (ROOT / name).is_file()}
     assert not {name for name in kept if not name.startswith(NOT_IN_SDIST)} - held
     assert not {name for name in held if name.startswith((".venv", "runs", "data/", "dist"))}
 
 
-def test_the_version_is_the_same_everywhere(made: tuple[Path, Path]) -> None:
+def test_the_version_is_the_same_everywhere(made: Built) -> None:
     version = PROJECT["version"]
-    assert made[0].name.startswith(f"gaba-{version}-")
+    assert made.wheel.name.startswith(f"gaba-{version}-")
+    assert made.apps.name.startswith(f"gaba_apps-{version}-")
+    assert APPS["dependencies"] == [f"gaba=={version}"]
+    assert PROJECT["optional-dependencies"]["apps"] == [f"gaba-apps=={version}"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(citation["version"]) == version
     assert {"cff-version", "message", "title", "authors", "license", "date-released"} <= {*citation}
     assert f"version {version}" in (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{version}] - {citation['date-released']}" in changelog
+
+
+def test_both_distributions_say_the_same_of_themselves() -> None:
+    for field in ("requires-python", "license", "authors"):
+        assert APPS[field] == PROJECT[field]
+    assert (ROOT / "apps" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 def test_issue_templates_ask_for_something() -> None:
@@ -179,7 +200,7 @@ def declared() -> dict[str, set[str]]:
         listed += lines if name not in ELSEWHERE else []
     found: dict[str, set[str]] = {}
     for need in map(Requirement, listed):
-        if need.name != "gaba" and need.marker is None:
+        if need.name not in ("gaba", "gaba-apps") and need.marker is None:
             found.setdefault(need.name, set()).update(part.version for part in need.specifier)
     return found
 
@@ -193,8 +214,8 @@ def test_what_is_declared_as_the_oldest_is_what_was_tried() -> None:
         assert Version(tried[name]) in SpecifierSet(f"=={versions.pop()}.*"), name
 
 
-def test_it_trains_where_torch_and_numpy_are_alone(wheel: Path, tmp_path: Path) -> None:
-    python = environment(tmp_path / "venv", wheel)
+def test_it_trains_where_torch_and_numpy_are_alone(made: Built, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", made)
     assert "200 steps of 2 tasks (loud, quiet)" in succeed(python, "-c", TRAIN, cwd=tmp_path)
     assert demo.text() in succeed(python.with_name("gaba"), "demo", cwd=tmp_path)
     for line, (status, out, error) in statuses(python, [*NEEDS, *NO_MORE], tmp_path).items():
@@ -207,8 +228,8 @@ def test_it_trains_where_torch_and_numpy_are_alone(wheel: Path, tmp_path: Path) 
         assert f'pip install "gaba{extras}' in error, line
 
 
-def test_a_command_names_the_extra_that_it_needs(wheel: Path, tmp_path: Path) -> None:
-    python = environment(tmp_path / "venv", wheel, "cli")
+def test_a_command_names_the_extra_that_it_needs(made: Built, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", made, "cli")
     (tmp_path / "toy.toml").write_text(TOY, encoding="utf-8")
     succeed(python, "-c", TRAIN.rpartition("ours =")[0], cwd=tmp_path)
     found = statuses(python, [*NEEDS, *NO_MORE], tmp_path)
@@ -220,3 +241,14 @@ def test_a_command_names_the_extra_that_it_needs(wheel: Path, tmp_path: Path) ->
         status, out, error = found[line]
         assert (status, error) == (0, ""), (line, error)
         assert out, line
+
+
+def test_a_command_whose_part_is_not_there_names_the_extra(made: Built, tmp_path: Path) -> None:
+    python = environment(tmp_path / "venv", made, "cli", apps=False)
+    commands = {**NEEDS, "domains": "domains", "watch run.jsonl --once": ""}
+    found = statuses(python, [*commands, "demo", "methods"], tmp_path)
+    for line, extra in commands.items():
+        wanted = ",".join(filter(None, ["cli", extra]))
+        said = f'gaba-apps, which is not installed: pip install "gaba[{wanted}]"'
+        assert found[line] == (1, "", f"gaba: error: the command line needs {said}\n"), line
+    assert found["demo"][0] == found["methods"][0] == 0

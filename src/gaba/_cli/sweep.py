@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from gaba import bench
+import gaba.bench as bench  # so that its absence is told by its name
 from gaba._extras import needs
 from gaba.bench.plan import Plan
 from gaba.bench.progress import Lines, Pace, line

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 import gaba
-from gaba import methods, turbofan
+import gaba.turbofan as turbofan  # so that its absence is told by its name
+from gaba import methods
 from gaba._cli.pictures import draw
 from gaba._cli.progress import progress
 from gaba._cli.report import REPORT, WIDTH, show, title
