@@ -79,8 +79,8 @@ def takes(command: str) -> Callable[[Path], None]:
 
 
 SPECIAL: dict[str, Callable[[Path], None]] = {
-    "pip install .": installs(),
-    'pip install ".[cli,web]" ./apps': installs("cli,web,apps"),
+    "pip install . ./apps": installs("apps"),
+    'pip install ".[cli,web]"': installs("cli,web"),
     "gaba web run.jsonl": takes("web"),
 }
 
