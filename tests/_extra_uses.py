@@ -127,7 +127,7 @@ def docs() -> None:
 
 
 USES: dict[str, Callable[[], None]] = {
-    "apps": of("gaba.domains", "gaba.domains.dosing", "gaba.web.export", "gaba.web.follow"),
+    "apps": of("gaba.domains", "gaba.web.export", "gaba.web.follow"),
     "cli": cli,
     "turbofan": turbofan,
     "bench": benchmark,
