@@ -24,9 +24,9 @@ import reference
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
-from sphinx.domains.python import PyObject
+from sphinx.domains.python import PyObject  # pyright: ignore[reportPrivateImportUsage]
 from sphinx.environment import BuildEnvironment
-from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.nodes import make_refnode
 
 CALL = re.compile(r"^(?P<name>[A-Za-z_][\w.]*)(?:\(.*\))?$", re.DOTALL)
@@ -125,7 +125,7 @@ def foreign(target: str) -> bool:
 @cache
 def trees() -> tuple[ast.Module, ...]:
     """Every file of the package."""
-    paths = Path(reference.__file__).parents[2].glob("src/gaba/**/*.py")
+    paths = Path(__file__).parents[2].glob("src/gaba/**/*.py")
     return tuple(ast.parse(path.read_text(encoding="utf-8")) for path in paths)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 
@@ -178,7 +179,7 @@ def _variants(evidence: Evidence) -> Iterator[Part]:
     ranking = view.ranking(evidence.own)
     table = _tables.overall(view, ranking)
     rows = tuple(row for row in table.rows if row[0] in evidence.own)
-    yield _tables.Table(table.head, rows, table.words)
+    yield replace(table, rows=rows)
     if ranking.possible:
         yield _diagram(ranking, "our variants", "ranks-variants")
 
