@@ -7,6 +7,7 @@ PINS   := requirements/pins.txt
 STAMP  := $(VENV)/.installed
 FLWR   := .venv-flwr
 OLDEST := .venv-oldest
+TOGETHER := .venv-oldest-together
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(PINS)
 
 # Test processes, or runs of `make results`, at a time, each with one thread of its own.
@@ -80,8 +81,10 @@ install: $(STAMP) ## only make .venv
 test-extras: $(STAMP) ## each extra alone does what it is for (a part of test-all)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow" tests/test_extras.py
 
-test-oldest: $(OLDEST)/.installed ## the core's tests with the oldest versions that are declared
+# Old libraries warn of what is new in others, so warnings are no errors in the second run.
+test-oldest: $(OLDEST)/.installed $(TOGETHER)/.installed ## the core's tests, then all, with the oldest versions that are declared
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(addprefix tests/,$(CORE))
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONWARNINGS=ignore $(TOGETHER)/bin/python -m pytest -q -n $(JOBS) -o filterwarnings=ignore --doctest-modules src tests
 
 test-flwr: $(FLWR)/.installed ## the tests of the Flower strategy, in an environment of its own
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python -m pytest -q -W "ignore::DeprecationWarning" --doctest-modules src/gaba/domains/_flower.py tests/domains/test_federated.py tests/domains/test_federated_flower.py
@@ -90,7 +93,7 @@ results-flwr: $(FLWR)/.installed ## federated averaging on MNIST against clients
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python benchmarks/federated.py
 
 clean: ## remove .venv and every cache, but no run and no data
-	rm -rf $(VENV) $(OLDEST) dist build docs/_build docs/reference .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(TOGETHER) dist build docs/_build docs/reference .pytest_cache .ruff_cache .hypothesis
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first, so that nothing else's wider range can choose another build of it.
@@ -115,4 +118,11 @@ $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest.txt torch numpy scipy torchjd
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet pytest pytest-xdist hypothesis hatchling editables
 	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# All that is declared, as old as it goes together.
+$(TOGETHER)/.installed: pyproject.toml apps/pyproject.toml requirements/oldest-together.txt
+	test -x $(TOGETHER)/bin/python || $(PYTHON) -m venv $(TOGETHER)
+	$(TOGETHER)/bin/python -m pip --disable-pip-version-check install --quiet hatchling editables
+	$(TOGETHER)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest-together.txt --no-build-isolation -e ./apps -e ".[dev]"
 	touch $@

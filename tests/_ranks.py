@@ -27,6 +27,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from _python import PYTHON
+
 TESTS = Path(__file__).parent
 WAIT = 40.0
 """Seconds after which a case counts as hanging."""
@@ -75,8 +77,7 @@ def cases(module: str) -> dict[str, Callable[..., None]]:
 def launch(module: str, world: int, names: list[str] | None = None) -> dict[str, str]:
     """What came of each case: ``""`` if all went well, else the traceback of a rank."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(TESTS / "_ranks.py"), module, str(world)]
-        + (names or []),
+        [*PYTHON, str(TESTS / "_ranks.py"), module, str(world)] + (names or []),
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},

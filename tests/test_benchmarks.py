@@ -6,13 +6,14 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+
+from _python import PYTHON
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MODELS = {"turbofan-small", "turbofan-paper", "mlp", "vit", "resnet"}
@@ -21,9 +22,7 @@ MODELS = {"turbofan-small", "turbofan-paper", "mlp", "vit", "resnet"}
 def run(name: str, out: Path, *arguments: str) -> str:
     done = subprocess.run(
         [
-            sys.executable,
-            "-W",
-            "error",
+            *PYTHON,
             str(BENCHMARKS / name),
             "--quick",
             "--out",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from _python import PYTHON
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -41,7 +42,7 @@ def test_only_exact_norms_grow_with_the_model(cost: Any) -> None:
 def test_the_benchmark_runs_and_the_model_says_what_is_sent(tmp_path: Path) -> None:
     asked = ["--ranks", "2", "--parameters", "20000", "--steps", "2", "--out", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(BENCHMARKS / "communication.py"), *asked],
+        [*PYTHON, str(BENCHMARKS / "communication.py"), *asked],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from _python import PYTHON
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
@@ -17,7 +18,7 @@ FILES = sorted(EXAMPLES.glob("*.py"))
 def output_of(name: str, folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        [*PYTHON, str(EXAMPLES / name), *arguments],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -187,8 +187,8 @@ def test_issue_templates_ask_for_something() -> None:
             assert all(field["label"] for field in fields)
 
 
-def oldest() -> dict[str, str]:
-    text = (ROOT / "requirements" / "oldest.txt").read_text(encoding="utf-8")
+def listed_in(name: str) -> dict[str, str]:
+    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {need.name: str(next(iter(need.specifier)).version) for need in map(Requirement, lines)}
 
@@ -206,8 +206,11 @@ def declared() -> dict[str, set[str]]:
 
 
 def test_what_is_declared_as_the_oldest_is_what_was_tried() -> None:
-    bounds, tried = declared(), oldest()
+    bounds, tried = declared(), listed_in("oldest.txt")
     assert set(bounds) == set(tried)
+    together = listed_in("oldest-together.txt")
+    assert set(together) == set(tried)
+    assert all(Version(together[name]) >= Version(tried[name]) for name in tried)
     for name, versions in bounds.items():
         assert len(versions) == 1, f"{name} has more than one lower bound: {versions}"
         # the first of its series that there is

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from _python import PYTHON
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -238,7 +240,7 @@ def test_the_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
         code + "\nassert step.imbalance < 2 and diagnosis.find('balanced') is not None\n",
         encoding="utf-8",
     )
-    output = execute(["python", "-W", "error", str(path)], tmp_path)
+    output = execute(["python", *PYTHON[1:], str(path)], tmp_path)
     assert "100 steps of 2 tasks (rul, health), pulls in the Euclidean metric." in output
 
 

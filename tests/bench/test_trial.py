@@ -106,14 +106,19 @@ def test_the_tested_parameters_are_those_with_the_best_validation(
         return real(self, split)
 
     monkeypatch.setattr(session, "evaluate", spy)
-    result = run_trial(trial(learning_rate=0.5, steps=40))
-    curve = result["curve"]
-    best = min(range(len(curve)), key=lambda i: curve[i][1])
+    for seed in range(10):
+        seen.clear()
+        result = run_trial(trial(learning_rate=0.5, steps=40, seed=seed))
+        curve = result["curve"]
+        best = min(range(len(curve)), key=lambda i: curve[i][1])
+        if 0 < best < len(curve) - 1:
+            break
+    else:
+        pytest.fail("one case at least must have its best in between")
     assert [split for split, _ in seen] == ["validation"] * len(curve) + ["test"]
     assert result["selected_step"] == curve[best][0]
     assert result["quality"] == curve[best][1]
     assert seen[-1][1] == seen[best][1]
-    assert 0 < best < len(curve) - 1, "the case must have its best in between"
     assert result["quality"] == toy("Toy").quality(result["validation"])
 
 

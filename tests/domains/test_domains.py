@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from _installs import built
+from _python import PYTHON
 from gaba import cli
 from gaba.domains import DOMAINS, Domain, find
 
@@ -55,7 +56,7 @@ for library, field in absent.items():
 
 def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", *words],
+        [*PYTHON, *words],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
@@ -164,17 +165,11 @@ def test_an_unknown_field_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_runs_an_example(tmp_path: Path) -> None:
-    built = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        wheel.extractall(tmp_path / "site")
+def test_the_installed_wheels_run_an_example(tmp_path: Path) -> None:
+    made = built(tmp_path)
+    for path in (made.wheel, made.apps):
+        with zipfile.ZipFile(path) as wheel:
+            wheel.extractall(tmp_path / "site")
     code = (
         "import sys, json; sys.path.insert(0, 'site'); import gaba; from gaba import cli; "
         "status = cli.main(['domains', 'dosing']); print(json.dumps([status, gaba.__file__]))"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from _python import PYTHON
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "live.py"
 
@@ -17,7 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "live.py"
 def test_the_benchmark_of_the_live_page(tmp_path: Path) -> None:
     if not Path(os.environ.get("CHROMIUM", "/usr/bin/chromium")).exists():
         pytest.skip("no Chromium")
-    command = [sys.executable, "-W", "error", str(SCRIPT), "--quick", "--out", str(tmp_path)]
+    command = [*PYTHON, str(SCRIPT), "--quick", "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=300)
     found = json.loads((tmp_path / "live.json").read_text())
     assert [result["steps"] for result in found] == [500, 3000]
