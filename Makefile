@@ -101,7 +101,7 @@ $(STAMP): pyproject.toml apps/pyproject.toml $(PINS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e ./apps -e ".[dev]"
+	$(PIP) --no-build-isolation -e ".[dev]" -e ./apps
 	touch $@
 
 # Flower pins versions that the other extras do not share. Its tests need nothing else of ours.
@@ -124,5 +124,5 @@ $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 $(TOGETHER)/.installed: pyproject.toml apps/pyproject.toml requirements/oldest-together.txt
 	test -x $(TOGETHER)/bin/python || $(PYTHON) -m venv $(TOGETHER)
 	$(TOGETHER)/bin/python -m pip --disable-pip-version-check install --quiet hatchling editables
-	$(TOGETHER)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest-together.txt --no-build-isolation -e ./apps -e ".[dev]"
+	$(TOGETHER)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest-together.txt --no-build-isolation -e ".[dev]" -e ./apps
 	touch $@
