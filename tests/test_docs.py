@@ -21,6 +21,7 @@ import pytest
 from sphinx.util.inventory import InventoryFile
 
 import _pages
+from _fsdp2 import needs_fsdp2
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -34,6 +35,7 @@ PAGES = sorted(
 KINDS = {"python", "sh", "text", "toml", "bibtex", "{toctree}", "{include}"}
 SLOW = {"how-to/compile.md"}
 """Pages that take longer; what they show is tested elsewhere too."""
+NEEDS = {"how-to/fsdp2.md": needs_fsdp2}
 
 
 def name_of(path: Path) -> str:
@@ -91,7 +93,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("path", [p for p in PAGES if name_of(p) not in SLOW], ids=name_of)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=name_of(path), marks=NEEDS.get(name_of(path), ()))
+        for path in PAGES
+        if name_of(path) not in SLOW
+    ],
+)
 def test_the_code_of_a_page_runs(path: Path, folder: Path) -> None:
     _pages.tell(path, folder, SPECIAL)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 import _fsdp_cases
+from _fsdp2 import needs_fsdp2
 from _ranks import came_of, launched, split
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(torch.cpu.Stream, "record_event"),
-    reason="this torch has no FSDP2 on CPUs: its streams there lack record_event",
-)
+pytestmark = needs_fsdp2
 
 FAST, SLOW = split(
     _fsdp_cases,
