@@ -8,14 +8,16 @@ STAMP  := $(VENV)/.installed
 FLWR   := .venv-flwr
 OLDEST := .venv-oldest
 TOGETHER := .venv-oldest-together
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c $(PINS)
+INSTALL := -m pip --disable-pip-version-check install --quiet
+PIP    := $(BIN)/python $(INSTALL) -c $(PINS)
 
 # Test processes, or runs of `make results`, at a time, each with one thread of its own.
 JOBS   ?= 2
 # The core's tests: what they need beside torch and NumPy is installed with the oldest versions below.
 CORE   := weighting stabilisers measurement distributed $(patsubst %,test_%.py,accumulate bad_days balancer closures combine \
             communication execution kill measures metric record reference scaler shared state stateful_weighting)
-PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest --doctest-modules src tests
+WHOLE  := --doctest-modules src tests
+PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest $(WHOLE)
 
 # What `make train` trains: SUBSET is FD001 where the data are found, else the simulated fleet. Each
 # run has a folder of its own; one that was stopped goes on by `.venv/bin/gaba train --resume RUN`.
@@ -84,7 +86,7 @@ test-extras: $(STAMP) ## each extra alone does what it is for (a part of test-al
 # Old libraries warn of what is new in others, so warnings are no errors in the second run.
 test-oldest: $(OLDEST)/.installed $(TOGETHER)/.installed ## the core's tests, then all, with the oldest versions that are declared
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(addprefix tests/,$(CORE))
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONWARNINGS=ignore $(TOGETHER)/bin/python -m pytest -q -n $(JOBS) -o filterwarnings=ignore --doctest-modules src tests
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONWARNINGS=ignore $(TOGETHER)/bin/python -m pytest -q -n $(JOBS) -o filterwarnings=ignore $(WHOLE)
 
 test-flwr: $(FLWR)/.installed ## the tests of the Flower strategy, in an environment of its own
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python -m pytest -q -W "ignore::DeprecationWarning" --doctest-modules src/gaba/domains/_flower.py tests/domains/test_federated.py tests/domains/test_federated_flower.py
@@ -107,22 +109,22 @@ $(STAMP): pyproject.toml apps/pyproject.toml $(PINS)
 # Flower pins versions that the other extras do not share. Its tests need nothing else of ours.
 $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 	test -x $(FLWR)/bin/python || $(PYTHON) -m venv $(FLWR)
-	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt torch
-	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/flwr-pins.txt flwr matplotlib pytest hypothesis hatchling editables
-	$(FLWR)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	$(FLWR)/bin/python $(INSTALL) -c requirements/flwr-pins.txt torch
+	$(FLWR)/bin/python $(INSTALL) -c requirements/flwr-pins.txt flwr matplotlib pytest hypothesis hatchling editables
+	$(FLWR)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
 # What the core asks for at least, and what its tests need.
 $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest.txt torch numpy scipy torchjd
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet pytest pytest-xdist hypothesis hatchling editables
-	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	$(OLDEST)/bin/python $(INSTALL) -c requirements/oldest.txt torch numpy scipy torchjd
+	$(OLDEST)/bin/python $(INSTALL) pytest pytest-xdist hypothesis hatchling editables
+	$(OLDEST)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
 # All that is declared, as old as it goes together.
 $(TOGETHER)/.installed: pyproject.toml apps/pyproject.toml requirements/oldest-together.txt
 	test -x $(TOGETHER)/bin/python || $(PYTHON) -m venv $(TOGETHER)
-	$(TOGETHER)/bin/python -m pip --disable-pip-version-check install --quiet hatchling editables
-	$(TOGETHER)/bin/python -m pip --disable-pip-version-check install --quiet -c requirements/oldest-together.txt --no-build-isolation -e ".[dev]" -e ./apps
+	$(TOGETHER)/bin/python $(INSTALL) hatchling editables
+	$(TOGETHER)/bin/python $(INSTALL) -c requirements/oldest-together.txt --no-build-isolation -e ".[dev]" -e ./apps
 	touch $@

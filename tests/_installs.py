@@ -47,15 +47,14 @@ class Built(NamedTuple):
     sdist: Path
     apps: Path
     """The wheel of gaba-apps."""
-    apps_sdist: Path
 
 
 def built(folder: Path) -> Built:
-    """The wheels and the sdists of this tree, as `make dist` builds them."""
+    """The distributions of this tree, as `make dist` builds them."""
     build = (sys.executable, "-m", "build", "--no-isolation", "--outdir")
     for tree in (ROOT, ROOT / "apps"):
         succeed(*build, folder, tree, cwd=folder)
-    ends = ("gaba-*.whl", "gaba-*.tar.gz", "gaba_apps-*.whl", "gaba_apps-*.tar.gz")
+    ends = ("gaba-*.whl", "gaba-*.tar.gz", "gaba_apps-*.whl")
     return Built(*(next(folder.glob(end)) for end in ends))
 
 
@@ -114,7 +113,9 @@ def environment(folder: Path, made: Built, extra: str = "", apps: bool = True) -
     links.mkdir()
     needs = required(made.wheel, extra)
     others = [line for line in needs if not line.startswith("gaba-apps")]
-    wheels = [made.wheel, made.apps] if apps and others != needs else [made.wheel]
+    wheels = [made.wheel]
+    if apps and len(others) < len(needs):
+        wheels.append(made.apps)
     for found in closure(*others):
         for top in {Path(file).parts[0] for file in found.files or []} - {"..", "__pycache__"}:
             target = Path(str(found.locate_file(top)))

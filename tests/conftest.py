@@ -1,4 +1,4 @@
-"""Nash-MTL is tested where its solver can be had."""
+"""What several test files need: the built wheels, and Nash-MTL where its solver can be had."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import sys
 from collections.abc import Generator
 
 import pytest
+
+from _installs import Built, built
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The distributions of this tree."""
+    return built(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.hookimpl(wrapper=True)

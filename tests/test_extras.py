@@ -8,15 +8,10 @@ from pathlib import Path
 import pytest
 
 from _extra_uses import EXAMPLES, USES
-from _installs import ROOT, Built, built, environment, succeed
+from _installs import ROOT, Built, environment, succeed
 
 ELSEWHERE = {"dev", "flwr"}
 """Everything at once, and Flower, which has an environment of its own."""
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return built(tmp_path_factory.mktemp("dist"))
 
 
 def test_every_extra_has_its_use() -> None:

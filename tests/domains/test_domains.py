@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from _installs import built
+from _installs import Built
 from _python import PYTHON
 from gaba import cli
 from gaba.domains import DOMAINS, Domain, find
@@ -165,8 +165,7 @@ def test_an_unknown_field_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.slow
-def test_the_installed_wheels_run_an_example(tmp_path: Path) -> None:
-    made = built(tmp_path)
+def test_the_installed_wheels_run_an_example(made: Built, tmp_path: Path) -> None:
     for path in (made.wheel, made.apps):
         with zipfile.ZipFile(path) as wheel:
             wheel.extractall(tmp_path / "site")

@@ -101,9 +101,7 @@ def evaluate_state(
     model = TurbofanNet(config.size, dropout=config.dropout)
     model.load_state_dict(state["best"]["model"])
     model.to(config.device)
-    normaliser = Normaliser.from_arrays(
-        {name: value.numpy() for name, value in state["normaliser"].items()}
-    )
+    normaliser = Normaliser.from_arrays(state["normaliser"])
     every = windows.cut(
         fleet.test, normaliser, fleet.rul, cap=config.rul_cap, smoothing=config.smoothing
     )

@@ -250,7 +250,7 @@ def train(
         cap=config.rul_cap,
         smoothing=config.smoothing,
         capped_share=config.capped_share,
-        normaliser=_normaliser(state),
+        normaliser=None if state is None else Normaliser.from_arrays(state["normaliser"]),
     )
     with reproducible(config.seed, device), ExitStack() as stack:
         trainer = Trainer(config, prepared)
@@ -307,10 +307,3 @@ def _found(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | 
         )
     path = folder / checkpoint.CHECKPOINT
     return checkpoint.load(path) if path.is_file() else None
-
-
-def _normaliser(state: dict[str, Any] | None) -> Normaliser | None:
-    if state is None:
-        return None
-    arrays = {name: tensor.numpy() for name, tensor in state["normaliser"].items()}
-    return Normaliser.from_arrays(arrays)
