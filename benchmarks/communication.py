@@ -35,7 +35,7 @@ import gaba
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "communication.md"
 SETTINGS: dict[str, dict[str, Any]] = {
     "exact": {},
-    "sketch of gradients": {"sync": gaba.distributed.Sync("sketch", width=WIDTH)},
+    "sketch of gradients": {"sync": gaba.ranks.Sync("sketch", width=WIDTH)},
     "SketchNorms": {"measurement": "sketch"},
     "FeatureNorms": {"measurement": "features"},
     "not measured": {"weighting": "uniform", "every": 10**9},

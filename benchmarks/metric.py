@@ -4,7 +4,7 @@
     python benchmarks/metric.py --table-only
 
 Each model is trained by AdamW under uniform weights. In every tenth step the norms are measured
-twice on the same losses: ‖∇L_k‖, and ‖P ∇L_k‖ with P the optimizer's steps (gaba.metric). Accuracy
+twice on the same losses: ‖∇L_k‖, and ‖P ∇L_k‖ with P the optimizer's steps (gaba.measurement.metric). Accuracy
 of the figures does not depend on the machine.
 """
 
@@ -92,14 +92,14 @@ def measure(name: str, model: nn.Module, shared: nn.Module, draw: Losses) -> dic
     found: dict[str, Any] = {"problem": name, "tasks": tasks, "steps": STEPS}
     for metric, watcher in watchers.items():
         norms = watcher.history.norms[last]
-        weights = gaba.weighting.InverseNorm()(norms)
+        weights = gaba.rules.InverseNorm()(norms)
         found[metric] = {
             "relative": np.median(norms / norms.min(1, keepdims=True), axis=0).tolist(),
             "apart": float(np.median(norms.max(1) / norms.min(1))),
             "weights": np.median(weights, axis=0).tolist(),
         }
     both = [np.asarray(watchers[m].history.norms[last]) for m in ("euclidean", "optimizer")]
-    inverse = gaba.weighting.InverseNorm()(both[0])
+    inverse = gaba.rules.InverseNorm()(both[0])
     contributions = inverse * both[1]
     found["left"] = float(np.median(contributions.max(1) / contributions.min(1)))
     return found

@@ -84,7 +84,7 @@ def weights_of(history: gaba.History) -> dict[str, Any]:
         total, mass, alike = np.zeros(len(history.tasks)), 0.0, []
         for norms in history.norms[::4]:
             total, mass = DECAY * total + (1 - DECAY) * norms**2, DECAY * mass + 1 - DECAY
-            alike.append(gaba.weighting.InverseNorm()(np.sqrt(total / mass)))
+            alike.append(gaba.rules.InverseNorm()(np.sqrt(total / mass)))
         found["alike"] = named(history, np.mean(alike[-max(1, count // 4) :], axis=0))
     return found
 

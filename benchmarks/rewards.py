@@ -26,7 +26,7 @@ import torch
 from matplotlib.figure import Figure
 
 from gaba.domains.rewards import Run, Settings, train
-from gaba.weighting import InverseNorm, Targets, Weighting
+from gaba.rules import InverseNorm, Targets, Weighting
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFERENCE = np.array([0.5, 0.5])

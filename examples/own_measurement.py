@@ -15,7 +15,7 @@ import gaba
 from gaba.measurement import ExactNorms, Measurement, Observation, TaskGradients
 
 if TYPE_CHECKING:
-    from gaba.graph import LossGraph
+    from gaba.autograd.graph import LossGraph
 
 
 @final

@@ -15,10 +15,10 @@ from torch import Tensor
 
 import gaba
 from gaba.stabilisers import Stabiliser
-from gaba.weighting import InverseNorm, Weighting
+from gaba.rules import InverseNorm, Weighting
 
 if TYPE_CHECKING:
-    from gaba._array import Array
+    from gaba.arrays import Array
 
 
 @final

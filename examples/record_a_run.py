@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import gaba
-from gaba.diagnosis import diagnose
+from gaba.record.diagnosis import diagnose
 
 torch.manual_seed(0)
 trunk = torch.nn.Linear(4, 2)

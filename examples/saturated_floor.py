@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 import gaba
-from gaba.diagnosis import diagnose
+from gaba.record.diagnosis import diagnose
 
 tasks = ["rul", "health"]
 for name, make in {"paper": gaba.Balancer.paper, "defaults": gaba.Balancer}.items():

@@ -14,7 +14,7 @@ import numpy as np
 
 import gaba
 from gaba import turbofan
-from gaba.diagnosis import diagnose
+from gaba.record.diagnosis import diagnose
 from gaba.turbofan import plots
 from gaba.turbofan.simulate import simulate
 

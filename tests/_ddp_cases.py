@@ -42,13 +42,13 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     "outputs": {"measurement": gaba.measurement.OutputNorms()},
     "half_batch": {"measurement": "half-batch", "norm_stabiliser": None},
     "every": {"every": 2},
-    "gramian": {"weighting": gaba.weighting.EqualShare()},
+    "gramian": {"weighting": gaba.rules.EqualShare()},
     "gramian_of_features": {
-        "weighting": gaba.weighting.EqualShare(),
+        "weighting": gaba.rules.EqualShare(),
         "measurement": "features",
     },
     "anchor": {"anchor": "b", "norm_stabiliser": None},
-    "small_buckets": {"sync": gaba.distributed.Sync(bucket=1024)},
+    "small_buckets": {"sync": gaba.ranks.Sync(bucket=1024)},
 }
 
 

@@ -16,7 +16,7 @@ from _ddp_cases import MEASUREMENTS
 from _models import TwoStage, batch
 from _ranked import TASKS, Net, Plan, check, loss, together, whole
 from _ranks import World
-from gaba.distributed._wrappers import sharded
+from gaba.ranks.wrappers import sharded
 
 
 def by_layer(reshard: bool) -> Callable[[Net], Any]:

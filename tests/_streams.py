@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gaba import _state
-from gaba.weighting import Measured, StatefulWeighting
+from gaba.rules import Measured, StatefulWeighting
 
 Stream = list[Measured]
 

@@ -103,7 +103,7 @@ kinds = st.sampled_from(
         {"measurement": "last-layer", "weighting": "sqrt-inverse"},
         {"measurement": gaba.measurement.FeatureNorms(calibrate_every=3)},
         {"measurement": gaba.measurement.SketchNorms(decay=0.9)},
-        {"weighting": gaba.weighting.EqualShare()},
+        {"weighting": gaba.rules.EqualShare()},
         {"every": 3},
         {"accumulate": 2},
         {"anchor": "task1"},

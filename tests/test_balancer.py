@@ -416,7 +416,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "shared tensor": ({"shared": torch.ones(2)}, TypeError, "Tensor"),
     "shared of nothing": ({"shared": []}, ValueError, "found none"),
     "shared module of nothing": ({"shared": torch.nn.ReLU()}, ValueError, "ReLU"),
-    "a rule for three": ({"weighting": gaba.weighting.Fixed([1, 2, 3])}, ValueError, "2 tasks"),
+    "a rule for three": ({"weighting": gaba.rules.Fixed([1, 2, 3])}, ValueError, "2 tasks"),
 }
 
 

@@ -28,10 +28,10 @@ import gaba.bench
 import gaba.methods
 from _turbofan_runs import tiny_fleet
 from gaba import cli, demo, methods
-from gaba._cli import commands, pictures
-from gaba._cli.progress import Bar, Lines, progress
-from gaba._cli.report import quality
-from gaba.diagnosis import diagnose
+from gaba.cli import commands, pictures
+from gaba.cli.progress import Bar, Lines, progress
+from gaba.cli.report import quality
+from gaba.record.diagnosis import diagnose
 from gaba.turbofan import METHODS, Epoch, TrainConfig, data, plots
 
 PICTURES = {"predictions.png", "trajectory.png", "errors.png", "confusion.png", "balance.png"}
@@ -672,7 +672,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 def a_step(run_dir: Path) -> gaba.Step:
-    from gaba.record import parse_line
+    from gaba.record.jsonl import parse_line
 
     line = (run_dir / "history.jsonl").read_text().splitlines()[-1]
     found = parse_line(line, ("rul", "health"), {}, "last line")

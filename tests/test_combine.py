@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from gaba import combine
+from gaba.autograd import combination as combine
 
 C = torch.tensor([0.3, 2.0, 0.0], dtype=torch.float64)
 

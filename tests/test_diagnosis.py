@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 import gaba
-from gaba.diagnosis import Diagnosis, Finding, diagnose
+from gaba.record.diagnosis import Diagnosis, Finding, diagnose
 
 QUIET = {"balanced", "fixed-would-do", "still"}  # what a healthy history may say
 

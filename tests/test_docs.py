@@ -236,8 +236,8 @@ def test_the_picture_of_the_start_page_shows_the_figures_of_the_demo() -> None:
 
 def commands() -> dict[str, type]:
     """Every command by its words; its fields are its arguments and options."""
-    from gaba._cli import bench
-    from gaba._cli.commands import Command
+    from gaba.cli import bench
+    from gaba.cli.commands import Command
 
     actions = ("run", "status", "report", "merge", "problems")
     found = {command.__name__.lower(): command for command in get_args(Command)}

@@ -62,5 +62,5 @@ def test_the_first_change_passes_its_tests_and_the_layout(changed: Path) -> None
     assert {RULE, TEST} <= set(new)
     for words in (("check",), ("format", "--check")):
         run(changed, sys.executable, "-m", "ruff", *words, *new)
-    code = "import gaba; print(gaba.__file__, gaba.weighting.by_name('damped-inverse'))"
+    code = "import gaba; print(gaba.__file__, gaba.rules.by_name('damped-inverse'))"
     assert run(changed, sys.executable, "-c", code).startswith(str(changed))

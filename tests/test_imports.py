@@ -28,7 +28,7 @@ APPLICATIONS = {"integrations", "domains", "turbofan", "bench", "web", "cli", "_
 APPLICATIONS |= {"plots", "report", "methods"}
 STANDS_ON = {"bench": {"turbofan"}}
 """Applications that use the public modules of another."""
-BENEATH = {"gaba._extras", "gaba._folders"}
+BENEATH = {"gaba.extras", "gaba.folders"}
 """Private modules that applications have in common; they need the standard library alone."""
 PUBLIC = {
     "",
@@ -66,7 +66,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def part(module: str) -> str:
-    """`gaba.weighting._gaba` is of the part `weighting`; `gaba` itself is ``""``."""
+    """`gaba.rules._gaba` is of the part `weighting`; `gaba` itself is ``""``."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -83,9 +83,9 @@ def label(path: Path) -> str:
 
 
 def test_the_reader_of_imports_sees_every_form(tmp_path: Path) -> None:
-    assert {"gaba.weighting", "gaba.stabilisers", "gaba.record"} <= MODULES
+    assert {"gaba.rules", "gaba.stabilisers", "gaba.record.jsonl"} <= MODULES
     balancer = SRC / "gaba" / "balancer.py"
-    assert {"torch", "gaba.record"} <= set(imported(balancer)) | {
+    assert {"torch", "gaba.record.jsonl"} <= set(imported(balancer)) | {
         f"gaba.{part(name)}" for name in own_imports(balancer)
     }
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import gaba
 from _models import TwoStage, batch
-from gaba.diagnosis import diagnose
+from gaba.record.diagnosis import diagnose
 from gaba.measurement import (
     ExactNorms,
     FeatureNorms,
@@ -21,7 +21,7 @@ from gaba.measurement import (
     Measurement,
     SketchNorms,
 )
-from gaba.metric import OptimizerMetric
+from gaba.measurement.metric import OptimizerMetric
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, Make] = {

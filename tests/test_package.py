@@ -35,7 +35,7 @@ import sys
 import torch
 from torch.nn import functional
 import gaba
-from gaba.diagnosis import diagnose
+from gaba.record.diagnosis import diagnose
 
 torch.manual_seed(0)
 trunk, heads = torch.nn.Linear(6, 8), torch.nn.ModuleList([torch.nn.Linear(8, 1) for _ in "ab"])

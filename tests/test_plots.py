@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 
 import gaba
 from _web_records import read, step_lines, write
-from gaba import plots
+from gaba.record import plots
 
 ALL: dict[str, Callable[..., plots.Picture]] = {
     name: getattr(plots, name) for name in plots.__all__ if name != "Picture"
@@ -91,7 +91,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
 def test_without_matplotlib_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "try: import gaba.plots\n"
+        "try: import gaba.record.plots\n"
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

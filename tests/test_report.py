@@ -12,8 +12,8 @@ import pytest
 
 import gaba
 from _web_records import read, step_lines, write
-from gaba import report
-from gaba.diagnosis import diagnose
+from gaba.record import report
+from gaba.record.diagnosis import diagnose
 
 EVIL = '<script>alert("x")</script>|`*_'
 TASKS = ("rul", EVIL)

@@ -57,7 +57,7 @@ def test_norms_are_divided_by_the_scale_and_gradients_left_scaled(name: str) -> 
 
 def test_the_gramian_is_divided_too_and_forward_takes_a_scaler() -> None:
     world = Plain()
-    share = gaba.weighting.EqualShare()
+    share = gaba.rules.EqualShare()
     plain = gaba.Balancer(NAMES, world.trunk, weighting=share)
     scaled = gaba.Balancer(NAMES, world.trunk, weighting=share)
     one, other = plain(world.losses()), scaled(world.losses(), scaler=scaler())

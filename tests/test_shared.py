@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from _models import TwoStage, batch
-from gaba.graph import LossGraph, edge_of, reachable_leaves
-from gaba.shared import as_shared
+from gaba.autograd.graph import LossGraph, edge_of, reachable_leaves
+from gaba.autograd.shared import as_shared
 
 
 def graph_of(model: TwoStage, shared: Any, x: Tensor | None = None) -> LossGraph:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import gaba
 from _models import TwoStage, batch, grads
-from gaba.weighting import Measured, Needs, StatefulWeighting, Weighting
+from gaba.rules import Measured, Needs, StatefulWeighting, Weighting
 
 
 @dataclass(frozen=True)

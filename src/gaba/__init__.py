@@ -1,24 +1,29 @@
-"""Balance several losses by the pull of each on the shared parameters.
+"""Balance several losses by how hard each pulls on the shared parameters.
 
-losses → measure → stabilise → weigh → stabilise → combine → record
+check → measure → decide → combine → record
 """
 
-from gaba import distributed, measurement, stabilisers, weighting
+from gaba import measurement, methods, ranks, rules, stabilisers
 from gaba.balancer import Balancer
-from gaba.history import History
 from gaba.measures import contributions, imbalance, shares
-from gaba.record import RunRecord, Step
+from gaba.methods import Method
+from gaba.record import History, RunRecord, Step, diagnose
+
+__version__ = "0.2.0"
 
 __all__ = [
     "Balancer",
     "History",
+    "Method",
     "RunRecord",
     "Step",
     "contributions",
-    "distributed",
+    "diagnose",
     "imbalance",
     "measurement",
+    "methods",
+    "ranks",
+    "rules",
     "shares",
     "stabilisers",
-    "weighting",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gaba import _state
-from gaba._array import work_dtype
+from gaba.arrays import work_dtype
 
 S = TypeVar("S")
 

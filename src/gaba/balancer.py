@@ -10,27 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gaba import _state, combine, stabilisers
+from gaba import _state, stabilisers
+from gaba.autograd import combination as combine
 from gaba import measurement as measurements
-from gaba import weighting as weightings
-from gaba._agree import Agreement
-from gaba._batch import Batch, check_choice, check_losses, checked_tasks
+from gaba import rules as weightings
+from gaba.ranks.agreement import Agreement
+from gaba.autograd.losses import Batch, check_choice, check_losses, checked_tasks
 from gaba._buffers import StateBuffers
-from gaba._closure import ClosureGuard
-from gaba._rules import Decision, Rules
-from gaba._uncompiled import uncompiled
-from gaba.distributed import Sync, by_name
-from gaba.distributed._ranks import Roll, running
-from gaba.distributed._wrappers import in_first_static_pass
-from gaba.graph import LossGraph
-from gaba.history import History
+from gaba.autograd.closure import ClosureGuard
+from gaba.methods.method import Decision, Rules
+from gaba.autograd.uncompiled import uncompiled
+from gaba.ranks import Sync, by_name
+from gaba.ranks.processes import Roll, running
+from gaba.ranks.wrappers import in_first_static_pass
+from gaba.autograd.graph import LossGraph
+from gaba.record.history import History
 from gaba.measurement import Choice, Measurement, Observation
-from gaba.metric import as_metric
-from gaba.record import Combined, Step
-from gaba.scale import Scale
-from gaba.shared import SharedSpec, as_shared
+from gaba.measurement.metric import as_metric
+from gaba.record.jsonl import Combined, Step
+from gaba.multipliers import Scale
+from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.stabilisers import AnyStabiliser
-from gaba.weighting import AnyWeighting
+from gaba.rules import AnyWeighting
 
 Heads: TypeAlias = Literal["weighted", "plain"]
 
@@ -58,7 +59,7 @@ class Balancer(nn.Module):
         norm_stabiliser: what is believed about the norms, an object, a name or ``None``.
         weighting: the rule from norms (or Gramian, or losses) to weights, an object or a name.
         weight_stabiliser: what the weights may do, an object, a name or ``None``.
-        scale: the length of the combined update (:mod:`gaba.scale`). ``"simplex"``: Σ λ_k ∇L_k as
+        scale: the length of the combined update (:mod:`gaba.multipliers`). ``"simplex"``: Σ λ_k ∇L_k as
             it is, which at a norm ratio of 500 is about as short as the smallest gradient: plain
             SGD slows down by as much, Adam does not notice. ``"mean"``: as long as under uniform
             weights, Σ λ_k g_k = mean g. ``"max"``: the largest contribution is as long as the
@@ -67,7 +68,7 @@ class Balancer(nn.Module):
         anchor: a task that keeps weight 1, the others being brought to its contribution; takes
             the place of ``scale``.
         metric: in which metric pulls are measured: ``"euclidean"``, ‖∇_θ L_k‖, or ``"optimizer"``,
-            ‖P ∇_θ L_k‖, with P the steps that the optimizer takes (:mod:`gaba.metric`): what a task
+            ‖P ∇_θ L_k‖, with P the steps that the optimizer takes (:mod:`gaba.measurement.metric`): what a task
             alone would do to the parameters. Norms, Gramian and contributions are then in it.
         optimizer: those whose metric that is: the optimizer, or several, of what is shared.
         heads: ``"weighted"``: the heads get λ_k ∇L_k, as from Σ λ_k L_k; ``"plain"``: parameters
@@ -77,7 +78,7 @@ class Balancer(nn.Module):
         accumulate: of how many micro-batches one step of the optimizer is made. The weights are
             those of the first of them throughout: only it is measured, so ``every`` counts windows.
         sync: how the ranks of a distributed run come to one decision
-            (:class:`gaba.distributed.Sync`): ``"auto"`` (exactly), ``"sketch"`` (from a few
+            (:class:`gaba.ranks.Sync`): ``"auto"`` (exactly), ``"sketch"`` (from a few
             thousand numbers a task), settings, or ``False`` for each rank by itself.
         on_nonfinite: what a NaN or infinite loss or norm does. ``"skip"``: nothing is learnt from
             the step and ``.grad`` is filled with the last weights, so that a GradScaler or a guard

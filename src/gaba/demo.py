@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 import gaba
-from gaba import weighting
+from gaba import rules as weighting
 
 __all__ = ["Proof", "Row", "proof", "table", "text"]
 

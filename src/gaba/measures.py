@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from gaba._array import as_float, namespace
+from gaba.arrays import as_float, namespace
 
 if TYPE_CHECKING:
-    from gaba._array import Array
+    from gaba.arrays import Array
 
 
 def contributions(weights: Array, norms: Array) -> Array:

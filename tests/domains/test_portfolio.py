@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 import gaba
 from gaba.domains.portfolio import EqualEffect, turnover
 from gaba.stabilisers import EMA, LogEMA
-from gaba.weighting import InverseNorm, Targets, Uniform
+from gaba.rules import InverseNorm, Targets, Uniform
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,8 @@ def test_a_stabiliser_sees_the_windows_oldest_first(random: np.random.Generator)
 def test_a_rule_object_and_its_name_are_the_same(random: np.random.Generator) -> None:
     values = random.normal(size=(50, 4))
     for name in ("inverse", "equal-share", "sqrt-inverse", "equal-projection", "uniform"):
-        rule = gaba.weighting.by_name(name)
-        assert isinstance(rule, gaba.weighting.Weighting)
+        rule = gaba.rules.by_name(name)
+        assert isinstance(rule, gaba.rules.Weighting)
         one, other = EqualEffect(name).fit(values), EqualEffect(rule).fit(values)
         np.testing.assert_array_equal(one.weights_, other.weights_)
     twice = EqualEffect(Targets((1, 1, 1, 2))).fit(values)

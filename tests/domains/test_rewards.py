@@ -20,7 +20,7 @@ from gaba.domains.rewards import (
     td_losses,
     train,
 )
-from gaba.weighting import InverseNorm, Targets
+from gaba.rules import InverseNorm, Targets
 
 NAMES = ("treasure", "time")
 EQUAL = {"treasure": 0.5, "time": 0.5}

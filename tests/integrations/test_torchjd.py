@@ -144,14 +144,14 @@ def test_our_rules_in_their_aggregators_and_engine(name: str) -> None:
 
     engine = Engine(model.trunk, batch_dim=None)
     values = torch.stack([loss for loss in model.losses(x).values() if loss is not None])
-    weights = ToTorchJD(gaba.weighting.by_name(name))(engine.compute_gramian(values))
+    weights = ToTorchJD(gaba.rules.by_name(name))(engine.compute_gramian(values))
     torch.testing.assert_close(weights, step.weights, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("k", [2, 3, 5])
 def test_there_and_back_is_the_rule_itself(k: int) -> None:
     gramians = torch.from_numpy(random_gramians(k, count=4))
-    for rule in (gaba.weighting.EqualShare(), gaba.weighting.EqualProjection()):
+    for rule in (gaba.rules.EqualShare(), gaba.rules.EqualProjection()):
         torch.testing.assert_close(
             FromTorchJD(ToTorchJD(rule))(gramians), rule(gramians), rtol=1e-12, atol=1e-12
         )
@@ -164,7 +164,7 @@ def test_their_equal_projections_are_ours_where_no_weight_is_negative() -> None:
     assert int(positive.sum()) >= 5
     torch.testing.assert_close(
         theirs[positive],
-        gaba.weighting.EqualProjection()(gramians[positive]),
+        gaba.rules.EqualProjection()(gramians[positive]),
         rtol=1e-6,
         atol=1e-9,
     )
@@ -222,11 +222,11 @@ def test_what_is_no_weighting_is_refused() -> None:
     with pytest.raises(TypeError, match="found GradDrop"):
         FromTorchJD(jd.GradDrop())  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="found InverseNorm"):
-        FromTorchJD(gaba.weighting.InverseNorm())  # pyright: ignore[reportArgumentType]
+        FromTorchJD(gaba.rules.InverseNorm())  # pyright: ignore[reportArgumentType]
 
 
 def test_a_rule_on_losses_is_refused() -> None:
-    class OnLosses(gaba.weighting.Weighting):
+    class OnLosses(gaba.rules.Weighting):
         needs = "losses"
 
         def __call__(self, measured: Any, /) -> Any:

@@ -16,7 +16,7 @@ import gaba
 from _models import TwoStage, batch, grads
 from _torchjd_cases import AGGREGATORS, THREE_AT_LEAST, WITH_A_MEMORY, seeded
 from gaba.integrations.torchjd import FromTorchJD, TheirState
-from gaba.weighting import Measured
+from gaba.rules import Measured
 
 EVERY = {**AGGREGATORS, **THREE_AT_LEAST}
 SCALES = (100.0, 1.0, 0.1)

@@ -10,7 +10,7 @@ from torch import nn
 
 import gaba
 from _models import TwoStage, batch
-from gaba.diagnosis import diagnose
+from gaba.record.diagnosis import diagnose
 from gaba.measurement import Every, ExactNorms, SketchNorms, choose
 
 

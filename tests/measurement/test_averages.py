@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gaba.distributed import Sync
-from gaba.distributed._ranks import Ranks
+from gaba.ranks import Sync
+from gaba.ranks.processes import Ranks
 from gaba.measurement._averages import averages
 
 SHAPES = [(7, 9), (9,), (40, 9), (1,)]

@@ -11,9 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gaba
 from _engines import NAMES, WORLDS, Plain, SkipAround, TwoFeatures, World
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement import Every, ExactNorms, FeatureNorms, HalfBatch, LastLayerNorms
-from gaba.shared import as_shared
+from gaba.autograd.shared import as_shared
 
 ENGINES: dict[str, Any] = {
     "store": ExactNorms(),

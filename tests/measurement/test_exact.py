@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from _models import TwoStage, batch, task_gradients
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement import ExactNorms
-from gaba.shared import as_shared
+from gaba.autograd.shared import as_shared
 
 
 def observed(losses: list[Any], shared: Any, **asked: bool) -> Any:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import gaba
 from _engines import NAMES, WORLDS, Counting, Plain, World
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement import ExactNorms
-from gaba.shared import as_shared
+from gaba.autograd.shared import as_shared
 
 
 def passes(world: World, balancer: gaba.Balancer) -> dict[str, int]:

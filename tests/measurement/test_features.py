@@ -9,9 +9,9 @@ import torch
 
 import gaba
 from _engines import NAMES, WORLDS, Counting, Leaking, Plain, SkipAround, World
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement import ExactNorms, FeatureNorms, Observation, by_name
-from gaba.shared import SharedSpec, as_shared
+from gaba.autograd.shared import SharedSpec, as_shared
 
 
 def observed(

@@ -8,9 +8,9 @@ from torch import nn
 
 import gaba
 from _engines import NAMES, Counting, Plain, World
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement import LastLayerNorms, by_name
-from gaba.shared import SharedSpec, as_shared
+from gaba.autograd.shared import SharedSpec, as_shared
 
 
 def graph_of(world: World, shared: SharedSpec) -> LossGraph:

@@ -9,9 +9,9 @@ import torch
 
 import gaba
 from _engines import NAMES, WORLDS, Leaking, Plain, SkipAround, World
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement import ElementNorms, ExactNorms, OutputNorms
-from gaba.shared import as_shared
+from gaba.autograd.shared import as_shared
 
 
 def losses_of(world: World) -> list[Any]:
@@ -96,7 +96,7 @@ def test_entries_in_the_metric_of_the_optimizer() -> None:
         measurement=ElementNorms(),
         metric="optimizer",
         optimizer=optimizer,
-        weighting=gaba.weighting.PINNAnnealing(decay=0.0),
+        weighting=gaba.rules.PINNAnnealing(decay=0.0),
         scale="rule",
     )
     step = balancer.backward(world.losses())

@@ -10,7 +10,8 @@ from torch import nn
 
 import gaba
 from _models import TwoStage, batch, grads
-from gaba import measurement, methods, weighting
+from gaba import measurement, methods
+from gaba import rules as weighting
 
 NAMES = [name for name, m in methods.METHODS.items() if m.group == "published"]
 NAMES.append("inverse-initial")

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from _web_records import append, read, step_lines, write
 from gaba import cli
-from gaba._cli.watch import curve, view, watch
-from gaba.diagnosis import diagnose
+from gaba.cli.watch import curve, view, watch
+from gaba.record.diagnosis import diagnose
 from gaba.web.follow import Follower
 
 # A shell that runs the tests in the background has told its children to ignore Ctrl-C.
@@ -183,8 +183,8 @@ def test_watch_follows_a_run_until_ctrl_c(run_dir: Path, monkeypatch: pytest.Mon
         if "85 steps" in screen.getvalue() or looks > 300:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("gaba._cli.watch.EVERY", 0.0)
-    monkeypatch.setattr("gaba._cli.watch.time.sleep", pause)
+    monkeypatch.setattr("gaba.cli.watch.EVERY", 0.0)
+    monkeypatch.setattr("gaba.cli.watch.time.sleep", pause)
     watch(run_dir, terminal, once=False)
     assert "80 steps" in screen.getvalue()
     assert "85 steps" in screen.getvalue()

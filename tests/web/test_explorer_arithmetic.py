@@ -11,8 +11,9 @@ import torch
 from playwright.sync_api import Browser, Page
 
 import gaba
-from gaba import stabilisers, weighting
-from gaba.scale import gain_of
+from gaba import stabilisers
+from gaba import rules as weighting
+from gaba.multipliers import gain_of
 
 N_INPUTS = 200
 NORM_RULES = {

@@ -13,7 +13,7 @@ import pytest
 
 import gaba
 from _web_records import append, header, read, step_lines, write
-from gaba.diagnosis import diagnose
+from gaba.record.diagnosis import diagnose
 from gaba.web._buckets import Buckets, stride_for
 from gaba.web.follow import Follower
 

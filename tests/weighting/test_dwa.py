@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from _streams import led, stream, taken
-from gaba.weighting import DWA, Measured
+from gaba.rules import DWA, Measured
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 5])

@@ -9,7 +9,7 @@ import torch
 from _asserts import assert_equal_contributions, assert_equal_shares
 from _inputs import TASK_COUNTS, norm_families, with_norms
 from gaba.measures import contributions, imbalance, shares
-from gaba.weighting import (
+from gaba.rules import (
     EqualProjection,
     EqualShare,
     Gaba,

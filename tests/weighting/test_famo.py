@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from _streams import led, stream
-from gaba.weighting import FAMO, Measured
+from gaba.rules import FAMO, Measured
 
 
 def by_autograd(losses: Sequence[Tensor], rate: float, decay: float, minimum: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from _streams import led, norms_of, stream
-from gaba.weighting import GradNorm, InverseNorm, Measured
+from gaba.rules import GradNorm, InverseNorm, Measured
 
 
 def by_autograd(

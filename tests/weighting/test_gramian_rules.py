@@ -30,7 +30,7 @@ from _inputs import (
     with_norms,
 )
 from gaba.measures import shares
-from gaba.weighting import EqualProjection, EqualShare, Weighting
+from gaba.rules import EqualProjection, EqualShare, Weighting
 
 RULES: dict[str, Weighting] = {"share": EqualShare(), "projection": EqualProjection()}
 GRAMIANS = gramian_families(100)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from _streams import led, stream
-from gaba.weighting import InverseInitial, Measured
+from gaba.rules import InverseInitial, Measured
 
 
 @pytest.mark.parametrize("steps", [1, 4])

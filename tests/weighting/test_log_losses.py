@@ -20,7 +20,7 @@ from _asserts import (
 )
 from _inputs import BATCH_SHAPES, norm_families
 from _models import TwoStage, batch, grads
-from gaba.weighting import GeometricMean, ScaleInvariant, Weighting, by_name
+from gaba.rules import GeometricMean, ScaleInvariant, Weighting, by_name
 
 SCALARS: dict[Weighting, Callable[[Tensor], Tensor]] = {
     ScaleInvariant(): lambda losses: losses.log().sum(),

@@ -19,7 +19,7 @@ from _asserts import (
     assert_zero_like_absent,
 )
 from _inputs import BATCH_SHAPES, norm_families, norms_with_zeros
-from gaba.weighting import Gaba, InverseNorm, LogInverse, RankInverse, Weighting
+from gaba.rules import Gaba, InverseNorm, LogInverse, RankInverse, Weighting
 
 RULES: dict[str, Weighting] = {
     "gaba": Gaba(),

@@ -19,7 +19,7 @@ from _asserts import (
     assert_same_on_numpy_and_torch,
 )
 from _inputs import norm_families
-from gaba.weighting import PINN, VQGAN, EnCodec, InverseNorm, Measured, PINNAnnealing
+from gaba.rules import PINN, VQGAN, EnCodec, InverseNorm, Measured, PINNAnnealing
 
 POSITIVE = {
     name: norms

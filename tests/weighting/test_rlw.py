@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from _streams import led
-from gaba.weighting import RLW, Measured
+from gaba.rules import RLW, Measured
 
 _WORD = 2**64 - 1
 _STEP = 0x9E3779B97F4A7C15

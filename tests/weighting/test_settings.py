@@ -20,7 +20,7 @@ from _asserts import (
     projections,
 )
 from _inputs import BATCH_SHAPES, gramian_families, norm_families, random_gramians
-from gaba.weighting import (
+from gaba.rules import (
     EqualProjection,
     EqualShare,
     Fixed,

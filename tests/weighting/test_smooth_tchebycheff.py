@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from _streams import led, stream
-from gaba.weighting import Measured, ScaleInvariant, SmoothTchebycheff
+from gaba.rules import Measured, ScaleInvariant, SmoothTchebycheff
 
 
 @pytest.mark.parametrize("mu", [0.01, 0.5, 1.0, 30.0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from _streams import led, stream
-from gaba.weighting import Measured, ScaleInvariant, Uncertainty
+from gaba.rules import Measured, ScaleInvariant, Uncertainty
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 10])

@@ -25,7 +25,7 @@ from _streams import (
 )
 from gaba import _state
 from gaba.measurement import ExactNorms
-from gaba.weighting import (
+from gaba.rules import (
     DWA,
     FAMO,
     RLW,

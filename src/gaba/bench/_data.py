@@ -10,7 +10,7 @@ from typing import TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from gaba import _folders
+from gaba import folders as _folders
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-from gaba._extras import library
+from gaba.extras import library
 from gaba.bench.trial import Trial, run_trial
 
 Backend = Literal["loky", "dask", "ray"]

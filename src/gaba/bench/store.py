@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, final
 
-from gaba._extras import library
+from gaba.extras import library
 from gaba.bench.trial import Trial
 
 __all__ = ["Row", "Store", "versions"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaba._extras import needs
+from gaba.extras import needs
 from gaba.domains._shapes import CLASSES, Example, collate
 
 

@@ -10,7 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
-from gaba._extras import needs
+from gaba.extras import needs
 
 with needs("dosing needs", "domains", "scipy"):
     from scipy.interpolate import PchipInterpolator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gaba._extras import needs
+from gaba.extras import needs
 
 with needs("the examples draw with", "plots", "matplotlib"):
     from matplotlib.figure import Figure

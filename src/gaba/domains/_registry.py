@@ -1,6 +1,6 @@
 """The fields in which the rule goes by another name: one entry each, and nothing imported.
 
-To add a field: an adapter ``gaba/domains/NAME.py`` that calls `gaba.weighting` (it alone imports
+To add a field: an adapter ``gaba/domains/NAME.py`` that calls `gaba.rules` (it alone imports
 the field's library), an example ``gaba/domains/_examples/NAME.py`` of at most 60 lines with a
 function ``main(folder: Path) -> None`` that prints what was measured and writes
 ``folder/NAME.png`` (see `gaba.domains._picture`), an entry here, and a row in ``docs/domains.md``.

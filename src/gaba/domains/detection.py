@@ -20,10 +20,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from gaba._extras import needs
+from gaba.extras import needs
 from gaba.domains._average_precision import average_precision
 from gaba.domains._shapes import CLASSES, Example, collate, shapes
-from gaba.weighting import InverseNorm, Targets
+from gaba.rules import InverseNorm, Targets
 
 with needs("the detection domain needs", "detection", "transformers", "accelerate", "scipy"):
     from transformers import YolosConfig, YolosForObjectDetection

@@ -18,7 +18,7 @@ from typing import final
 import numpy as np
 
 from gaba.domains._curves import Curve, Hill, Linear, Measured, check_effect, root
-from gaba.weighting import InverseNorm, Targets
+from gaba.rules import InverseNorm, Targets
 
 __all__ = ["Curve", "Hill", "Linear", "Measured", "Split", "effect_of", "split"]
 

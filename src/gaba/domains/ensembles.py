@@ -17,8 +17,8 @@ from typing import Literal, TypeAlias, final
 
 import numpy as np
 
-from gaba._extras import needs
-from gaba.weighting import InverseNorm
+from gaba.extras import needs
+from gaba.rules import InverseNorm
 
 with needs("ensembles need", "xarray", "xarray"):
     import xarray as xr

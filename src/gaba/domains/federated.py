@@ -23,7 +23,7 @@ import torch
 
 import gaba
 from gaba.stabilisers import AnyStabiliser, Floor
-from gaba.weighting import InverseNorm, Targets
+from gaba.rules import InverseNorm, Targets
 
 if TYPE_CHECKING:
     from gaba.domains._flower import BalancedFedAvg
@@ -83,7 +83,7 @@ class ClientWeights:
 
     g_k = ‖Δ_k‖ is the length of client k's update, ĝ_k what the stabiliser believes of it, and r_k
     is 1 or its number of examples. Weights sum to 1 over the clients that take part, and the global
-    model moves by gain · Σ_k λ_k Δ_k. The rule is `gaba.weighting.InverseNorm`.
+    model moves by gain · Σ_k λ_k Δ_k. The rule is `gaba.rules.InverseNorm`.
 
     A client that does not answer keeps what is believed of it, and the others share the weight. A
     norm that is NaN or infinite leaves its client out of the round and out of the stabiliser. A

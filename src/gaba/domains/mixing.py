@@ -20,8 +20,8 @@ from typing import final
 
 import numpy as np
 
-from gaba._extras import needs
-from gaba.weighting import InverseNorm, Targets
+from gaba.extras import needs
+from gaba.rules import InverseNorm, Targets
 
 with needs("mixing needs", "pyloudnorm", "pyloudnorm", "soundfile", "scipy"):
     import pyloudnorm

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 import gaba
-from gaba._extras import needs
+from gaba.extras import needs
 from gaba.stabilisers import AnyStabiliser
 from gaba.stabilisers import by_name as stabiliser_by_name
-from gaba.weighting import EqualShare, Proportional, Targets, Weighting, by_name
+from gaba.rules import EqualShare, Proportional, Targets, Weighting, by_name
 
 with needs("portfolios need", "skfolio", "skfolio"):
     from skfolio.optimization import BaseOptimization

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 import gaba
 from gaba.domains._decomposed import DecomposedQ, Transitions, component_names, td_losses
-from gaba.weighting import Weighting
+from gaba.rules import Weighting
 
 __all__ = ["DecomposedQ", "Run", "Settings", "Transitions", "component_names", "td_losses", "train"]
 

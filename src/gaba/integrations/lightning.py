@@ -16,7 +16,7 @@ from typing import Any, final
 from torch import Tensor
 
 from gaba import Balancer
-from gaba._extras import needs
+from gaba.extras import needs
 from gaba.integrations._follow import Follower, Sink
 
 with needs("the Lightning integration needs", "lightning", "lightning"):

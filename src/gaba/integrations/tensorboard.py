@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, final
 
 from gaba import Step
-from gaba._extras import needs
+from gaba.extras import needs
 
 with needs("the TensorBoard sink needs", "tensorboard", "tensorboard"):
     from torch.utils.tensorboard.writer import SummaryWriter

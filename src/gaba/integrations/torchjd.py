@@ -14,8 +14,8 @@ from typing import Any, ClassVar, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from gaba._extras import needs
-from gaba.weighting import (
+from gaba.extras import needs
+from gaba.rules import (
     AnyWeighting,
     Measured,
     Needs,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gaba import Balancer
-from gaba._extras import needs
+from gaba.extras import needs
 from gaba.integrations._follow import Follower, Sink
 
 with needs("the Transformers integration needs", "transformers", "transformers", "accelerate"):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gaba.distributed._wrappers import copies, holds_gradients_back, local_part, sharded
-from gaba.graph import LossGraph
+from gaba.ranks.wrappers import copies, holds_gradients_back, local_part, sharded
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._averages import averages
 from gaba.measurement._base import Gradients, Observation
 from gaba.measurement._gradients import known_shared, scaled, summed, task_passes
-from gaba.shared import SharedModule
+from gaba.autograd.shared import SharedModule
 
 
 def averaged_passes(graph: LossGraph, *, gramian: bool) -> Observation:

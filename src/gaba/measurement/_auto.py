@@ -8,12 +8,12 @@ from typing import final
 
 import torch
 
-from gaba.distributed._wrappers import sharded
+from gaba.ranks.wrappers import sharded
 from gaba.measurement._base import Measurement
 from gaba.measurement._every import Every
 from gaba.measurement._exact import ExactNorms
 from gaba.measurement._sketch import SketchNorms
-from gaba.shared import Shared, SharedModule, SharedSpec, as_shared
+from gaba.autograd.shared import Shared, SharedModule, SharedSpec, as_shared
 
 FEW = 3
 """So many tasks are measured exactly: now and then that is cheaper than a sketch."""

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gaba.distributed._ranks import Ranks
+from gaba.ranks.processes import Ranks
 from gaba.measurement._base import Gradients
 from gaba.measurement._directions import direction, rotations
 

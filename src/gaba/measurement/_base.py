@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 
 Gradients = Sequence["Tensor | None"]
 

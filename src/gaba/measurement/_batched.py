@@ -9,10 +9,10 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Gradients
 from gaba.measurement._gradients import task_passes
-from gaba.shared import Shared
+from gaba.autograd.shared import Shared
 
 _unbatchable: WeakSet[Shared] = WeakSet()  # where it failed: told once, and not tried again
 

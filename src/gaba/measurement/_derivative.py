@@ -12,8 +12,8 @@ from torch import (
 )
 from torch.autograd import forward_ad
 
-from gaba._array import work_dtype
-from gaba.measurement._rerun import Rerun, swapped
+from gaba.arrays import work_dtype
+from gaba.autograd.rerun import Rerun, swapped
 
 
 def by_difference(rerun: Rerun, v: list[Tensor], step: Tensor) -> list[Tensor]:

@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from gaba._array import work_dtype
-from gaba.graph import LossGraph
+from gaba.arrays import work_dtype
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
 from gaba.measurement._gradients import known_shared, observed, scaled, task_passes
 
@@ -34,8 +34,8 @@ class ElementNorms(Measurement):
 
     Example:
         >>> import torch
-        >>> from gaba.graph import LossGraph
-        >>> from gaba.shared import as_shared
+        >>> from gaba.autograd.graph import LossGraph
+        >>> from gaba.autograd.shared import as_shared
         >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> seen = ElementNorms()(LossGraph([w @ w, 2 * w.sum()], as_shared([w])))
         >>> seen.statistics.tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Measurement, Observation
 
 

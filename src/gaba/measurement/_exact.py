@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
-from gaba.distributed._wrappers import sharded
-from gaba.graph import LossGraph
+from gaba.ranks.wrappers import sharded
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._across import averaged_passes, sharded_passes
 from gaba.measurement._base import Measurement, Observation, TaskGradients
 from gaba.measurement._batched import batched_passes
@@ -40,7 +40,7 @@ class ExactNorms(Measurement):
             the shared part cannot be batched (one warning says so), it is ``"store"``.
 
     On several ranks the gradients are averaged before they are measured
-    (:class:`gaba.distributed.Sync`), and the combined gradient is one more pass, which the wrapper
+    (:class:`gaba.ranks.Sync`), and the combined gradient is one more pass, which the wrapper
     of the model reduces. Where FSDP has sharded θ, each task's pass is one of FSDP's own.
 
     Norms are accumulated in float32 at least and in float64 where float32 would lose them: 1e-23
@@ -52,8 +52,8 @@ class ExactNorms(Measurement):
 
     Example:
         >>> import torch
-        >>> from gaba.graph import LossGraph
-        >>> from gaba.shared import as_shared
+        >>> from gaba.autograd.graph import LossGraph
+        >>> from gaba.autograd.shared import as_shared
         >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> seen = ExactNorms()(LossGraph([w @ w, 2 * w.sum()], as_shared([w])), gramian=True)
         >>> [round(g, 4) for g in seen.norms.tolist()]

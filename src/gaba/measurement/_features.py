@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from gaba._array import on_device, work_dtype
-from gaba.graph import LossGraph
+from gaba.arrays import on_device, work_dtype
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Measurement, Observation, TaskGradients
 from gaba.measurement._exact import ExactNorms
 from gaba.measurement._gradients import observed, task_passes
@@ -65,7 +65,7 @@ class FeatureNorms(Measurement):
     Cost: K passes through the heads and one through the shared part, which is about that of the
     backward pass without any balancing; 2 K through the heads and K through the shared part in a
     step that calibrates. Held: K gradients of the features. Where heads and shared part have no
-    clean boundary (:attr:`gaba.graph.LossGraph.features`), the step has exact norms, uncorrected,
+    clean boundary (:attr:`gaba.autograd.graph.LossGraph.features`), the step has exact norms, uncorrected,
     at their price.
 
     Args:
@@ -79,8 +79,8 @@ class FeatureNorms(Measurement):
 
     Example:
         >>> import torch
-        >>> from gaba.graph import LossGraph
-        >>> from gaba.shared import as_shared
+        >>> from gaba.autograd.graph import LossGraph
+        >>> from gaba.autograd.shared import as_shared
         >>> trunk = torch.nn.Linear(2, 3)
         >>> shared = as_shared(trunk)
         >>> z = trunk(torch.ones(4, 2))

@@ -12,11 +12,11 @@ from torch import (
 )
 from torch.autograd.graph import GradientEdge
 
-from gaba._array import on_device, work_dtype
-from gaba.graph import LossGraph, reachable_leaves
+from gaba.arrays import on_device, work_dtype
+from gaba.autograd.graph import LossGraph, reachable_leaves
 from gaba.measurement._averages import averages
 from gaba.measurement._base import Gradients, Observation, TaskGradients
-from gaba.shared import SharedAuto
+from gaba.autograd.shared import SharedAuto
 
 _SAFE = (1e-12, 1e18)  # norms whose squares, and those of their parts, float32 sums without loss
 

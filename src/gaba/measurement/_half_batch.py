@@ -9,10 +9,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from gaba._array import on_device, work_dtype
-from gaba.distributed._ranks import Ranks
-from gaba.distributed._wrappers import sharded
-from gaba.graph import LossGraph
+from gaba.arrays import on_device, work_dtype
+from gaba.ranks.processes import Ranks
+from gaba.ranks.wrappers import sharded
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._averages import averages
 from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
 from gaba.measurement._gradients import gramian_of, known_shared, norm, scaled

@@ -8,11 +8,11 @@ from typing import Any, final
 
 from torch import nn
 
-from gaba.distributed._wrappers import sharded
-from gaba.graph import LossGraph
+from gaba.ranks.wrappers import sharded
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Measurement, Observation
 from gaba.measurement._gradients import observed, task_passes
-from gaba.shared import Shared, SharedModule
+from gaba.autograd.shared import Shared, SharedModule
 
 
 @final
@@ -40,8 +40,8 @@ class LastLayerNorms(Measurement):
 
     Example:
         >>> import torch
-        >>> from gaba.graph import LossGraph
-        >>> from gaba.shared import as_shared
+        >>> from gaba.autograd.graph import LossGraph
+        >>> from gaba.autograd.shared import as_shared
         >>> trunk = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1, bias=False))
         >>> shared, hidden = as_shared(trunk), trunk[0](torch.ones(1, 2))
         >>> z = trunk[1](hidden)

@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from gaba._array import work_dtype
-from gaba.graph import LossGraph
+from gaba.arrays import work_dtype
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
 from gaba.measurement._gradients import gramian_of, norm, task_passes
 
@@ -22,7 +22,7 @@ class OutputNorms(Measurement):
     With ``per_item`` the norm of task k is (1/B) Σ_b ‖∂L_k/∂y_b‖₂ over the B items of the batch (of
     all outputs, where y is several), and else ‖∂L_k/∂y‖₂ of the whole batch. They say how hard a
     loss pulls on what the model puts out, not on its parameters, which is what some rules ask for
-    (:class:`gaba.weighting.EnCodec`). y is what the module given as ``shared`` returns, or what is
+    (:class:`gaba.rules.EnCodec`). y is what the module given as ``shared`` returns, or what is
     named by ``backward(losses, features=y)``.
 
     The combined gradient at y, Σ_k c_k ∂L_k/∂y, goes down by one pass. What lies above y, heads or
@@ -51,8 +51,8 @@ class OutputNorms(Measurement):
 
     Example:
         >>> import torch
-        >>> from gaba.graph import LossGraph
-        >>> from gaba.shared import as_shared
+        >>> from gaba.autograd.graph import LossGraph
+        >>> from gaba.autograd.shared import as_shared
         >>> model = torch.nn.Linear(2, 3)
         >>> shared, y = as_shared(model), model(torch.ones(4, 2))
         >>> graph = LossGraph([y.sum(), 5 * y.sum()], shared)

@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from gaba._array import work_dtype
-from gaba.distributed._wrappers import sharded
-from gaba.graph import LossGraph
+from gaba.arrays import work_dtype
+from gaba.ranks.wrappers import sharded
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
 from gaba.measurement._derivative import bounded, by_difference, by_forward, step_size
 from gaba.measurement._directions import Distribution, direction, stretched
 from gaba.measurement._exact import ExactNorms
 from gaba.measurement._gradients import task_passes
-from gaba.measurement._rerun import Rerun
+from gaba.autograd.rerun import Rerun
 
 Method = Literal["difference", "forward"]
 
@@ -117,7 +117,7 @@ class SketchNorms(Measurement):
 
     *Fallback.* Where the calls cannot be made again, the step has exact norms at their price, and
     no trace in the state: without a sound boundary between heads and shared part
-    (:attr:`gaba.graph.LossGraph.features`), with a whole model compiled as one or a shared module
+    (:attr:`gaba.autograd.graph.LossGraph.features`), with a whole model compiled as one or a shared module
     compiled in place (``module.compile()``), with features that come from elsewhere, or if an input
     of the shared module has been overwritten.
 

@@ -11,12 +11,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gaba._array import as_float, on_device, work_dtype
-from gaba.distributed._wrappers import sharded
-from gaba.graph import LossGraph
+from gaba.arrays import as_float, on_device, work_dtype
+from gaba.ranks.wrappers import sharded
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Gradients, Measurement, Observation, TaskGradients
 from gaba.measurement._gradients import observed, task_passes
-from gaba.shared import SharedAuto
+from gaba.autograd.shared import SharedAuto
 
 
 @final

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gaba.graph import LossGraph
+from gaba.autograd.graph import LossGraph
 from gaba.measurement._base import Observation, TaskGradients
 from gaba.measurement._gradients import known_shared, norm, scaled, task_passes
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import gaba
-from gaba import measurement, weighting
+from gaba import measurement
+from gaba import rules as weighting
 from gaba.methods._table import Method
 
 PAPER = "the GABA paper, equation 4"

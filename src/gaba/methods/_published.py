@@ -11,7 +11,7 @@ from torch import nn
 import gaba
 from gaba.measurement import SmoothedGradients
 from gaba.methods._table import Method
-from gaba.weighting import (
+from gaba.rules import (
     DWA,
     FAMO,
     RLW,

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from torch import nn
 
 import gaba
-from gaba import measurement, stabilisers, weighting
+from gaba import measurement, stabilisers
+from gaba import rules as weighting
 from gaba.methods._table import Method
 
 

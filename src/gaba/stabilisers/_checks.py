@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from gaba._array import as_float, work_dtype
+from gaba.arrays import as_float, work_dtype
 
 DTYPE = work_dtype(torch.get_default_device())
 """The dtype of the states that ``init`` gives."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from gaba._extras import needs
+from gaba.extras import needs
 
 with needs("pictures need", "turbofan", "matplotlib"):
     from matplotlib.axes import Axes

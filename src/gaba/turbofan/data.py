@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from gaba import _folders
-from gaba._extras import needs
+from gaba import folders as _folders
+from gaba.extras import needs
 
 with needs("gaba.turbofan needs", "turbofan", "pandas"):
     import pandas as pd

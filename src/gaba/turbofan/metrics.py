@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 import torch
 
-from gaba._extras import needs
+from gaba.extras import needs
 
 with needs("gaba.turbofan needs", "turbofan", "torchmetrics"):
     from torchmetrics.functional import classification

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from gaba._extras import needs
+from gaba.extras import needs
 from gaba.turbofan.data import INPUTS, SETTINGS
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 import gaba
-from gaba import measurement, methods, weighting
+from gaba import measurement, methods
+from gaba import rules as weighting
 from gaba.turbofan.losses import TASKS
 
 FIXED = "fixed:"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gaba
-from gaba import diagnosis
+from gaba.record import diagnosis
 from gaba.web._parse import SCALARS, VECTORS, Floats
 
 

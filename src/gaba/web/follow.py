@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal, final
 
 import numpy as np
 
-from gaba import diagnosis
+from gaba.record import diagnosis
 from gaba.web._buckets import Buckets, Slice, stride_for
 from gaba.web._columns import Columns, all_cosines, cosines_of
 from gaba.web._parse import SCALARS, VECTORS, Floats, Header, Rows, header, rows

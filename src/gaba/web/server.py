@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from gaba._extras import needs
+from gaba.extras import needs
 
 with needs("the pages need", "web", "starlette", "uvicorn"):
     import uvicorn

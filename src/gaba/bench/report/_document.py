@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from gaba.bench.statistics import Interval
-from gaba.plots import Picture
+from gaba.record.plots import Picture
 
 __all__ = ["Bullets", "Drawing", "Heading", "Page", "Part", "Table", "Text"]
 

@@ -14,7 +14,7 @@ from gaba.bench.report._regret import spent
 from gaba.bench.report._runs import SWEEP, TUNED, Block, Run, group_of, number
 from gaba.bench.report._summary import Ranking, rankable
 from gaba.bench.statistics import Interval
-from gaba.plots import Picture
+from gaba.record.plots import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from gaba.plots import Picture
+from gaba.record.plots import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gaba._extras import library
+from gaba.extras import library
 
 __all__ = ["Floats", "scipy_part", "table", "vector"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gaba.domains._picture import COLOURS, panels, save
 from gaba.domains.rewards import Settings, train
-from gaba.weighting import InverseNorm
+from gaba.rules import InverseNorm
 
 STEPS, WINDOW = 800, 25
 

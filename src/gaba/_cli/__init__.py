@@ -1,1 +1,0 @@
-"""The commands of ``gaba.cli``: what each takes, does and prints."""

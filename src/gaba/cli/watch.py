@@ -1,0 +1,147 @@
+"""``gaba watch``: a run while it trains, in a terminal."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gaba.cli.write_report import record_of
+from gaba.web.follow import Follower
+
+BARS = "▁▂▃▄▅▆▇█"
+EVERY = 0.5
+COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
+STATES = {
+    "waiting": "waiting for the first step",
+    "reading": "reading",
+    "following": "following",
+    "error": "stopped",
+}
+
+
+def watch(path: Path, console: Console, once: bool) -> None:
+    """Show the run in ``path`` until Ctrl-C; once only if asked, or if nobody is there to look.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ValueError: once, and the file is no record.
+    """
+    follower = Follower(record_of(path))
+    if once or not console.is_terminal:
+        while follower.advance():
+            pass
+        follower.diagnose()
+        if follower.error:
+            raise ValueError(follower.error)
+        console.print(view(follower, path.name or str(path), console.width))
+        return
+    try:
+        _follow(follower, path, console)
+    except KeyboardInterrupt:
+        return
+
+
+def _follow(follower: Follower, path: Path, console: Console) -> None:
+    due = 0.0
+    with Live(console=console, auto_refresh=False, screen=False) as live:
+        while True:
+            more = follower.advance()
+            if time.monotonic() >= due:
+                if follower.state == "following":
+                    follower.diagnose()
+                live.update(view(follower, path.name or str(path), console.width), refresh=True)
+                due = time.monotonic() + EVERY
+            if not more:
+                time.sleep(EVERY / 2)
+
+
+def view(follower: Follower, name: str, width: int) -> RenderableType:
+    """What is known of a run, for a terminal ``width`` columns wide."""
+    state = Text(f"{name} · {STATES[follower.state]} · {follower.total:,} steps", style="bold")
+    last = follower.last()
+    if last is None:
+        return Group(state, Text(follower.error, style="red"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task")
+    for heading in ("loss", "norm", "weight", "contribution", "saturated"):
+        table.add_column(heading, justify="right")
+    room = max(10, min(60, width - 72))
+    table.add_column("over all steps", no_wrap=True)
+    curves = _curves(follower, room)
+    for k, task in enumerate(last.tasks):
+        table.add_row(
+            Text(task, style=COLOURS[k % len(COLOURS)]),
+            short(last.losses[0, k]),
+            short(last.norms[0, k]),
+            f"{last.weights[0, k]:.4f}",
+            short(last.contributions[0, k]),
+            f"{follower.saturated[k]:.1%}",
+            Text(curves[f"weights/{k}"], style=COLOURS[k % len(COLOURS)]),
+        )
+    lines: list[RenderableType] = [state, table]
+    imbalance = short(last.imbalance[0])
+    times = f"{imbalance}×" if imbalance != "–" else "not measured"
+    lines.append(Text(f"imbalance {times}  {curves['imbalance']}  (logarithmic)"))
+    lines.append(Text(_pace(follower), style="dim"))
+    if follower.error:
+        lines.append(Text(follower.error, style="red"))
+    if (found := follower.last_diagnosis) is not None:
+        of = f"the last {found.steps:,} steps" if found.steps < follower.total else "all steps"
+        lines.append(Text(f"\nDiagnosis of {of}", style="bold"))
+        lines += [Text(f"- {finding.text}") for finding in found.findings]
+    return Group(*lines)
+
+
+def _pace(follower: Follower) -> str:
+    seconds = np.diff(follower.latest.times[-200:])
+    known = seconds[seconds >= 0]
+    pace = f"step time {float(np.median(known)):.3g} s" if known.size else "step time not recorded"
+    return f"{pace} · {follower.skipped:,} steps skipped (not finite)"
+
+
+def _curves(follower: Follower, room: int) -> dict[str, str]:
+    found = follower.since(0, 0, room)
+    if found is None:
+        return dict.fromkeys(follower.names, "")
+    return {
+        name: curve(found.mean[i], logarithmic=name == "imbalance")
+        for i, name in enumerate(follower.names)
+    }
+
+
+def curve(values: np.ndarray, logarithmic: bool = False) -> str:
+    """Values as a line of bars, from the least to the greatest; a space where there is none.
+
+    >>> curve(np.array([0.0, 0.5, np.nan, 1.0]))
+    '▁▅ █'
+    >>> curve(np.array([1.0, 10.0, 100.0]), logarithmic=True)
+    '▁▅█'
+    """
+    known = np.isfinite(values) & ((values > 0) | (not logarithmic))
+    shown = np.where(known, values, 1.0)
+    shown = np.log(shown) if logarithmic else shown
+    if not known.any():
+        return ""
+    low, high = shown[known].min(), shown[known].max()
+    part = (shown - low) / (high - low) if high > low else np.zeros_like(shown)
+    steps = np.clip(np.round(part * (len(BARS) - 1)), 0, len(BARS) - 1).astype(int)
+    return "".join(BARS[i] if k else " " for i, k in zip(steps, known, strict=True))
+
+
+def short(value: float) -> str:
+    """A figure with three digits, a dash for none.
+
+    >>> short(1234.5), short(0.04761), short(float("nan"))
+    ('1234', '0.0476', '–')
+    """
+    if math.isnan(value):
+        return "–"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

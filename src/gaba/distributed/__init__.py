@@ -1,5 +1,0 @@
-"""Several ranks, one decision: what is measured is the gradient averaged over them."""
-
-from gaba.distributed._sync import Sync, by_name
-
-__all__ = ["Sync", "by_name"]

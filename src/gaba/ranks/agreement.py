@@ -1,0 +1,131 @@
+"""What all ranks agree on before a step: which tasks there are, and that it can be done at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from gaba.autograd.losses import Batch, check_losses
+from gaba.ranks import Sync
+from gaba.ranks.processes import Ranks, Roll
+from gaba.ranks.wrappers import Wrappers, sharded
+from gaba.autograd.graph import LossGraph
+from gaba.autograd.shared import Shared, SharedAuto
+
+
+@final
+class Agreement:
+    """Brings the losses of this rank and those of the others to one step.
+
+    Args:
+        sync: how, or ``None`` for each rank by itself.
+        tasks: the K names.
+        shared: which parameters are shared.
+        halves: whether the losses come by halves.
+    """
+
+    def __init__(
+        self, sync: Sync | None, tasks: Sequence[str], shared: Shared, halves: bool
+    ) -> None:
+        self._sync = sync
+        self._tasks = tuple(tasks)
+        self._shared = shared
+        self._halves = halves
+        self._wrappers = Wrappers()
+
+    @property
+    def ranks(self) -> Ranks:
+        """The ranks that there are now."""
+        return Ranks.now(self._sync)
+
+    def batch(
+        self, losses: Mapping[str, Tensor | None], weights: Tensor, step: int
+    ) -> tuple[Batch, Roll | None]:
+        """The losses, checked; on several ranks those of all tasks that one of them has.
+
+        A loss that only other ranks have is 0 here, and reaches nothing. All values are the means
+        over the ranks.
+
+        Args:
+            losses: by name, as the user gave them.
+            weights: (K,), as they are.
+            step: the number of the step.
+
+        Raises:
+            ValueError, TypeError: the losses are not sound; on several ranks, all of them raise.
+        """
+        ranks = self.ranks
+        try:
+            batch = check_losses(losses, self._tasks, halves=self._halves)
+        except (TypeError, ValueError):
+            ranks.refuse(len(self._tasks), weights.device)
+            raise
+        if not ranks.several:
+            return batch, None
+        values = dict(zip(batch.indices, batch.values, strict=True))
+        size = sum(p.numel() for p in self._shared.parameters())
+        roll = ranks.call_roll(
+            [values.get(k) for k in range(batch.n_tasks)],
+            weights.to(batch.device),
+            (step, self._tasks, size),
+        )
+        return self._joined(batch, roll), roll
+
+    def _joined(self, batch: Batch, roll: Roll) -> Batch:
+        own = dict(zip(batch.indices, batch.losses, strict=True))
+        halves = dict(zip(batch.indices, batch.halves or (), strict=bool(batch.halves)))
+        for k in roll.tasks:
+            if k not in own:
+                if self._halves:
+                    halves[k] = torch.zeros(2, device=batch.device, requires_grad=True)
+                own[k] = torch.zeros((), device=batch.device, requires_grad=True)
+                if self._halves:
+                    own[k] = halves[k].mean()
+        return Batch(
+            tuple(self._tasks[k] for k in roll.tasks),
+            roll.tasks,
+            tuple(own[k] for k in roll.tasks),
+            batch.n_tasks,
+            tuple(halves[k] for k in roll.tasks) if self._halves else None,
+            roll.losses,
+        )
+
+    def check(self, graph: LossGraph, roll: Roll | None) -> None:
+        """Refuse a step with a missing task whose gradients could not be reduced.
+
+        Raises:
+            ValueError: on all ranks.
+        """
+        if roll is None or roll.complete:
+            return
+        complaint = self._complaint(graph, roll)
+        if not graph.ranks.all(complaint is None, graph.losses[0].device):
+            raise ValueError(
+                complaint
+                or "losses must be such as every rank can reduce, found that another "
+                "rank cannot: see its own message"
+            )
+
+    def _complaint(self, graph: LossGraph, roll: Roll) -> str | None:
+        if roll.uneven and isinstance(self._shared, SharedAuto) and not self._shared.parameters():
+            return (
+                "shared='auto' must see every task on every rank in its first step, found one "
+                "that some ranks lack: pass shared=model.backbone"
+            )
+        if roll.uneven and sharded(self._shared.parameters()):
+            return (
+                "losses must be of the same tasks on every rank where FSDP has sharded the "
+                "parameters, found one that some ranks lack: give those the loss "
+                "0 * output.sum(), or wrap the model in DistributedDataParallel with "
+                "find_unused_parameters=True"
+            )
+        return self._wrappers.complaint(graph.leaves)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_wrappers": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _wrappers=Wrappers())

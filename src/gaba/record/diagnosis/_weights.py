@@ -1,0 +1,162 @@
+"""What the weights did: sat on a floor, stood still, jumped about, or could have been fixed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gaba.record.diagnosis._result import Finding, percent, times, weights_text
+from gaba.record.diagnosis._view import Bools, Floats, View, runs
+
+SATURATED_SHARE = 0.01
+"""A floor that binds in fewer steps than these catches outliers, which is what it is for."""
+
+STILL = 1.05
+"""Weights have stood still while the largest and the smallest value of each lie within this
+ratio: a weight that is 5 % off changes a contribution by 5 %, less than the scatter of norms."""
+
+STILL_SHARE = 0.25
+"""How much of the run weights must have stood still: any smoothed weight does so for a while."""
+
+WOULD_DO = 1.25
+"""A fixed weighting does the same in a step whose weights are all within this ratio of it: what
+is left is a quarter of a contribution, and no repeatable test error follows so small a change."""
+
+WOULD_DO_SHARE = 0.95
+"""The part of the second half of the run in which a fixed weighting must do the same. The first
+half is left out: warm-up and settling are not what a fixed weighting is compared with."""
+
+NOISY = 0.1
+"""Median relative change of a weight from one measurement to the next. An EMA with decay .99
+passes on a hundredth of a jump, so 10 % a step means that nothing smooths in earnest."""
+
+NOISY_DRIFT = 0.5
+"""The part of its way that a weight may get somewhere and still count as noisy; a weight that
+moves steadily has 1 and follows its norms."""
+
+ENOUGH_STEPS = 50
+"""Fewer steps than these show no habit of the weights."""
+
+
+def saturated(view: View) -> Finding | None:
+    """Weights that sat on their floor."""
+    any_task = np.any(view.saturated, axis=1)
+    share = float(any_task.mean())
+    if share < SATURATED_SHARE:
+        return None
+    shares = view.saturated.mean(axis=0)
+    floored = [f"'{task}'" for task, part in zip(view.tasks, shares, strict=True) if part]
+    first = view.step(int(np.argmax(any_task)))
+    start, length = runs(any_task)[-1]
+    n = int(any_task.sum())
+    when = (
+        f"in every step since {view.step(start)}"
+        if start + length == len(any_task) and length == n
+        else f"first in step {first}"
+    )
+    text = (
+        f"Saturated in {percent(share)} of the steps ({n} of {len(any_task)}, {when}): the weight "
+        f"of {' or '.join(floored)} sat on its floor, and the rule asked for less."
+    )
+    figures = {"share": share, "count": float(n), "first_step": float(first)}
+    return Finding("saturated", text, {**figures, "shares": shares.tolist()})
+
+
+def stood_still(view: View) -> Finding | None:
+    """Since when the weights have not moved."""
+    rows = np.flatnonzero(view.complete)
+    if len(rows) < ENOUGH_STEPS:
+        return None
+    weights = view.weights[rows]
+    backwards = weights[::-1]
+    highest = np.maximum.accumulate(backwards, axis=0)
+    lowest = np.minimum.accumulate(backwards, axis=0)
+    still = int(np.all(highest <= STILL * lowest, axis=1).sum())
+    if still < STILL_SHARE * len(rows):
+        return None
+    fixed = _typical(weights[-still:])
+    share = still / len(rows)
+    since = view.step(rows[len(rows) - still])
+    wording = weights_text(fixed, view.tasks)
+    text = (
+        f"The weights never moved: they were {wording} throughout."
+        if still == len(rows)
+        else f"The weights have stood still since step {since} ({percent(share)} of the steps): a "
+        f"fixed weighting of {wording} would have done the same since then."
+    )
+    return Finding("still", text, {"since": float(since), "share": share, "weights": fixed})
+
+
+def fixed_would_do(view: View) -> Finding | None:
+    """Whether one fixed weighting does what the weights did in the second half of the run."""
+    rows = np.flatnonzero(view.complete)
+    if len(rows) < ENOUGH_STEPS:
+        return None
+    weights = view.weights[rows]
+    if (weights.max(axis=0) <= STILL * weights.min(axis=0)).all():
+        return None  # it was a fixed weighting
+    half = weights[len(rows) // 2 :]
+    fixed = np.array(_typical(half))
+    within = _within(weights, fixed, WOULD_DO)
+    share = float(within[len(rows) // 2 :].mean())
+    if share < WOULD_DO_SHARE:
+        return None
+    pulls = view.pulls[rows[len(rows) // 2 :]]
+    by_fixed, by_used = _imbalance(fixed * pulls), _imbalance(half * pulls)
+    text = (
+        f"A fixed weighting would do: {weights_text(fixed.tolist(), view.tasks)} is within "
+        f"{percent(WOULD_DO - 1)} of every weight in {percent(share)} of the second half"
+    )
+    if np.isfinite([by_fixed, by_used]).all():
+        text += (
+            f", with a median imbalance of {times(by_fixed)} on the recorded norms "
+            f"against {times(by_used)}"
+        )
+    figures = {
+        "weights": fixed.tolist(),
+        "share": share,
+        "share_of_all": float(within.mean()),
+        "imbalance_fixed": by_fixed,
+        "imbalance_used": by_used,
+    }
+    return Finding("fixed-would-do", f"{text}.", figures)
+
+
+def noisy(view: View) -> Finding | None:
+    """Weights that jump from measurement to measurement without getting anywhere."""
+    weights = view.weights[view.complete & view.measured]
+    weights = weights[np.all(weights > 0, axis=1)]
+    if len(weights) < ENOUGH_STEPS:
+        return None
+    moves = np.diff(np.log(weights), axis=0)
+    jumps = np.median(np.abs(moves), axis=0)
+    noisiest = int(jumps.argmax())
+    jump = float(np.expm1(jumps[noisiest]))
+    if jump < NOISY:
+        return None
+    drift = float(np.abs(moves[:, noisiest].sum()) / np.abs(moves[:, noisiest]).sum())
+    if drift > NOISY_DRIFT:
+        return None
+    task = view.tasks[noisiest]
+    text = (
+        f"The weights are noisy: that of '{task}' moved by {percent(jump)} from one step to the "
+        'next in the median, to and fro. Smooth the norms: norm_stabiliser="log-ema".'
+    )
+    return Finding("noisy", text, {"task": task, "jump": jump, "drift": drift})
+
+
+def _typical(weights: Floats) -> list[float]:
+    """The weighting in the middle of ``weights`` (N, K): medians, brought back to the simplex."""
+    middle = np.median(weights, axis=0)
+    return (middle / middle.sum()).tolist()
+
+
+def _within(weights: Floats, fixed: Floats, ratio: float) -> Bools:
+    return np.all((weights <= ratio * fixed) & (fixed <= ratio * weights), axis=1)
+
+
+def _imbalance(contributions: Floats) -> float:
+    known = contributions[~np.any(np.isnan(contributions), axis=1)]
+    if not len(known):
+        return float("nan")
+    with np.errstate(divide="ignore"):
+        return float(np.median(known.max(axis=1) / known.min(axis=1)))

@@ -1,0 +1,150 @@
+"""What is drawn on the axes of a picture: lines with bands, shaded stretches, rows of colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaba.record.plots._paper import Axes, LinearSegmentedColormap, Style, dress
+
+if TYPE_CHECKING:
+    from gaba import History
+
+Floats = NDArray[np.float64]
+
+BUCKETS = 500
+"""A picture is not much wider than this many lines."""
+
+
+def losses(axes: Axes, history: History, style: Style) -> None:
+    lines(axes, history, history.losses, style, history.tasks)
+    axes.set_ylabel("loss L")
+
+
+def norms(axes: Axes, history: History, style: Style) -> None:
+    lines(axes, history, history.norms, style, history.tasks)
+    axes.set_ylabel("norm g")
+
+
+def weights(axes: Axes, history: History, style: Style) -> None:
+    shade(axes, history, style)
+    lines(axes, history, history.weights, style, history.tasks)
+    axes.set_ylabel("weight λ")
+
+
+def contributions(axes: Axes, history: History, style: Style) -> None:
+    lines(axes, history, history.contributions, style, history.tasks)
+    axes.set_ylabel("contribution c = λ g")
+
+
+def imbalance(axes: Axes, history: History, style: Style) -> None:
+    shade(axes, history, style)
+    lines(axes, history, history.imbalance[:, None], style, ["_imbalance"])
+    axes.axhline(1, color=style.good, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_ylabel("imbalance max c / min c")
+
+
+def saturation(axes: Axes, history: History, style: Style) -> None:
+    held = np.asarray(history.saturated, dtype=np.float64)
+    parts = zip(history.tasks, held.mean(axis=0), strict=True)
+    names = [f"{task}: {100 * part:.1f} %" for task, part in parts]
+    colours = LinearSegmentedColormap.from_list("held", [style.grid, style.bad])
+    rows(axes, history, held, style, names, colours, (0, 1))
+    axes.set_title("saturated steps", loc="left", fontsize=10, color=style.ink)
+
+
+def cosines(axes: Axes, history: History, style: Style) -> None:
+    first, second = np.triu_indices(len(history.tasks), 1)
+    names = [f"{history.tasks[i]}, {history.tasks[j]}" for i, j in zip(first, second, strict=True)]
+    colours = LinearSegmentedColormap.from_list("cosine", [style.bad, style.grid, style.good])
+    values = np.asarray(history.cosines)[:, first, second]
+    image = rows(axes, history, values, style, names, colours, (-1, 1))
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
+    bar.ax.tick_params(colors=style.quiet, labelsize=8)
+    bar.outline.set_visible(False)
+    axes.set_title("cosine between gradients", loc="left", fontsize=10, color=style.ink)
+
+
+def edges(n: int) -> NDArray[np.int64]:
+    return np.linspace(0, n, min(n, BUCKETS) + 1).round().astype(np.int64)
+
+
+def means(values: NDArray[Any]) -> NDArray[Any]:
+    """The mean (B, S) of the finite values (N, S) in each stretch, NaN where there are none."""
+    starts = edges(len(values))[:-1]
+    known = np.isfinite(values)
+    total = np.asarray(np.add.reduceat(np.where(known, values, 0.0), starts))
+    count = np.add.reduceat(known.astype(np.float64), starts)
+    mean = np.full_like(total, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean
+
+
+def lines(
+    axes: Axes, history: History, values: Floats, style: Style, labels: Sequence[str]
+) -> None:
+    values = np.where(np.isfinite(values), np.asarray(values, dtype=np.float64), np.nan)
+    logarithmic = not (values <= 0).any() or np.nanmin(values, initial=np.inf) == 0
+    if logarithmic:
+        values = np.where(values > 0, values, np.nan)
+    starts = edges(len(values))[:-1]
+    steps = np.asarray(history.steps)[starts]
+    middle = means(values)
+    low = np.asarray(np.fmin.reduceat(values, starts))
+    high = np.asarray(np.fmax.reduceat(values, starts))
+    dress(axes, style)
+    axes.grid(visible=True, color=style.grid, linewidth=0.8)
+    axes.margins(x=0.01)
+    if not np.isfinite(values).any():
+        axes.text(
+            0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=style.quiet
+        )
+        axes.set_yticks([])
+        return
+    for k, label in enumerate(labels):
+        colour = style.tasks[k % len(style.tasks)]
+        if len(history) > BUCKETS:
+            axes.fill_between(steps, low[:, k], high[:, k], color=colour, alpha=0.22, linewidth=0)
+        marker = "o" if len(steps) < 3 else None
+        axes.plot(steps, middle[:, k], color=colour, linewidth=1.5, label=label, marker=marker)
+    if logarithmic:
+        axes.set_yscale("log")
+
+
+def shade(axes: Axes, history: History, style: Style) -> None:
+    held = np.asarray(np.any(history.saturated, axis=1), dtype=np.float64)[:, None]
+    often = np.concatenate(([False], means(held)[:, 0] >= 0.5, [False]))
+    steps = np.asarray(history.steps)
+    ends = np.append(steps, steps[-1] + 1)[edges(len(steps))]
+    changes = np.flatnonzero(often[1:] != often[:-1])
+    for i, (first, last) in enumerate(zip(changes[::2], changes[1::2], strict=True)):
+        label = "_" if i else "saturated"
+        span = float(ends[first]), float(ends[last])
+        axes.axvspan(*span, color=style.held, linewidth=0, label=label)
+
+
+def rows(
+    axes: Axes,
+    history: History,
+    values: Floats,
+    style: Style,
+    names: Sequence[str],
+    colours: LinearSegmentedColormap,
+    limits: tuple[float, float],
+) -> Any:
+    dress(axes, style)
+    steps = np.asarray(history.steps)
+    image = axes.imshow(
+        means(np.asarray(values, dtype=np.float64)).T,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=(float(steps[0]), float(steps[-1]) + 1, len(names) - 0.5, -0.5),
+    )
+    axes.set_yticks(range(len(names)), names)
+    return image
