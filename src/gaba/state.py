@@ -1,18 +1,19 @@
-"""States as values: what a stabiliser or measurement remembers, taken apart and put together.
+"""States as values, and as the buffers of a module.
 
-A state is a frozen dataclass of tensors, of further states, or of both; a tuple of states; or the
-empty tuple. The helpers here are pure: they never write into a tensor, and they never ask a device
-for a value.
+A state is a tensor, a frozen dataclass of states, a tuple of states, or the empty tuple. The
+functions here are pure: they never write into a tensor and never ask a device for a value.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from gaba.tensors import work_dtype
 
 S = TypeVar("S")
 
@@ -80,25 +81,14 @@ def select(keep_new: Tensor, new: S, old: S) -> S:
     return _rebuild(new, "", lambda name, tensor: torch.where(keep_new, tensor, before[name]))
 
 
-def saturated(state: object, n_tasks: int, device: torch.device | str | None = None) -> Tensor:
-    """Which of the K tasks sit on a bound: every field named ``saturated``, joined by *or*.
+def all_finite(state: object) -> Tensor:
+    """Whether every floating-point tensor of ``state`` is finite: (), bool.
 
-    Args:
-        state: Any state; one without such a field saturates nothing.
-        n_tasks: K.
-        device: Where the answer is wanted, which is where the state is.
-
-    Returns:
-        A boolean tensor of shape (K,).
-
-    >>> saturated((), 2)
-    tensor([False, False])
+    >>> all_finite((torch.tensor(1.0), torch.tensor(float("inf"))))
+    tensor(False)
     """
-    result = torch.zeros(n_tasks, dtype=torch.bool, device=device)
-    for name, tensor in _leaves(state, ""):
-        if name.rpartition(".")[2] == "saturated":
-            result = result | tensor
-    return result
+    found = [t.isfinite().all() for t in flatten(state).values() if t.is_floating_point()]
+    return torch.stack(found).all() if found else torch.ones((), dtype=torch.bool)
 
 
 def _parts(state: object) -> list[tuple[str, Any]]:
@@ -127,3 +117,47 @@ def _rebuild(state: Any, name: str, leaf: Callable[[str, Tensor], Tensor]) -> An
         key: _rebuild(part, f"{name}.{key}" if name else key, leaf) for key, part in _parts(state)
     }
     return tuple(parts.values()) if isinstance(state, tuple) else type(state)(**parts)
+
+
+@final
+class StateBuffers(nn.Module, Generic[S]):
+    """Holds one state; :meth:`get` and :meth:`set` take and give it whole.
+
+    The buffers exist from construction on. They follow ``.to(device)``, but no change of dtype (an
+    average in bfloat16 stands still). ``state_dict()`` hands out copies, never the buffers.
+    """
+
+    def __init__(self, state: S) -> None:
+        super().__init__()
+        self._template = state
+        for name, tensor in flatten(state).items():
+            self.register_buffer(name.replace(".", "_"), tensor.clone())
+
+    def get(self) -> S:
+        """The state; its tensors are read only by convention: updates make new ones."""
+        names = flatten(self._template)
+        buffers = {name: self.get_buffer(name.replace(".", "_")) for name in names}
+        return unflatten(self._template, buffers)
+
+    def set(self, state: S) -> None:
+        """Replace the state."""
+        for name, tensor in flatten(state).items():
+            self._buffers[name.replace(".", "_")] = tensor.detach()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StateBuffers[S]:
+        for name, buffer in self._buffers.items():
+            if buffer is None:
+                continue
+            moved = fn(buffer)
+            if moved.dtype != buffer.dtype:
+                wide = work_dtype(moved.device) if buffer.is_floating_point() else buffer.dtype
+                moved = buffer.to(moved.device, wide)
+            self._buffers[name] = moved
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                destination[prefix + name] = torch.clone(buffer.detach())

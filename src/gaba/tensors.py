@@ -1,0 +1,59 @@
+"""The few operations on tensors that every part needs: the working dtype, and flat real views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def work_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of norms, multipliers and states: float64, or float32 where the device lacks it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+DTYPE = work_dtype(torch.get_default_device())
+"""The dtype of the states that ``init`` gives."""
+
+
+def as_work(tensor: Tensor) -> Tensor:
+    """``tensor`` without its graph, in the working dtype of its device."""
+    return tensor.detach().to(work_dtype(tensor.device))
+
+
+def on_device(values: Sequence[int] | Sequence[bool], device: torch.device) -> Tensor:
+    """``values`` as a tensor on ``device``, copied there without waiting for it."""
+    return torch.tensor(values).to(device, non_blocking=True)
+
+
+def dense(gradient: Tensor) -> Tensor:
+    """``gradient`` without its graph, dense and real: complex numbers become pairs."""
+    plain = gradient.detach()
+    plain = plain.to_dense() if plain.is_sparse else plain
+    return torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
+
+
+def flat(gradient: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """:func:`dense` as one row of numbers, in ``dtype`` or in the working dtype."""
+    whole = dense(gradient)
+    return whole.to(work_dtype(whole.device) if dtype is None else dtype).flatten()
+
+
+def length(parameter: Tensor) -> int:
+    """How many real numbers ``parameter`` holds."""
+    return parameter.numel() * (2 if parameter.is_complex() else 1)
+
+
+def same_kind(result: Tensor, like: Any) -> Any:
+    """``result`` as a NumPy array if ``like`` is no tensor: NumPy is served at the edge only."""
+    return result if isinstance(like, Tensor) else result.cpu().numpy()
+
+
+def from_any(values: Any) -> Tensor:
+    """An array, a nested list or a tensor as a tensor in the working dtype."""
+    if isinstance(values, Tensor):
+        return as_work(values)
+    return torch.from_numpy(np.asarray(values, dtype=np.float64))
