@@ -1,4 +1,4 @@
-# Every target makes .venv if it is absent; `make train` and `make test` need nothing before them.
+# Every target makes .venv if it is absent: `make train` and `make test` work on a fresh clone.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -11,16 +11,15 @@ TOGETHER := .venv-oldest-together
 INSTALL := -m pip --disable-pip-version-check install --quiet
 PIP    := $(BIN)/python $(INSTALL) -c $(PINS)
 
-# Test processes, or runs of `make results`, at a time, each with one thread of its own.
+# How many test processes, or runs of `make results`, work at once. Each uses one thread.
 JOBS   ?= 2
-# The core's tests: what they need beside torch and NumPy is installed with the oldest versions below.
-CORE   := weighting stabilisers measurement distributed $(patsubst %,test_%.py,accumulate bad_days balancer closures combine \
-            communication execution kill measures metric record reference scaler shared state stateful_weighting)
+# The core's tests. They need torch, NumPy, SciPy and TorchJD.
+CORE   := autograd balancer measurement methods multipliers ranks record rules stabilisers
 WHOLE  := --doctest-modules src tests
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest $(WHOLE)
 
-# What `make train` trains: SUBSET is FD001 where the data are found, else the simulated fleet. Each
-# run has a folder of its own; one that was stopped goes on by `.venv/bin/gaba train --resume RUN`.
+# What `make train` trains. SUBSET is FD001 if the data are found, else the simulated fleet. Each run has
+# its own folder. Resume a stopped one with `.venv/bin/gaba train turbofan --resume RUN`.
 SUBSET ?=
 METHOD ?= gaba
 RUN    ?= runs/$(shell date +%Y%m%d-%H%M%S)
@@ -74,16 +73,16 @@ docs: $(STAMP) ## the documentation as a site, in docs/_build/html; a warning or
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -n -E -q docs docs/_build/html
 	@echo "the site is docs/_build/html/index.html"
 
-dist: $(STAMP) ## the wheels and the sdists of gaba and gaba-apps, in dist/
+dist: $(STAMP) ## one wheel and one sdist, in dist/
 	rm -rf dist
-	@set -e; for tree in . apps; do $(BIN)/python -m build --no-isolation --outdir dist $$tree; done
+	$(BIN)/python -m build --no-isolation --outdir dist
 
 install: $(STAMP) ## only make .venv
 
 test-extras: $(STAMP) ## each extra alone does what it is for (a part of test-all)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow" tests/test_extras.py
 
-# Old libraries warn of what is new in others, so warnings are no errors in the second run.
+# Old libraries warn about newer ones, so warnings are not errors in the second run.
 test-oldest: $(OLDEST)/.installed $(TOGETHER)/.installed ## the core's tests, then all, with the oldest versions that are declared
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(addprefix tests/,$(CORE))
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONWARNINGS=ignore $(TOGETHER)/bin/python -m pytest -q -n $(JOBS) -o filterwarnings=ignore $(WHOLE)
@@ -99,14 +98,15 @@ clean: ## remove .venv and every cache, but no run and no data
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first, so that nothing else's wider range can choose another build of it.
-$(STAMP): pyproject.toml apps/pyproject.toml $(PINS)
+# src/gaba/__init__.py holds the version, which an installation writes down.
+$(STAMP): pyproject.toml src/gaba/__init__.py $(PINS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e ".[dev]" -e ./apps
+	$(PIP) --no-build-isolation -e ".[dev]"
 	touch $@
 
-# Flower pins versions that the other extras do not share. Its tests need nothing else of ours.
+# Flower pins versions that conflict with the other extras, so it has its own environment.
 $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 	test -x $(FLWR)/bin/python || $(PYTHON) -m venv $(FLWR)
 	$(FLWR)/bin/python $(INSTALL) -c requirements/flwr-pins.txt torch
@@ -114,7 +114,7 @@ $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 	$(FLWR)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
-# What the core asks for at least, and what its tests need.
+# The oldest versions that the core declares, and what its tests need.
 $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python $(INSTALL) -c requirements/oldest.txt torch numpy scipy torchjd
@@ -122,9 +122,9 @@ $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 	$(OLDEST)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
-# All that is declared, as old as it goes together.
-$(TOGETHER)/.installed: pyproject.toml apps/pyproject.toml requirements/oldest-together.txt
+# The oldest versions of everything that install together.
+$(TOGETHER)/.installed: pyproject.toml requirements/oldest-together.txt
 	test -x $(TOGETHER)/bin/python || $(PYTHON) -m venv $(TOGETHER)
 	$(TOGETHER)/bin/python $(INSTALL) hatchling editables
-	$(TOGETHER)/bin/python $(INSTALL) -c requirements/oldest-together.txt --no-build-isolation -e ".[dev]" -e ./apps
+	$(TOGETHER)/bin/python $(INSTALL) -c requirements/oldest-together.txt --no-build-isolation -e ".[dev]"
 	touch $@

@@ -1,6 +1,8 @@
 """``python -m gaba`` is the command ``gaba``."""
 
+import sys
+
 from gaba.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -27,8 +27,6 @@ COMMANDS = (
     *("demo", "train", "evaluate", "explain", "data", "domains", "web", "report", "watch"),
     *("methods", "bench"),
 )
-APPS = ("gaba.bench", "gaba.domains", "gaba.turbofan", "gaba.web")
-"""What lies in a distribution of its own, gaba-apps, which comes with the extras."""
 ABSENT = 'the command line needs {name}, which is not installed: pip install "gaba[{extras}]"'
 BESIDE = {
     "train": "turbofan",
@@ -105,8 +103,8 @@ def _fail(message: str, status: int) -> int:
 def _explain(error: Exception, words: list[str]) -> str:
     """``error``, which the command ``words`` met, in one line."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        name = "gaba-apps" if error.name in APPS else error.name.partition(".")[0]
-        if name in ("gaba-apps", "tyro", "rich"):
+        name = error.name.partition(".")[0]
+        if name in ("tyro", "rich"):
             extras = ",".join(["cli", *(BESIDE[word] for word in words[:1] if word in BESIDE)])
             return f"error: {ABSENT.format(name=name, extras=extras)}"
     text = " ".join(str(error).split())
