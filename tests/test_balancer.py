@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+import _reference as reference
 import gaba
 from _models import TwoStage, batch, grads, task_gradients
-from gaba import reference
 
 SHARED = ("module", "parameters", "auto")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gaba import reference
-from gaba.reference import Pipeline
+import _reference as reference
+from _reference import Pipeline
 
 Array = NDArray[np.float64]
 NORM_RULES: dict[str, Callable[[Array], Array]] = {

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gaba import _state, reference, stabilisers
+import _reference as reference
+from gaba import _state, stabilisers
 from gaba.stabilisers import AnyStabiliser
 
 STEPS = 1000

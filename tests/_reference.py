@@ -1,7 +1,7 @@
 """The whole algorithm in plain float64 NumPy, slow and obvious: the oracle of the tests.
 
-It follows the formulas one task at a time and shares no code with the rest of the package. Only
-tests import it. A missing task is ``None`` or NaN in a vector that comes in.
+It follows the formulas one task at a time and shares no code with the package. A missing task is
+``None`` or NaN in a vector that comes in.
 
 >>> pipeline = Pipeline.paper(2)
 >>> pipeline.step([5.0, 0.01]).weights
