@@ -1,6 +1,6 @@
-"""What each extra is for, tried where it is alone: ``python _extra_uses.py NAME``.
+"""Use each extra where it is installed alone: ``python _extra_uses.py NAME``.
 
-The test of the extras runs this file there; nothing but the extra may be imported.
+`test_extras.py` runs this file there. It may import nothing but that extra.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def doctests(*modules: str) -> None:
-    """Run the doctests of these modules, of which there is one at least in each."""
+    """Run the doctests of these modules; each has at least one."""
     options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     for name in modules:
         found = doctest.testmod(importlib.import_module(name), optionflags=options)
@@ -127,7 +127,6 @@ def docs() -> None:
 
 
 USES: dict[str, Callable[[], None]] = {
-    "apps": of("gaba.domains", "gaba.web.export", "gaba.web.follow"),
     "cli": cli,
     "turbofan": turbofan,
     "bench": benchmark,

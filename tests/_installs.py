@@ -1,4 +1,4 @@
-"""Wheels, and fresh environments to install them into."""
+"""The built wheel, and fresh environments to install it into."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*words: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """A process with one thread, that sees nothing of this repository."""
+    """Run a process with one thread that sees nothing of this repository."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GABA_", "PYTHON", "COV"))}
     return subprocess.run(
         [str(word) for word in words],
@@ -34,7 +34,7 @@ def run(*words: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProces
 
 
 def succeed(*words: str | Path, cwd: Path, **env: str) -> str:
-    """What a process that has to succeed printed."""
+    """Run a process that must succeed, and return what it printed."""
     done = run(*words, cwd=cwd, **env)
     assert done.returncode == 0, f"{words}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
@@ -45,17 +45,14 @@ class Built(NamedTuple):
 
     wheel: Path
     sdist: Path
-    apps: Path
-    """The wheel of gaba-apps."""
 
 
 def built(folder: Path) -> Built:
-    """The distributions of this tree, as `make dist` builds them."""
+    """Build the wheel and the sdist of this tree as `make dist` does."""
     build = (sys.executable, "-m", "build", "--no-isolation", "--outdir")
-    for tree in (ROOT, ROOT / "apps"):
-        succeed(*build, folder, tree, cwd=folder)
-    ends = ("gaba-*.whl", "gaba-*.tar.gz", "gaba_apps-*.whl")
-    return Built(*(next(folder.glob(end)) for end in ends))
+    succeed(*build, folder, ROOT, cwd=folder)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return Built(wheel, sdist)
 
 
 def applies(requirement: Requirement, extras: set[str]) -> bool:
@@ -65,7 +62,7 @@ def applies(requirement: Requirement, extras: set[str]) -> bool:
 
 
 def closure(*wanted: str) -> Iterator[Distribution]:
-    """What these requirements need, with all that it needs, as it is installed for the tests."""
+    """The installed distributions that these requirements need, directly or not."""
     todo, seen = [Requirement(line) for line in wanted], set[tuple[str, frozenset[str]]]()
     while todo:
         requirement = todo.pop()
@@ -81,7 +78,7 @@ def closure(*wanted: str) -> Iterator[Distribution]:
 
 
 def required(wheel: Path, extra: str = "") -> list[str]:
-    """What the wheel asks for, itself and with this extra, gone through its own other extras."""
+    """The requirements of the wheel with this extra; its other extras are resolved."""
     with ZipFile(wheel) as file:
         name = next(name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
         lines = message_from_bytes(file.read(name)).get_all("Requires-Dist") or []
@@ -100,23 +97,16 @@ def required(wheel: Path, extra: str = "") -> list[str]:
     return list(found)
 
 
-def environment(folder: Path, made: Built, extra: str = "", apps: bool = True) -> Path:
-    """The interpreter of a new environment that has ``gaba[extra]`` and what that needs alone.
+def environment(folder: Path, made: Built, extra: str = "") -> Path:
+    """Make an environment with ``gaba[extra]`` and its needs only, and return its interpreter.
 
-    Without ``apps`` it lacks gaba-apps, whatever the extra says.
-
-    What it needs is linked from where the tests run, so that nothing is downloaded, and it is what
-    `requirements/pins.txt` names; a copy of torch alone takes longer than all that is tested.
+    The needs are links to the packages that the tests run with. So nothing is downloaded, the
+    versions are those of `requirements/pins.txt`, and nobody waits for a copy of torch.
     """
     venv.create(folder, with_pip=False, symlinks=True)
     links = folder / "linked"
     links.mkdir()
-    needs = required(made.wheel, extra)
-    others = [line for line in needs if not line.startswith("gaba-apps")]
-    wheels = [made.wheel]
-    if apps and len(others) < len(needs):
-        wheels.append(made.apps)
-    for found in closure(*others):
+    for found in closure(*required(made.wheel, extra)):
         for top in {Path(file).parts[0] for file in found.files or []} - {"..", "__pycache__"}:
             target = Path(str(found.locate_file(top)))
             if target.exists() and not (links / top).exists():
@@ -125,5 +115,5 @@ def environment(folder: Path, made: Built, extra: str = "", apps: bool = True) -
     (site / "linked.pth").write_text(f"{links}\n", encoding="utf-8")
     python = folder / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-    succeed(*pip, "install", "--quiet", "--no-index", "--no-deps", *wheels, cwd=folder)
+    succeed(*pip, "install", "--quiet", "--no-index", "--no-deps", made.wheel, cwd=folder)
     return python

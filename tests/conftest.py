@@ -1,4 +1,4 @@
-"""What several test files need: the built wheels, and Nash-MTL where its solver can be had."""
+"""What several test files need: the built wheel, and Nash-MTL where its solver installs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from _installs import Built, built
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The distributions of this tree."""
+    """The wheel and the sdist of this tree."""
     return built(tmp_path_factory.mktemp("dist"))
 
 

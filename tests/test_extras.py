@@ -11,7 +11,7 @@ from _extra_uses import EXAMPLES, USES
 from _installs import ROOT, Built, environment, succeed
 
 ELSEWHERE = {"dev", "flwr"}
-"""Everything at once, and Flower, which has an environment of its own."""
+"""Everything at once, and Flower, which has its own environment."""
 
 
 def test_every_extra_has_its_use() -> None:

@@ -1,4 +1,4 @@
-"""What is built, what is in it, and what it does where nothing but torch and NumPy is."""
+"""What the wheel and the sdist hold, and what the wheel does next to torch and NumPy alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import tarfile
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -14,28 +15,26 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from _installs import ROOT, Built, environment, succeed
-from gaba import cli, demo
+import gaba
+from _installs import ROOT, Built, closure, environment, run, succeed
+from gaba import demo
 
-PROJECT, APPS = (
-    tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for folder in ("", "apps")
-)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 VENDORED = "gaba/web/static/vendor/"
-MOST_BYTES = 300_000
-"""Of each wheel, less what is vendored for the page."""
 SUFFIXES = {".py", ".typed", ".css", ".js", ".html"}
 ELSEWHERE = {"dev", "docs", "flwr"}
-NOT_IN_SDIST = (".ci/", ".github/", ".gitignore")
+NOT_IN_SDIST = (".ci/", ".github/", ".gitignore", "docs/results/benchmark.sqlite")
+WITHOUT_EXTRAS = ("gaba.domains", "gaba.web.export", "gaba.web.follow")
+"""Modules of applications whose doctests need torch and NumPy only."""
 
 TRAIN = """
 import sys
 import torch
 from torch.nn import functional
 import gaba
-from gaba.record.diagnosis import diagnose
 
 torch.manual_seed(0)
 trunk, heads = torch.nn.Linear(6, 8), torch.nn.ModuleList([torch.nn.Linear(8, 1) for _ in "ab"])
@@ -54,7 +53,7 @@ for task in ("loud", "quiet"):
     assert steps[-1]["losses"][task] < 0.5 * steps[0]["losses"][task]
 assert steps[-1]["imbalance"] < 2
 balancer.history.write("run.jsonl")
-print(diagnose(gaba.History.read("run.jsonl")))
+print(gaba.diagnose(gaba.History.read("run.jsonl")))
 ours = {name.partition(".")[0] for name in sys.modules} & {"pandas", "tyro", "rich", "scipy"}
 assert not ours, ours
 assert gaba.__file__.startswith(sys.prefix), gaba.__file__
@@ -80,9 +79,9 @@ NEEDS = {
     "bench run toy.toml": "bench",
     "domains portfolio": "domains",
 }
-"""The commands that need an extra beside the command line's own, and that extra."""
+"""The extra that a command needs beside the command line's own."""
 SMALLER = {"domains portfolio": "skfolio"}
-"""What a command asks for in place of that extra, once its arguments are known."""
+"""The smaller extra that a command asks for once its arguments are known."""
 NO_MORE = [
     "demo",
     "domains",
@@ -93,7 +92,7 @@ NO_MORE = [
     "watch run.jsonl --once",
     "web --export page.html",
 ]
-"""The commands that need nothing beside it."""
+"""The commands that need no other extra."""
 TOY = """
 [bench]
 problems = ["conflict-toy"]
@@ -108,40 +107,36 @@ def statuses(python: Path, commands: list[str], folder: Path) -> dict[str, tuple
     return {line: tuple(found) for line, found in said.items()}
 
 
-def files(wheel: Path) -> dict[str, int]:
-    """What a wheel installs, less what describes it: compressed sizes by name."""
+def files(wheel: Path) -> set[str]:
+    """What a wheel installs, without what describes it."""
     with ZipFile(wheel) as file:
-        sizes = {info.filename: info.compress_size for info in file.infolist()}
-    return {name: size for name, size in sizes.items() if ".dist-info/" not in name}
+        return {name for name in file.namelist() if ".dist-info/" not in name}
 
 
-def test_a_wheel_holds_code_and_nothing_else_and_is_small(made: Built) -> None:
-    for wheel, least in ((made.wheel, -1), (made.apps, 20_000)):
-        own = files(wheel)
-        assert not [name for name in own if not name.startswith("gaba/")]
-        assert not [name for name in own if re.search(r"/(tests?|data)/|/(test_|conftest)", name)]
-        strange = {name for name in own if Path(name).suffix not in SUFFIXES}
-        assert all(name.startswith(VENDORED) for name in strange), strange
-        vendored = sum(size for name, size in own.items() if name.startswith(VENDORED))
-        assert least < vendored < 30_000
-        assert wheel.stat().st_size - vendored < MOST_BYTES
-
-
-def test_the_two_wheels_are_the_package_in_two_parts(made: Built) -> None:
+def test_the_wheel_holds_the_whole_package_and_nothing_else(made: Built) -> None:
     source = ROOT / "src"
     listed = [path for path in source.glob("gaba/**/*") if path.is_file()]
     kept = {path.relative_to(source).as_posix() for path in listed if path.suffix != ".pyc"}
-    core, apps = set(files(made.wheel)), set(files(made.apps))
-    assert {"gaba/__init__.py", "gaba/py.typed"} <= core
-    assert "gaba/web/static/explorer/index.html" in apps
-    assert core | apps == kept
-    assert not core & apps
-    assert {".".join(name.split("/")[:2]) for name in apps} == set(cli.APPS)
+    own = files(made.wheel)
+    assert own == kept
+    assert {"gaba/__init__.py", "gaba/__main__.py", "gaba/py.typed"} <= own
+    for part in ("bench", "cli", "domains", "integrations", "turbofan", "web"):
+        assert f"gaba/{part}/__init__.py" in own
+    assert {f"gaba/web/static/{page}/index.html" for page in ("explorer", "live")} <= own
+    assert {f"{VENDORED}uplot/{file}" for file in ("uPlot.iife.min.js", "LICENSE")} <= own
 
 
-def test_the_sdist_holds_all_that_is_kept(made: Built) -> None:
+def test_the_wheel_holds_no_tests_no_data_and_no_evidence(made: Built) -> None:
+    own = files(made.wheel)
+    folders = r"/(tests?|data|results|benchmarks|docs|examples)/"
+    assert not [name for name in own if re.search(rf"{folders}|/(test_|conftest)", name)]
+    strange = {name for name in own if Path(name).suffix not in SUFFIXES}
+    assert all(name.startswith(VENDORED) for name in strange), strange
+
+
+def test_the_sdist_holds_the_repository(made: Built) -> None:
     if not (ROOT / ".git").exists():
-        pytest.skip("no clone: what is kept is known to git alone")
+        pytest.skip("not a clone: only git knows which files belong to the repository")
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -149,15 +144,15 @@ def test_the_sdist_holds_all_that_is_kept(made: Built) -> None:
         held = {name.partition("/")[2] for name in file.getnames()}
     kept = {name for name in listed if (ROOT / name).is_file()}
     assert not {name for name in kept if not name.startswith(NOT_IN_SDIST)} - held
-    assert not {name for name in held if name.startswith((".venv", "runs", "data/", "dist"))}
+    unwanted = (".venv", "runs", "data/", "dist", *NOT_IN_SDIST[-1:])
+    assert not {name for name in held if name.startswith(unwanted)}
 
 
 def test_the_version_is_the_same_everywhere(made: Built) -> None:
-    version = PROJECT["version"]
+    version = gaba.__version__
+    assert metadata.version("gaba") == version
     assert made.wheel.name.startswith(f"gaba-{version}-")
-    assert made.apps.name.startswith(f"gaba_apps-{version}-")
-    assert APPS["dependencies"] == [f"gaba=={version}"]
-    assert PROJECT["optional-dependencies"]["apps"] == [f"gaba-apps=={version}"]
+    assert made.sdist.name == f"gaba-{version}.tar.gz"
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(citation["version"]) == version
     assert {"cff-version", "message", "title", "authors", "license", "date-released"} <= {*citation}
@@ -166,10 +161,10 @@ def test_the_version_is_the_same_everywhere(made: Built) -> None:
     assert f"## [{version}] - {citation['date-released']}" in changelog
 
 
-def test_both_distributions_say_the_same_of_themselves() -> None:
-    for field in ("requires-python", "license", "authors"):
-        assert APPS[field] == PROJECT[field]
-    assert (ROOT / "apps" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+def test_the_version_is_written_in_one_place() -> None:
+    assert PROJECT["dynamic"] == ["version"]
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    assert sum(text.count(f'"{gaba.__version__}"') for text in texts) == 1
 
 
 def test_issue_templates_ask_for_something() -> None:
@@ -197,12 +192,12 @@ def declared() -> dict[str, set[str]]:
         listed += lines if name not in ELSEWHERE else []
     found: dict[str, set[str]] = {}
     for need in map(Requirement, listed):
-        if need.name not in ("gaba", "gaba-apps") and need.marker is None:
+        if need.name != "gaba" and need.marker is None:
             found.setdefault(need.name, set()).update(part.version for part in need.specifier)
     return found
 
 
-def test_what_is_declared_as_the_oldest_is_what_was_tried() -> None:
+def test_the_declared_oldest_versions_are_those_that_were_tried() -> None:
     bounds, tried = declared(), listed_in("oldest.txt")
     assert set(bounds) == set(tried)
     together = listed_in("oldest-together.txt")
@@ -210,12 +205,34 @@ def test_what_is_declared_as_the_oldest_is_what_was_tried() -> None:
     assert all(Version(together[name]) >= Version(tried[name]) for name in tried)
     for name, versions in bounds.items():
         assert len(versions) == 1, f"{name} has more than one lower bound: {versions}"
-        # the first of its series that there is
+        # the first release of its series
         assert Version(tried[name]) in SpecifierSet(f"=={versions.pop()}.*"), name
+
+
+def test_the_pins_name_all_that_the_tests_run_with() -> None:
+    pins = {canonicalize_name(name): version for name, version in listed_in("pins.txt").items()}
+    if Version(metadata.version("torch")).public != pins[canonicalize_name("torch")]:
+        pytest.skip("this environment is not that of the pins")
+    others = [found for found in closure("gaba[dev]") if found.name != "gaba"]
+    used = {canonicalize_name(found.name): Version(found.version).public for found in others}
+    assert used == {name: pins.get(name) for name in used}
+
+
+def test_the_makefile_names_tests_that_exist() -> None:
+    for target in ("test-oldest", "test-flwr"):
+        done = run("make", "--always-make", "--dry-run", target, cwd=ROOT)
+        named = re.findall(r"(?:tests|src|benchmarks)(?:/[\w./]+)?", done.stdout)
+        assert done.returncode == 0
+        assert len(named) > 3
+        assert all((ROOT / name).exists() for name in named), named
 
 
 def test_it_trains_where_torch_and_numpy_are_alone(made: Built, tmp_path: Path) -> None:
     python = environment(tmp_path / "venv", made)
+    doctests = f"import _extra_uses; _extra_uses.doctests(*{WITHOUT_EXTRAS})"
+    succeed(python, "-c", doctests, cwd=tmp_path, PYTHONPATH=str(ROOT / "tests"))
+    assert demo.text() in succeed(python, "-m", "gaba", "demo", cwd=tmp_path)
+    assert run(python, "-m", "gaba", "demo", "more", cwd=tmp_path).returncode != 0
     assert "200 steps of 2 tasks (loud, quiet)" in succeed(python, "-c", TRAIN, cwd=tmp_path)
     assert demo.text() in succeed(python.with_name("gaba"), "demo", cwd=tmp_path)
     for line, (status, out, error) in statuses(python, [*NEEDS, *NO_MORE], tmp_path).items():
@@ -241,14 +258,3 @@ def test_a_command_names_the_extra_that_it_needs(made: Built, tmp_path: Path) ->
         status, out, error = found[line]
         assert (status, error) == (0, ""), (line, error)
         assert out, line
-
-
-def test_a_command_whose_part_is_not_there_names_the_extra(made: Built, tmp_path: Path) -> None:
-    python = environment(tmp_path / "venv", made, "cli", apps=False)
-    commands = {**NEEDS, "domains": "domains", "watch run.jsonl --once": ""}
-    found = statuses(python, [*commands, "demo", "methods"], tmp_path)
-    for line, extra in commands.items():
-        wanted = ",".join(filter(None, ["cli", extra]))
-        said = f'gaba-apps, which is not installed: pip install "gaba[{wanted}]"'
-        assert found[line] == (1, "", f"gaba: error: the command line needs {said}\n"), line
-    assert found["demo"][0] == found["methods"][0] == 0
