@@ -1,67 +1,204 @@
-"""How long the combined update is: the gain, a common factor of all weights."""
+"""The one place where multipliers are bounded: scale, limit, recovery, missing and dead tasks."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, final, get_args
 
 import torch
 from torch import Tensor
 
-Scale: TypeAlias = Literal["simplex", "mean", "max", "rule"]
+from gaba.pieces import Piece
+from gaba.tensors import DTYPE
+
+Scale: TypeAlias = Literal["sum", "geometric", "max", "simplex", "rule"]
+
+DEAD = 1e-6
+"""A task that contributes less than this part of the median has no gradient worth an answer."""
 
 
-def gain_of(
-    weights: Tensor,
-    norms: Tensor | None,
-    scale: Scale,
-    *,
-    length: Tensor | None = None,
-    anchor: int | None = None,
-    held: Tensor | None = None,
-) -> Tensor:
-    """The gain of a step, so that the combined gradient is gain · Σ λ_k ∇L_k.
+@final
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What the rule asks for.
 
-    ==================  =========================================================================
-    ``"simplex"``       1: weights sum to 1
-    ``"mean"``          mean g / Σ λ_k g_k: Σ gain λ_k g_k = mean g, as under uniform weights
-    ``"max"``           max g / max λ_k g_k: the largest contribution is as long as the largest norm
-    ``"rule"``          Σ w_k: the weights w that the rule itself gives, before their sum was made 1
-    ``anchor=a``        1/λ_a: task a keeps weight 1
-    ==================  =========================================================================
+    Attributes:
+        wanted: (K,), multipliers up to a common factor; NaN for a task of which nothing is known.
+        norms: (K,), ĝ as believed; NaN where there is none.
+    """
+
+    wanted: Tensor
+    norms: Tensor
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Multiplied:
+    """The multipliers so far.
+
+    Attributes:
+        multipliers: (K,), m; a missing task keeps the one that it had.
+        peak: (K,), the largest ĝ_k so far; 0 as long as nothing is known.
+        saturated: (K,), bool, which multipliers are at the limit.
+    """
+
+    multipliers: Tensor
+    peak: Tensor
+    saturated: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Bounds(Piece[Asked, Tensor]):
+    """From what a rule asks for to multipliers: m_k = clip(a w_k, 1/L, L).
+
+    ===============  ============================================================================
+    ``"sum"``        Σ m_k ĝ_k = Σ ĝ_k: the update pulls as hard as the plain sum of the losses
+    ``"geometric"``  the geometric mean of m is 1
+    ``"max"``        max m_k ĝ_k = max ĝ_k: the largest contribution is as long as the largest norm
+    ``"simplex"``    Σ m_k = 1, as papers have it; no limit
+    ``"rule"``       w_k as the rule gives them; no limit
+    ``anchor=k``     m_k = 1 for this task, in place of the scale
+    ===============  ============================================================================
+
+    Without norms every task counts as equally loud.
 
     Args:
-        weights: (K,), λ on the simplex.
-        norms: (K,), g as believed; ``None`` if there are none, and then only an anchor scales.
-        scale: which of the above.
-        length: (), Σ w_k; ``None`` is 1.
-        anchor: the position of the anchor, if it is there in this step.
-        held: the gain to keep when there is an anchor, but not in this step.
+        scale: which of the above chooses the factor a.
+        limit: L ≥ 1; ``None`` for none.
+        recovery: R ≥ 1; a norm below its peak over R counts as that, so a task that converges is
+            not amplified by more than R. ``None`` for none.
+        anchor: the position of the task that keeps the multiplier 1.
 
-    Returns:
-        A scalar; 1 where its denominator is 0.
+    Raises:
+        ValueError: a setting breaks its rule.
 
     Example:
-        >>> weights, norms = torch.tensor([0.002, 0.998]), torch.tensor([4.99, 0.01])
-        >>> round(float(gain_of(weights, norms, "mean") * (weights * norms).sum()), 4)
-        2.5
-        >>> round(float(gain_of(weights, norms, "simplex", anchor=1) * weights[1]), 4)
-        1.0
+        >>> bounds = Bounds(limit=None)
+        >>> norms = torch.tensor([4.0, 1.0]).double()
+        >>> bounds.update(Asked(1 / norms, norms), bounds.init(2))[0]  # contributions 2.5 and 2.5
+        tensor([0.6250, 2.5000], dtype=torch.float64)
     """
-    one = torch.ones_like(weights[0])
-    if anchor is not None:
-        return _ratio(one, weights[anchor])
-    if held is not None:
-        return held
-    if scale == "rule":
-        return one if length is None else length
-    if norms is None or scale == "simplex":
-        return one
-    if scale == "max":
-        return _ratio(norms.max(), (weights * norms).max())
-    return _ratio(norms.mean(), (weights * norms).sum())
+
+    scale: Scale = "sum"
+    limit: float | None = 1000.0
+    recovery: float | None = None
+    anchor: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale not in get_args(Scale):
+            raise ValueError(
+                f"scale must be one of {', '.join(get_args(Scale))}, found {self.scale!r}: 'sum' "
+                "keeps the length of the plain sum's update"
+            )
+        for name in ("limit", "recovery"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(
+                    f"{name} must be at least 1, or None for none, found {value!r}: 1,000 lets a "
+                    "loss be multiplied or divided by a thousand"
+                )
+
+    @property
+    def limited(self) -> bool:
+        """Whether multipliers are held within the limit and dead tasks are left alone."""
+        return self.scale not in ("simplex", "rule") or self.anchor is not None
+
+    def init(self, n_tasks: int) -> Multiplied:
+        """The multipliers of the plain sum, 1; 1/K on the simplex."""
+        start = 1 / n_tasks if self.scale == "simplex" and self.anchor is None else 1.0
+        return Multiplied(
+            torch.full((n_tasks,), start, dtype=DTYPE),
+            torch.zeros(n_tasks, dtype=DTYPE),
+            torch.zeros(n_tasks, dtype=torch.bool),
+        )
+
+    def living(self, norms: Tensor, state: Multiplied) -> Tensor:
+        """``norms`` (K,) as measured, NaN for a known task whose gradient has all but vanished."""
+        if not self.limited:
+            return norms
+        pulls = state.multipliers * norms
+        median = pulls.nanquantile(0.5)
+        dead = (pulls < DEAD * median) & (state.peak > 0)
+        return torch.where(dead, math.nan, norms)
+
+    def recovered(self, norms: Tensor, state: Multiplied) -> Tensor:
+        """The believed ``norms`` (K,), none further below its peak than by the factor R."""
+        if self.recovery is None:
+            return norms
+        return torch.maximum(norms, state.peak / self.recovery)
+
+    def shared_out(self, raw: Tensor, state: Multiplied) -> Tensor:
+        """``raw`` (K,) as weights: unknown tasks keep what they have, the others share the rest."""
+        if self.scale == "rule" and self.anchor is None:
+            return raw
+        last = state.multipliers / state.multipliers.sum()
+        known = ~raw.isnan()
+        rest = 1 - torch.where(known, 0.0, last).sum()
+        rest = torch.where(rest > 0, rest, 0.5)
+        total = raw.nansum()
+        return raw * torch.where(total > 0, rest / total, math.nan)
+
+    def update(self, told: Asked, state: Multiplied) -> tuple[Tensor, Multiplied]:
+        """The multipliers (K,) of this step; a task that nothing is asked for keeps its own."""
+        known = ~told.wanted.isnan()
+        wanted = torch.where(known, told.wanted, 0.0)
+        norms = torch.where(known & (told.norms > 0), told.norms, 0.0)
+        peak = torch.maximum(state.peak, told.norms.nan_to_num(nan=0.0))
+        multipliers = self._factor(wanted, norms, known, state) * wanted
+        saturated = torch.zeros_like(known)
+        if self.limited and self.limit is not None:
+            low, high = 1 / self.limit, self.limit
+            edge = 1e-9  # rounding at a limit that is just reached saturates nothing
+            saturated = known & (
+                (multipliers < low * (1 - edge)) | (multipliers > high * (1 + edge))
+            )
+            multipliers = multipliers.clamp(low, high)
+        multipliers = torch.where(known, multipliers, state.multipliers)
+        return multipliers, Multiplied(multipliers, peak, saturated)
+
+    def _factor(self, wanted: Tensor, norms: Tensor, known: Tensor, state: Multiplied) -> Tensor:
+        """The common factor a, ()."""
+        one = torch.ones_like(wanted[0])
+        if self.anchor is not None:
+            before = torch.where(known, state.multipliers, 0.0).sum()
+            here = known[self.anchor]
+            return torch.where(
+                here, _ratio(one, wanted[self.anchor]), _ratio(before, wanted.sum())
+            )
+        if self.scale in ("rule", "simplex"):
+            return one
+        if self.scale == "geometric":
+            usable = wanted > 0
+            logs = torch.where(usable, wanted, 1.0).log().sum() / usable.sum().clamp(min=1)
+            return (-logs).exp()
+        loud = torch.where((norms > 0).any(), norms, known.to(norms.dtype))
+        if self.scale == "max":
+            return _ratio(loud.max(), (wanted * loud).max())
+        if self.limit is None:
+            return _ratio(loud.sum(), (wanted * loud).sum())
+        return _filled(wanted, loud, self.limit)
+
+
+def _filled(wanted: Tensor, norms: Tensor, limit: float) -> Tensor:
+    """The a with Σ clip(a w_k, 1/L, L) g_k = Σ g_k: water-filling over the 2 K points where a limit
+    begins to act, between which the sum is linear in a."""
+    low, high, target = 1 / limit, limit, norms.sum()
+    usable = wanted > 0
+    safe = torch.where(usable, wanted, 1.0)
+    points = torch.cat([torch.where(usable, b / safe, 0.0) for b in (low, high)]).sort().values
+    sums = ((points[:, None] * wanted).clamp(low, high) * norms).sum(-1)
+    above = (sums < target).sum().clamp(max=len(points) - 1)
+    inside = (points[above] + points[(above - 1).clamp(min=0)]) / 2
+    at_low, at_high = inside * wanted <= low, inside * wanted >= high
+    fixed = (torch.where(at_low, low, 0.0) + torch.where(at_high, high, 0.0)) * norms
+    slope = torch.where(at_low | at_high, 0.0, wanted * norms).sum()
+    return torch.where(
+        slope > 0, (target - fixed.sum()) / torch.where(slope > 0, slope, 1.0), inside
+    )
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     usable = denominator > 0
-    safe = torch.where(usable, denominator, torch.ones_like(denominator))
-    return torch.where(usable, numerator / safe, torch.ones_like(numerator))
+    return torch.where(usable, numerator / torch.where(usable, denominator, 1.0), 1.0)

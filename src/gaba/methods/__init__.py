@@ -1,76 +1,75 @@
-"""Every method by one name, as a Balancer: our rules, the published ones, peers and controls.
+"""The catalogue: every method by one name, as a :class:`Method`.
 
->>> import torch
->>> from gaba import methods
->>> trunk = torch.nn.Linear(3, 4)
->>> balancer = methods.make("equal-share", ["rul", "health"], trunk)
->>> balancer.weighting
-EqualShare(iterations=30)
+One name means one thing everywhere: ``Balancer(method=...)``, ``gaba methods``, ``--method`` and
+the benchmark.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import gaba
-from gaba.methods._own import CONTROLS, OWN, settled_weights
-from gaba.methods._peers import PEERS
-from gaba.methods._published import PUBLISHED
-from gaba.methods._relatives import RELATIVES
-from gaba.methods._table import Method
+from gaba.methods.entry import Entry
+from gaba.methods.method import Decision, Method, MethodState
+from gaba.methods.own import CONTROLS, OWN, settled
+from gaba.methods.peers import PEERS
+from gaba.methods.published import PUBLISHED
+from gaba.methods.relatives import RELATIVES
 
-__all__ = ["METHODS", "Method", "find", "make", "settled_weights"]
+__all__ = ["METHODS", "Decision", "Entry", "Method", "MethodState", "find", "get", "settled"]
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {method.name: method for method in (*OWN, *CONTROLS, *PUBLISHED, *RELATIVES, *PEERS)}
+METHODS: Mapping[str, Entry] = MappingProxyType(
+    {entry.name: entry for entry in (*OWN, *CONTROLS, *PUBLISHED, *RELATIVES, *PEERS)}
 )
 """All methods by name."""
 
 
-def find(name: str) -> tuple[Method, str | None]:
-    """The method that ``name`` means, and its argument, as ``.05,.95`` in ``fixed:.05,.95``.
+def find(name: str) -> tuple[Entry, str | None]:
+    """The entry that ``name`` means, and its argument, as ``1,20`` in ``fixed:1,20``.
 
     Raises:
         ValueError: there is no such method, or an argument is missing or one too many.
 
     Example:
-        >>> method, argument = find("single:rul")
-        >>> method.formula, argument
-        ('λ_TASK = 1, all others 0', 'rul')
+        >>> entry, argument = find("single:rul")
+        >>> entry.formula, argument
+        ('m_TASK = 1, all others 0', 'rul')
     """
     word, colon, argument = name.partition(":")
     if word not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; found {name!r}")
-    method = METHODS[word]
-    if bool(method.argument) != bool(colon):
-        form = f"{word}:ARGUMENT with {method.argument}" if method.argument else word
+        near = difflib.get_close_matches(word, METHODS, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; found {name!r}.{hint}")
+    entry = METHODS[word]
+    if bool(entry.argument) != bool(colon):
+        form = f"{word}:ARGUMENT with {entry.argument}" if entry.argument else word
         raise ValueError(f"method {word!r} is written as {form}; found {name!r}")
-    return method, argument if colon else None
+    return entry, argument if colon else None
 
 
-def make(name: str, tasks: Sequence[str], shared: Any, **settings: Any) -> gaba.Balancer:
-    """The Balancer of the method called ``name``.
+def get(name: str, tasks: Sequence[str] = (), shared: Any = None, **settings: Any) -> Method:
+    """The method called ``name``.
 
     Args:
-        name: a key of :data:`METHODS`, with an argument where it needs one: ``"fixed:.05,.95"``.
-        tasks: the names of the K losses.
-        shared: what they share, as :class:`gaba.Balancer` takes it.
-        **settings: settings of the method, and settings of the Balancer, which go before those that
-            the method chooses: ``measurement="sketch"``, ``every=10``, ``scale="mean"``.
+        name: a key of :data:`METHODS`, with an argument where it needs one: ``"fixed:1,20"``.
+        tasks: the names of the K losses. Methods that name a task need them.
+        shared: what the tasks share. ``db-mtl`` and ``gradnorm`` look at it.
+        **settings: of the method's rule, and slots of :class:`Method`.
 
     Raises:
         ValueError: there is no such method, or a setting breaks its rule.
+        TypeError: a setting has no such name.
         ImportError: the method comes from TorchJD, which is not installed.
 
     Example:
-        >>> import torch
-        >>> balancer = make("fixed:1,3", ["a", "b"], torch.nn.Linear(2, 2))
-        >>> balancer.weighting
-        Fixed(weights=(0.25, 0.75))
+        >>> get("dwa", window=50).rule
+        DWA(temperature=2.0, window=50)
+        >>> get("fixed:1,3", tasks=["a", "b"]).rule
+        Fixed(weights=(1.0, 3.0))
     """
-    method, argument = find(name)
+    entry, argument = find(name)
     if argument is None:
-        return method.make(tasks, shared, **settings)
-    return method.make(tasks, shared, argument=argument, **settings)
+        return entry.build(tasks, shared, **settings)
+    return entry.build(tasks, shared, argument=argument, **settings)

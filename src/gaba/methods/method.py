@@ -1,213 +1,223 @@
-"""What follows from what was seen: stabilise → weigh → stabilise, without side effects."""
+"""A method: which pieces a Balancer is made of, and what they decide together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, final
 
 import torch
 from torch import Tensor
 
-from gaba import _state
-from gaba.arrays import work_dtype
-from gaba.autograd.losses import Batch
-from gaba.measurement import Measurement, Observation
-from gaba.multipliers import Scale, gain_of
-from gaba.stabilisers import AnyStabiliser
-from gaba.rules import AnyWeighting, Measured, Weighting
+from gaba import measurement as measurements
+from gaba.autograd.losses import check_choice
+from gaba.autograd.shared import Shared, SharedSpec
+from gaba.measurement import Measurement
+from gaba.multipliers import Asked, Bounds, Multiplied, Scale
+from gaba.pieces import Piece, Seen
+from gaba.rules import Rule, asked
+from gaba.stabilisers import Identity, LogEMA, Stabiliser
+from gaba.state import all_finite, flatten
+
+Heads: TypeAlias = Literal["weighted", "plain"]
+Metric: TypeAlias = Literal["euclidean", "optimizer"]
 
 
-@dataclass(frozen=True)
-class BalancerState:
-    """All that the Balancer remembers from step to step.
+@final
+@dataclass(frozen=True, eq=False)
+class MethodState:
+    """What the pieces of a method remember."""
+
+    believe: Any
+    rule: Any
+    smooth: Any
+    bounds: Multiplied
+
+    @property
+    def multipliers(self) -> Tensor:
+        """(K,), those of the last step; a missing task keeps its own."""
+        return self.bounds.multipliers
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What follows from what was seen.
 
     Attributes:
-        measurement: the state of the measurement.
-        norm: the state of the norm stabiliser.
-        weight: the state of the weight stabiliser.
-        weighting: the state of the weighting, if it has a memory.
-        weights: (K,), the last weights, those of missing tasks as when they were last there.
-        gain: (), the last common factor.
+        multipliers: (K,), m.
+        saturated: (K,), bool, which of them are at their limit or floor.
+        finite: (), bool, whether they and all that is remembered are finite.
     """
 
-    measurement: Any
-    norm: Any
-    weight: Any
-    weighting: Any
-    weights: Tensor
-    gain: Tensor
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was decided for one step: vectors over all K tasks, and the state that follows."""
-
-    weights: Tensor
-    gain: Tensor
+    multipliers: Tensor
     saturated: Tensor
     finite: Tensor
-    state: BalancerState
 
 
 @final
 @dataclass(frozen=True)
-class Rules:
-    """From norms (or Gramian, or losses) to weights and gain, and to the state that follows.
+class Method(Piece[Seen, Decision]):
+    """The pieces of a Balancer: measure → believe → rule → smooth → scale and limit.
 
-    Attributes:
-        norm_stabiliser: what is believed about the norms.
-        weighting: the rule.
-        weight_stabiliser: what the weights may do.
-        scale: the length of the combined update.
-        anchor: the position of the task that keeps weight 1, if one does.
-        windows: whether weights are held over several micro-batches.
+    Args:
+        rule: from norms, Gramian or losses to multipliers.
+        measure: what is observed of each task, an object, a name, or ``"auto"`` for what
+            :func:`gaba.measurement.choose` recommends.
+        believe: what is believed about the norms. By default
+            :class:`~gaba.stabilisers.LogEMA`, or nothing where the measurement averages itself.
+        smooth: how multipliers move.
+        scale: the common length of the update, see :class:`gaba.multipliers.Bounds`.
+        heads: ``"weighted"``: the heads get m_k ∇L_k. ``"plain"``: parameters that are not shared
+            and that one task alone reaches get ∇L_k.
+        every: measure in every n-th step; the others keep the multipliers as they are.
+        limit: no loss is multiplied or divided by more than this; ``None`` for no limit.
+        recovery: a task that converges is not amplified by more than this; ``None`` for no bound.
+        anchor: the position of the task whose multiplier stays 1.
+        metric: ``"euclidean"``, or ``"optimizer"`` for norms in the steps that the optimizer takes.
+
+    Raises:
+        ValueError, TypeError: a setting breaks its rule.
+
+    Example:
+        >>> import gaba
+        >>> method = gaba.methods.get("inverse").replace(measure="sketch", every=4)
+        >>> type(method.measure).__name__, method.believe
+        ('SketchNorms', Identity())
     """
 
-    norm_stabiliser: AnyStabiliser | None
-    weighting: AnyWeighting
-    weight_stabiliser: AnyStabiliser | None
-    scale: Scale
-    anchor: int | None
-    windows: bool
+    rule: Rule
+    measure: Measurement | str = "exact"
+    believe: Stabiliser | None = None
+    smooth: Stabiliser = Identity()  # noqa: RUF009 - frozen
+    scale: Scale = "sum"
+    heads: Heads = "weighted"
+    every: int = 1
+    limit: float | None = 1000.0
+    recovery: float | None = None
+    anchor: int | None = None
+    metric: Metric = "euclidean"
 
-    def init(self, n_tasks: int, measurement: Measurement) -> BalancerState:
-        """The state before the first step, for K = ``n_tasks``; uniform weights."""
-        norm, weight = (
-            () if s is None else s.init(n_tasks)
-            for s in (self.norm_stabiliser, self.weight_stabiliser)
-        )
-        dtype = work_dtype(torch.device("cpu"))
-        uniform = torch.full((n_tasks,), 1.0 / n_tasks, dtype=dtype)
-        seen, rule = measurement.init(n_tasks), ()
-        if isinstance(self.weighting, Weighting):
-            square = self.weighting.needs == "gramian"
-            # a rule made for another number of tasks says so now
-            self.weighting(torch.eye(n_tasks, dtype=dtype) if square else uniform)
-        else:
-            rule = self.weighting.init(n_tasks)
-        return BalancerState(seen, norm, weight, rule, uniform, torch.ones((), dtype=dtype))
-
-    def decide(
-        self, batch: Batch, seen: Observation | None, old: BalancerState, *, held: bool
-    ) -> Decision:
-        """What to do with the losses of ``batch``, of which ``seen`` was observed.
-
-        Args:
-            batch: the losses of the tasks present.
-            seen: what was observed of them, or ``None`` if nothing was.
-            old: the state so far.
-            held: whether the weights are to stay those of an earlier micro-batch.
-        """
-        new = old
-        finite = torch.stack([loss.isfinite() for loss in batch.values]).all()
-        if seen is not None:
-            finite = finite & seen.norms.isfinite().all()
-        if seen is not None or (self.weighting.needs == "losses" and not held):
-            new = self._update(batch, seen, old)
-            finite = finite & new.weights.isfinite().all() & new.gain.isfinite()
-            new = _state.select(finite, new, old)
-        late = seen is not None and seen.gradients is not None and seen.gradients.weighted
-        acting = old if late else new
-        weights, gain = batch.on_simplex(acting.weights), self.gain(batch, acting)
-        saturated = _state.saturated(acting.weight, batch.n_tasks, batch.device)
-        return Decision(weights, gain, saturated & batch.mask, finite, new)
-
-    def _update(self, batch: Batch, seen: Observation | None, old: BalancerState) -> BalancerState:
-        norms, norm_state = None, old.norm
-        if seen is not None:
-            norms = batch.spread(seen.norms)
-            if self.norm_stabiliser is not None:
-                norms, norm_state = self.norm_stabiliser.update(norms, old.norm, batch.present)
-        raw, rule_state = self._ask(batch, seen, norms, old.weighting)
-        norms = None if norms is None else batch.take(norms)
-        length = raw.sum()
-        asked = self._on_simplex(raw, length)
-        weights, weight_state = batch.fill(asked, old.weights), old.weight
-        if self.weight_stabiliser is not None:
-            weights, weight_state = self.weight_stabiliser.update(
-                weights, old.weight, batch.present
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, Rule):
+            raise TypeError(
+                f"rule must be a Rule object, found {self.rule!r}: use gaba.methods.get('inverse') "
+                "for a method by its name"
             )
-        weights = batch.on_simplex(weights)
-        gain = gain_of(
-            batch.take(weights),
-            norms,
-            self.scale,
-            length=length,
-            anchor=batch.position(self.anchor),
-            held=None if self.anchor is None else self.gain(batch, old),
-        )
-        if self._each_by_itself and batch.present is not None:
-            kept = batch.fill(batch.take(weights), old.weights)
-            gain = gain / torch.where(batch.mask, kept, 0.0).sum()
-        return BalancerState(
-            old.measurement if seen is None else seen.state,
-            norm_state,
-            weight_state,
-            rule_state,
-            batch.fill(batch.take(weights), old.weights),
-            gain,
-        )
-
-    def _ask(
-        self, batch: Batch, seen: Observation | None, norms: Tensor | None, state: Any
-    ) -> tuple[Tensor, Any]:
-        """The weights of the tasks present, of any sum, and what the weighting then remembers."""
-        if isinstance(self.weighting, Weighting):
-            rule = self.weighting.of(batch.indices)
-            needed = self._needed(batch, seen, norms)
-            return (rule.raw if self.scale == "rule" else rule)(needed), state
-        raw, state = self.weighting.update(self._measured(batch, seen, norms), state, batch.present)
-        return batch.take(raw), state
-
-    def _needed(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Tensor:
-        """What a rule without memory takes, of the tasks present."""
-        if seen is None or norms is None or self.weighting.needs == "losses":
-            return torch.stack(batch.values)
-        believed = batch.take(norms)
-        return believed if self.weighting.needs == "norms" else self._gramian(seen, believed)
-
-    def _gramian(self, seen: Observation, believed: Tensor) -> Tensor:
-        """The Gramian of the tasks present, with their norms as they are believed."""
-        if seen.gramian is None:
+        check_choice("heads", self.heads, ("weighted", "plain"))
+        check_choice("metric", self.metric, ("euclidean", "optimizer"))
+        if isinstance(self.measure, str) and self.measure != "auto":
+            object.__setattr__(self, "measure", measurements.by_name(self.measure))
+        if self.believe is None:
+            averages = isinstance(self.measure, Measurement) and self.measure.averages
+            object.__setattr__(self, "believe", Identity() if averages else LogEMA())
+        for name, kind in (("believe", Stabiliser), ("smooth", Stabiliser)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"{name} must be a Stabiliser object, found {getattr(self, name)!r}: use "
+                    "gaba.stabilisers.Identity() for none"
+                )
+        if not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(f"every must be a whole number of at least 1, found {self.every!r}")
+        if self.heads == "plain" and self.every > 1:
             raise ValueError(
-                f"weighting {self.weighting!r} needs the Gramian, which the measurement did not "
-                "give: use measurement='exact'"
+                f"every must be 1 with heads='plain', found {self.every}: plain heads need the "
+                "gradients of each task in each step"
             )
-        found = seen.norms
-        ratio = torch.where(found > 0, believed / found, torch.ones_like(found))
-        return seen.gramian * ratio[:, None] * ratio
+        self.bounds  # noqa: B018 - refuses a scale or limit that breaks its rule
 
-    def _measured(self, batch: Batch, seen: Observation | None, norms: Tensor | None) -> Measured:
-        """What a rule with a memory is told, over all K tasks."""
-        losses = batch.spread(torch.stack(batch.values))
-        if seen is None or norms is None:
-            return Measured(losses)
-        gramian, statistics = seen.gramian, seen.statistics
-        if gramian is not None or self.weighting.needs == "gramian":
-            gramian = batch.spread_square(self._gramian(seen, batch.take(norms)))
-        if statistics is not None:
-            statistics = torch.stack([batch.spread(column) for column in statistics.unbind(-1)], -1)
-        return Measured(losses, norms, gramian, statistics)
+    def replace(self, **changes: Any) -> Method:
+        """This method with some of its slots changed.
 
-    def _on_simplex(self, raw: Tensor, length: Tensor) -> Tensor:
-        """``raw`` brought to sum 1; NaN, so that the step is left out, where that would turn it.
-
-        With its own ``length`` a rule may give weights of any sum, and none at all: gain 0 then.
+        A new ``measure`` brings the matching ``believe`` with it, so nothing is averaged twice.
         """
-        if self.scale != "rule":
-            return torch.where(length > 0, raw / length, torch.full_like(raw, torch.nan))
-        return torch.where((raw == 0).all(), torch.full_like(raw, 1 / len(raw)), raw / length)
+        if "measure" in changes and "believe" not in changes:
+            matching = Method(self.rule, changes["measure"]).believe
+            if isinstance(matching, Identity) or isinstance(self.believe, Identity):
+                changes["believe"] = matching
+        return replace(self, **changes)
 
-    def gain(self, batch: Batch, state: BalancerState) -> Tensor:
-        """The gain of a step with the weights of ``state``.
-
-        Within a window, and where the rule says how long the update is, λ_k · gain is held, for
-        each task by itself, also where others are missing.
-        """
-        if not self._each_by_itself or batch.present is None:
-            return state.gain
-        return state.gain * torch.where(batch.mask, state.weights, 0.0).sum()
+    def for_model(self, n_tasks: int, shared: Shared | SharedSpec) -> tuple[Method, str]:
+        """This method with its measurement settled for K tasks and a model, and why."""
+        if self.measure != "auto":
+            return self, ""
+        choice = measurements.choose(
+            n_tasks,
+            shared,
+            gramian=self.rule.needs == "gramian",
+            every_step=self.heads == "plain",
+        )
+        return self.replace(measure=choice.measurement, every=choice.every), choice.reason
 
     @property
-    def _each_by_itself(self) -> bool:
-        return self.windows or self.scale == "rule"
+    def measured(self) -> Measurement:
+        """The measurement, once it is settled."""
+        assert isinstance(self.measure, Measurement), "for_model settles 'auto'"
+        return self.measure
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything has to be measured at all."""
+        return self.rule.needs != "losses" or self.heads == "plain"
+
+    @property
+    def bounds(self) -> Bounds:
+        """What keeps the multipliers within their limits."""
+        return Bounds(self.scale, self.limit, self.recovery, self.anchor)
+
+    def init(self, n_tasks: int) -> MethodState:
+        """The state before the first step, for K = ``n_tasks``."""
+        believe = self.believe or Identity()
+        return MethodState(
+            believe.init(n_tasks),
+            self.rule.init(n_tasks),
+            self.smooth.init(n_tasks),
+            self.bounds.init(n_tasks),
+        )
+
+    def update(self, told: Seen, state: MethodState) -> tuple[Decision, MethodState]:
+        """Believe → weigh → smooth → scale and limit, for norms as they were measured."""
+        believe, bounds = self.believe or Identity(), self.bounds
+        living = bounds.living(told.norms, state.bounds)
+        believed, believe_state = believe.update(living, state.believe)
+        norms = bounds.recovered(believed, state.bounds)
+        raw, rule_state = asked(self.rule, _believing(told, norms), state.rule)
+        weights = bounds.shared_out(raw, state.bounds)
+        smooth, smooth_state = self.smooth.update(weights, state.smooth)
+        multipliers, bounded = bounds.update(Asked(smooth, norms), state.bounds)
+        new = MethodState(believe_state, rule_state, smooth_state, bounded)
+        decision = Decision(multipliers, _saturated(new), self._sound(told, raw, new))
+        return decision, new
+
+    def keep(self, state: MethodState) -> Decision:
+        """The decision of a step from which nothing is learnt: the multipliers as they are."""
+        multipliers = state.multipliers
+        return Decision(multipliers, _saturated(state), multipliers.isfinite().all())
+
+    def _sound(self, told: Seen, raw: Tensor, new: MethodState) -> Tensor:
+        """Whether the rule answered for each task it was told of, and all is finite: (), bool."""
+        known = {
+            "losses": told.losses,
+            "norms": told.norms,
+            "gramian": told.norms if told.gramian is None else told.gramian.diagonal(),
+        }[self.rule.needs]
+        answered = (known.isnan() | ~raw.isnan()).all()
+        return answered & new.multipliers.isfinite().all() & all_finite(new).to(raw.device)
+
+
+def _believing(told: Seen, norms: Tensor) -> Seen:
+    """What a rule is told: the norms as believed, and the Gramian with these norms."""
+    gramian = told.gramian
+    if gramian is not None:
+        measured = told.norms
+        ratio = torch.where(measured > 0, norms / measured, torch.ones_like(norms))
+        gramian = gramian * ratio[:, None] * ratio
+    return Seen(told.losses, norms, gramian, told.statistics)
+
+
+def _saturated(state: MethodState) -> Tensor:
+    """(K,), bool: which multipliers are at the limit, or at a bound of the smoothing."""
+    flags = state.bounds.saturated
+    for name, tensor in flatten(state.smooth).items():
+        if name.rpartition(".")[2] == "saturated":
+            flags = flags | tensor
+    return flags

@@ -1,4 +1,4 @@
-"""The same rule under other names: what people write by hand in fields that mix losses."""
+"""The catalogue: the same rule as fields that mix losses write it by hand."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-import gaba
-from gaba import measurement, stabilisers
-from gaba import rules as weighting
-from gaba.methods._table import Method
+from gaba import rules
+from gaba.measurement import ElementNorms, LastLayerNorms, OutputNorms
+from gaba.methods.entry import Entry, with_slots
+from gaba.methods.method import Method
+from gaba.methods.own import PLAIN
+from gaba.stabilisers import EMA
 
 
 def _position(tasks: Sequence[str], reference: str | None, method: str) -> int:
@@ -20,20 +22,14 @@ def _position(tasks: Sequence[str], reference: str | None, method: str) -> int:
     if reference not in tasks:
         raise ValueError(
             f"reference of the method {method!r} must be one of {list(tasks)}, found "
-            f"{reference!r}; it is the task that keeps weight 1"
+            f"{reference!r}: it is the task that keeps the multiplier 1"
         )
     return list(tasks).index(reference)
 
 
-def _made(tasks: Sequence[str], shared: Any, own: dict[str, Any], settings: Any) -> gaba.Balancer:
-    """With the lengths of the weights' own, and norms as they are, unless ``settings`` say else."""
-    base = {"norm_stabiliser": None, "scale": "rule"}
-    return gaba.Balancer(tasks, shared, **{**base, **own, **settings})
-
-
 def _vqgan(
     tasks: Sequence[str],
-    shared: Any,
+    shared: object,
     *,
     last_layer: nn.Module | nn.Parameter | Iterable[nn.Parameter] | None = None,
     weight: float = 1.0,
@@ -42,19 +38,18 @@ def _vqgan(
     most: float = 1e4,
     reference: str | None = None,
     **settings: Any,
-) -> gaba.Balancer:
+) -> Method:
     if isinstance(last_layer, nn.Parameter):
         last_layer = [last_layer]
     elif isinstance(last_layer, nn.Module):
         last_layer = last_layer.parameters()
-    rule = weighting.VQGAN(weight, start, epsilon, most, _position(tasks, reference, "vqgan"))
-    own = {"weighting": rule, "measurement": measurement.LastLayerNorms(last_layer)}
-    return _made(tasks, shared, own, settings)
+    rule = rules.VQGAN(weight, start, epsilon, most, _position(tasks, reference, "vqgan"))
+    return with_slots(rule, {**PLAIN, "measure": LastLayerNorms(last_layer)}, settings)
 
 
 def _encodec(
     tasks: Sequence[str],
-    shared: Any,
+    shared: object,
     *,
     ratios: Mapping[str, float] | Sequence[float] | None = None,
     total_norm: float = 1.0,
@@ -63,82 +58,80 @@ def _encodec(
     above: bool = True,
     epsilon: float = 1e-12,
     **settings: Any,
-) -> gaba.Balancer:
+) -> Method:
     if isinstance(ratios, Mapping):
         if set(ratios) != set(tasks):
             raise ValueError(
                 f"ratios of the method 'encodec' must name the tasks {list(tasks)}, found "
-                f"{list(ratios)}; give one number a task"
+                f"{list(ratios)}: give one number a task"
             )
         ratios = [ratios[task] for task in tasks]
-    own = {
-        "weighting": weighting.EnCodec(ratios, total_norm, epsilon),
-        "measurement": measurement.OutputNorms(per_item, above),
-        "norm_stabiliser": stabilisers.EMA(decay, debias=True),
+    slots = {
+        **PLAIN,
+        "measure": OutputNorms(per_item, above),
+        "believe": EMA(decay, debias=True),
     }
-    return _made(tasks, shared, own, settings)
+    return with_slots(rules.EnCodec(ratios, total_norm, epsilon), slots, settings)
 
 
 def _pinn(
     tasks: Sequence[str],
-    shared: Any,
+    shared: object,
     *,
     decay: float = 0.9,
     total: Literal["sum", "mean"] = "sum",
     **settings: Any,
-) -> gaba.Balancer:
-    own = {"weighting": weighting.PINN(decay, total), "every": 1000}
-    return _made(tasks, shared, own, settings)
+) -> Method:
+    return with_slots(rules.PINN(decay, total), {**PLAIN, "every": 1000}, settings)
 
 
 def _pinn_annealing(
     tasks: Sequence[str],
-    shared: Any,
+    shared: object,
     *,
     decay: float = 0.9,
     weighted: bool = False,
     reference: str | None = None,
     **settings: Any,
-) -> gaba.Balancer:
+) -> Method:
     position = _position(tasks, reference, "pinn-annealing")
-    rule = weighting.PINNAnnealing(decay, position, weighted)
-    own = {"weighting": rule, "measurement": measurement.ElementNorms(), "every": 10}
-    return _made(tasks, shared, own, settings)
+    rule = rules.PINNAnnealing(decay, position, weighted)
+    return with_slots(rule, {**PLAIN, "measure": ElementNorms(), "every": 10}, settings)
 
 
-RELATIVES: tuple[Method, ...] = (
-    Method(
+RELATIVES = (
+    Entry(
         "vqgan",
         "relative",
-        "λ_k = w clamp(g_r/(g_k + 1e-4), 0, 1e4), λ_r = 1 (r: reference=, or the first task); "
-        "λ_k = 0 before start=",
+        "m_k = w clamp(g_r/(g_k + 1e-4), 0, 1e4), m_r = 1 (r: reference=, or the first task); "
+        "m_k = 0 before start=",
         "Esser et al. 2021 (adaptive discriminator weight)",
         "norms on the last layer (last_layer=)",
         "K passes from the losses to that layer",
         _vqgan,
     ),
-    Method(
+    Entry(
         "encodec",
         "relative",
-        "λ_k = R (r_k/Σr)/EMA(g_k), g_k the mean over the batch of ‖∂L_k/∂y_b‖, y the output",
+        "m_k = R (r_k/Σr)/EMA(g_k), g_k the mean over the batch of ‖∂L_k/∂y_b‖, y the output",
         "Défossez et al. 2022 (loss balancer)",
         "norms at the output of what is shared (or features=)",
         "nothing (K passes from the losses to the output, one below)",
         _encodec,
     ),
-    Method(
+    Entry(
         "pinn",
         "relative",
-        "λ_k ← .9 λ_k + .1 Σ_j g_j/g_k, in every 1000th step (every=)",
+        "m_k ← 0.9 m_k + 0.1 Σ_j g_j/g_k, in every 1000th step (every=)",
         "Wang et al. 2023 (physics-informed networks)",
         "norms",
         "K − 1 backward passes in every 1000th step",
         _pinn,
     ),
-    Method(
+    Entry(
         "pinn-annealing",
         "relative",
-        "λ_k ← .9 λ_k + .1 max|∇L_r|/mean|∇L_k|, λ_r = 1 (r: reference=, or the first task), in "
+        "m_k ← 0.9 m_k + 0.1 max|∇L_r|/mean|∇L_k|, m_r = 1 (r: reference=, or the first task), in "
         "every 10th step (every=)",
         "Wang et al. 2021 (learning rate annealing)",
         "largest and mean entries of the gradients",

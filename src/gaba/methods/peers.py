@@ -1,4 +1,4 @@
-"""The methods of TorchJD, through the bridge to it: each with TorchJD's own weights and length."""
+"""The catalogue: methods of TorchJD, through the bridge, with its own weights and length."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, final
 
-import gaba
-from gaba import measurement as measurements
-from gaba.methods._table import Method
-
-Make = Callable[..., gaba.Balancer]
+from gaba.extras import install
+from gaba.measurement import ExactNorms
+from gaba.methods.entry import Entry
+from gaba.methods.method import Method
+from gaba.methods.own import PLAIN
+from gaba.rules import Rule
 
 
 def _bridge() -> Any:
@@ -28,23 +29,23 @@ def _aggregators() -> Any:
 @final
 @dataclass(frozen=True)
 class _Peer:
-    """Makes the Balancer of one aggregator of TorchJD.
+    """Builds the method of one aggregator of TorchJD.
 
-    Settings that the aggregator's own constructor takes are given to it, ``seed`` to the bridge,
-    all others to the Balancer.
+    Settings that the aggregator's own constructor takes go to it, ``seed`` to the bridge, all
+    others to the method.
 
     Attributes:
         aggregator: the name of its class.
-        defaults: of those settings that it takes and has no default for, or another one here.
+        defaults: of settings for which it has no default, or another one here.
     """
 
     aggregator: str
     defaults: tuple[tuple[str, Any], ...] = ()
 
-    def __call__(self, tasks: Sequence[str], shared: Any, **settings: Any) -> gaba.Balancer:
+    def __call__(self, tasks: Sequence[str], shared: object, **settings: Any) -> Method:
         seed = settings.pop("seed", 0)
         theirs = self.made(tasks, settings)
-        return _balancer(tasks, shared, _bridge().FromTorchJD(theirs, seed=seed), settings)
+        return _method(_bridge().FromTorchJD(theirs, seed=seed), settings)
 
     def made(self, tasks: Sequence[str], settings: dict[str, Any]) -> Any:
         """TorchJD's aggregator; what it takes of ``settings`` is taken out of them."""
@@ -59,11 +60,11 @@ class _Peer:
             missing = str(error).split(". ")[0]  # after that it names extras of its own
             # the extra leaves ecos out where it would have to be compiled
             compiled = "ecos" in missing and sys.version_info >= (3, 13)
-            remedy = "pip install ecos" if compiled else 'pip install "gaba[bench]"'
+            remedy = "pip install ecos" if compiled else install("bench")
             raise ImportError(f"{missing}: {remedy}") from error
 
 
-def _smoothed(tasks: Sequence[str], shared: Any, **settings: Any) -> gaba.Balancer:
+def _smoothed(tasks: Sequence[str], shared: object, **settings: Any) -> Method:
     """The weights of another peer, ``inner``, smoothed."""
     inner, seed = settings.pop("inner", "mgda"), settings.pop("seed", 0)
     if inner not in _MAKERS:
@@ -72,22 +73,16 @@ def _smoothed(tasks: Sequence[str], shared: Any, **settings: Any) -> gaba.Balanc
     bridge = _bridge()
     weighting = bridge.FromTorchJD(_MAKERS[inner].made(tasks, settings)).weighting
     smoothed = _aggregators().CRMOGMWeighting(weighting, **own)
-    return _balancer(tasks, shared, bridge.FromTorchJD(smoothed, seed=seed), settings)
+    return _method(bridge.FromTorchJD(smoothed, seed=seed), settings)
 
 
-def _balancer(
-    tasks: Sequence[str], shared: Any, rule: Any, settings: dict[str, Any]
-) -> gaba.Balancer:
+def _method(rule: Rule, settings: dict[str, Any]) -> Method:
     """As TorchJD trains: nothing is smoothed, and heads get their own gradients where they can."""
-    given = settings.get("measurement", "exact")
-    exact = given == "exact" or isinstance(given, measurements.ExactNorms)
-    always = settings.get("every", 1) == settings.get("accumulate", 1) == 1
-    own = {
-        "norm_stabiliser": None,
-        "scale": "rule",
-        "heads": "plain" if exact and always else "weighted",
-    }
-    return gaba.Balancer(tasks, shared, **{"weighting": rule, **own, **settings})
+    exact = settings.get("measure", "exact") == "exact" or isinstance(
+        settings["measure"], ExactNorms
+    )
+    heads = "plain" if exact and settings.get("every", 1) == 1 else "weighted"
+    return Method(rule, **{**PLAIN, "heads": heads, **settings})
 
 
 _MAKERS = {
@@ -110,12 +105,12 @@ _MAKERS = {
 PASSES = "K backward passes"
 
 
-def _row(name: str, formula: str, source: str, also: str, make: Make | None = None) -> Method:
+def _row(name: str, formula: str, source: str, also: str, build: Callable[..., Method] | None = None) -> Entry:
     cost = f"{PASSES}, and on the host {also}"
-    return Method(name, "peer", formula, source, "Gramian", cost, make or _MAKERS[name])
+    return Entry(name, "peer", formula, source, "Gramian", cost, build or _MAKERS[name])
 
 
-PEERS: tuple[Method, ...] = (
+PEERS: tuple[Entry, ...] = (
     _row(
         "pcgrad",
         "Σ_k w_k g_k = Σ_k g_k less its part along each g_l it conflicts with, l in random order",
@@ -136,7 +131,7 @@ PEERS: tuple[Method, ...] = (
     ),
     _row(
         "cagrad",
-        "w = 1/K + c ‖ḡ‖/‖g_u‖ u, u = argmin ⟨g_u, ḡ⟩ + c ‖ḡ‖ ‖g_u‖ on the simplex, c = .4",
+        "w = 1/K + c ‖ḡ‖/‖g_u‖ u, u = argmin ⟨g_u, ḡ⟩ + c ‖ḡ‖ ‖g_u‖ on the simplex, c = 0.4",
         "Liu et al. 2021",
         "a cone program",
     ),
@@ -196,7 +191,7 @@ PEERS: tuple[Method, ...] = (
     ),
     _row(
         "cr-mogm",
-        "w ← α w + (1 − α) ŵ, α = .9, ŵ the weights of another peer (inner='mgda')",
+        "w ← α w + (1 − α) ŵ, α = 0.9, ŵ the weights of another peer (inner='mgda')",
         "Zhou et al. 2022",
         "what that peer takes",
         _smoothed,
