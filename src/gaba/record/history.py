@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, final, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gaba import measures
-from gaba.record import _show
 from gaba.extras import library
-from gaba.record.jsonl import COLUMNS, Combined, RunRecord, Step, header_of, parse_line, row, whole_lines
+from gaba.record._rows import Floats, Rows
+from gaba.record.jsonl import (
+    COMBINED,
+    SCALARS,
+    VECTORS,
+    Row,
+    RunRecord,
+    header,
+    parse_lines,
+    whole_lines,
+)
+from gaba.record.step import Step
 
+KEEP = 100_000
 _CHUNK = 256
+_COSINES = 8_000_000  # numbers; with many tasks, fewer steps than ``keep`` have their cosines
+
+Bools = NDArray[np.bool_]
 
 
 @final
 class History:
-    """The steps of a run as columns: 8 · (4K + 2) bytes a step, whatever the model.
+    """The steps of a run as columns: 8 · (4K + 6) bytes a step, and 8 · K² where cosines are known.
 
-    Steps are gathered on their device and fetched 256 at a time, so that recording does not wait
-    for it. Recording observes: it never alters what is computed.
+    Steps are gathered on their device and fetched 256 at a time, so recording does not wait for it.
+    ``history[-1]`` is a :class:`Step`, ``history[-100:]`` a History.
 
     Args:
         tasks: the K names.
+        keep: the newest steps that are all there. At most as many of the older ones are left,
+            evenly spaced. None keeps all.
+
+    Raises:
+        ValueError: ``keep`` is less than 4.
 
     Example:
         >>> import torch, gaba
@@ -36,128 +57,288 @@ class History:
         >>> _ = balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
         >>> balancer.history.weights.round(4).tolist()
         [[0.75, 0.25]]
+        >>> balancer.history
+        History(1 step of a, b; imbalance 1 in the median step)
     """
 
-    def __init__(self, tasks: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[str], keep: int | None = KEEP) -> None:
+        if keep is not None and keep < 4:
+            raise ValueError(f"keep must be at least 4 steps, or None for all, found {keep}")
         self.tasks: tuple[str, ...] = tuple(tasks)
-        self._steps: list[int] = []
-        self._measured: list[bool] = []
-        self._combined: list[Combined] = []
-        self._times: list[float] = []
-        self._cosines: dict[int, Tensor] = {}
         self.about: dict[str, str] = {}
-        """What the last step said holds for many: the metric, the measurement, and why."""
-        self._done: list[np.ndarray[Any, np.dtype[np.float64]]] = []
-        self._open: list[Tensor] = []
+        """What the last step says of many: the metric, the measurement, and why."""
+        k = len(self.tasks)
+        self._rows = Rows(len(SCALARS) + len(VECTORS) * k, keep)
+        few = None if keep is None else max(4, min(keep, _COSINES // max(1, k * k)))
+        self._angles = Rows(1 + k * k, few)  # the number of the step, then its cosines
+        self._open: list[tuple[list[float], Tensor, Tensor | None]] = []
+
+    # --- recording ------------------------------------------------------------------------------
 
     def append(self, step: Step) -> None:
-        """Record ``step``.
+        """Record ``step``. Does not wait for the device.
 
         Raises:
             ValueError: the step is of other tasks.
         """
         if step.tasks != self.tasks:
             raise ValueError(f"step must be of the tasks {self.tasks}, found {step.tasks}")
-        self._steps.append(step.step)
-        self._measured.append(step.measured)
-        self._combined.append(step.combined)
-        self._times.append(step.time)
+        scalars = [step.step, step.measured, COMBINED.index(step.combined), step.time]
+        parts = [step.finite.reshape(1), *(getattr(step, name) for name in VECTORS)]
+        numbers = torch.cat([part.to(step.multipliers.dtype) for part in parts])
+        self._open.append(([float(x) for x in scalars], numbers, step.cosines))
         self.about = dict(step.about)
-        if (cosines := step.cosines) is not None:
-            self._cosines[len(self._steps) - 1] = cosines
-        self._open.append(row(step))
         if len(self._open) == _CHUNK:
             self._fetch()
 
-    def _fetch(self) -> None:
-        if self._open:
-            self._done.append(torch.stack(self._open).cpu().numpy().astype(np.float64))
-            self._open = []
-
-    def _table(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def add(self, rows: Sequence[Row], about: Mapping[str, str] | None = None) -> None:
+        """Record the steps that lines of a record hold, with what they say of many steps."""
         self._fetch()
-        if len(self._done) != 1:
-            width = len(COLUMNS) * len(self.tasks) + 2
-            self._done = [np.concatenate(self._done or [np.empty((0, width))])]
-        return self._done[0]
+        if rows:
+            self._add([row.numbers for row in rows], [row.cosines for row in rows])
+        self.about = dict(about) if about else self.about
 
-    def _vectors(self, name: str) -> np.ndarray[Any, Any]:
-        start = COLUMNS.index(name) * len(self.tasks)
-        return self._table()[:, start : start + len(self.tasks)]
+    def _fetch(self) -> None:
+        if not self._open:
+            return
+        scalars, numbers, cosines = zip(*self._open, strict=True)
+        self._open = []
+        measured = [found for found in cosines if found is not None]
+        fetched = iter(torch.stack(measured).cpu().numpy() if measured else ())
+        self._add(
+            np.hstack([scalars, torch.stack(numbers).cpu().numpy()]),
+            [None if found is None else next(fetched).ravel() for found in cosines],
+        )
+
+    def _add(self, rows: Any, cosines: Iterable[Any]) -> None:
+        first = self._rows.count
+        self._rows.add(np.asarray(rows, dtype=np.float64))
+        known = [[first + i, *found] for i, found in enumerate(cosines) if found is not None]
+        if known:
+            self._angles.add(np.asarray(known, dtype=np.float64))
+
+    # --- reading --------------------------------------------------------------------------------
+
+    @property
+    def recorded(self) -> int:
+        """How many steps were recorded. ``len(history)`` is less once old ones are thinned out."""
+        return self._rows.count + len(self._open)
+
+    def since(self, cursor: int) -> tuple[History, int]:
+        """The steps recorded after ``cursor`` of them, and the cursor for the next time.
+
+        It takes as long as there are new steps, however long the history is. Begin with 0, or with
+        :attr:`recorded` to leave out what is there.
+
+        Example:
+            >>> import gaba
+            >>> new, cursor = gaba.History(["rul", "health"]).since(0)
+            >>> len(new), cursor
+            (0, 0)
+        """
+        self._fetch()
+        first = int(np.searchsorted(self._rows.numbers, cursor))
+        return self[first:], self._rows.count
 
     def __len__(self) -> int:
-        return len(self._steps)
+        self._fetch()
+        return len(self._rows)
 
-    @property
-    def steps(self) -> np.ndarray[Any, Any]:
-        """(N,), the number of each step."""
-        return np.asarray(self._steps, dtype=np.int64)
+    def __iter__(self) -> Iterator[Step]:
+        return (self[i] for i in range(len(self)))
 
-    @property
-    def measured(self) -> np.ndarray[Any, Any]:
-        """(N,), bool: whether the norms were measured."""
-        return np.asarray(self._measured, dtype=bool)
+    @overload
+    def __getitem__(self, at: int) -> Step: ...
+    @overload
+    def __getitem__(self, at: slice) -> History: ...
+    def __getitem__(self, at: int | slice) -> Step | History:
+        if isinstance(at, slice):
+            return self._part(*at.indices(len(self)))
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"step {at} of a history of {len(self):,} steps")
+        return self._step(self._part(at % len(self), at % len(self) + 1, 1))
 
-    @property
-    def losses(self) -> np.ndarray[Any, Any]:
-        """(N, K), L_k; NaN for a missing task."""
-        return self._vectors("losses")
+    def _part(self, first: int, last: int, step: int) -> History:
+        if step < 1:
+            raise ValueError(f"a history is read forwards, found a slice with the step {step}")
+        found = History(self.tasks, self._rows.keep)
+        found.about = dict(self.about)
+        found._rows = self._rows.part(first, last, step)
+        if len(found._rows):
+            ends = found._rows.numbers[[0, -1]] + [0, 1]
+            low, high = np.searchsorted(self._angles.values[:, 0], ends)
+            found._angles = self._angles.part(int(low), int(high))
+        return found
 
-    @property
-    def norms(self) -> np.ndarray[Any, Any]:
-        """(N, K), g_k; NaN for a missing task and for a step without measurement."""
-        return self._vectors("norms")
+    @staticmethod
+    def _step(one: History) -> Step:
+        """The only step of ``one``."""
+        vectors = {name: torch.from_numpy(one._vector(name)[0].copy()) for name in VECTORS}
+        vectors["saturated"] = vectors["saturated"] > 0
+        norms, cosines = vectors["norms"], one._cosines()
+        gramian = (
+            torch.from_numpy(cosines[1][0]) * (norms[:, None] * norms) if len(cosines[1]) else None
+        )
+        return Step(
+            tasks=one.tasks,
+            step=int(one.steps[0]),
+            measured=bool(one.measured[0]),
+            combined=one.combined[0].item(),
+            finite=torch.tensor(bool(one.finite[0])),
+            gramian=gramian,
+            about=one.about,
+            time=float(one.times[0]),
+            **vectors,
+        )
 
-    @property
-    def weights(self) -> np.ndarray[Any, Any]:
-        """(N, K), λ_k; 0 for a missing task."""
-        return self._vectors("weights")
+    # --- columns --------------------------------------------------------------------------------
 
-    @property
-    def contributions(self) -> np.ndarray[Any, Any]:
-        """(N, K), c_k = λ_k g_k."""
-        return measures.contributions(self.weights, self.norms)
+    def _scalar(self, name: str) -> Floats:
+        self._fetch()
+        return self._rows.values[:, SCALARS.index(name)]
 
-    @property
-    def saturated(self) -> np.ndarray[Any, Any]:
-        """(N, K), bool: the weight sat on its floor."""
-        return self._vectors("saturated") > 0
-
-    @property
-    def gain(self) -> np.ndarray[Any, Any]:
-        """(N,), the common factor of the update."""
-        return self._table()[:, -2]
-
-    @property
-    def finite(self) -> np.ndarray[Any, Any]:
-        """(N,), bool: losses and norms were finite."""
-        return self._table()[:, -1] > 0
-
-    @property
-    def imbalance(self) -> np.ndarray[Any, Any]:
-        """(N,), max c / min c over the tasks present; NaN without measurement."""
-        return measures.imbalance(self.weights, self.norms)
-
-    @property
-    def times(self) -> np.ndarray[Any, Any]:
-        """(N,), when each step was recorded, in seconds since 1970; NaN where that is not known."""
-        return np.asarray(self._times, dtype=np.float64)
-
-    @property
-    def cosines(self) -> np.ndarray[Any, Any]:
-        """(N, K, K), cos(∇L_k, ∇L_l); NaN where the Gramian was not measured."""
+    def _vector(self, name: str) -> Floats:
+        self._fetch()
         k = len(self.tasks)
-        whole = np.full((len(self), k, k), np.nan)
-        for i, cosines in self._cosines.items():
-            whole[i] = cosines.cpu().numpy()
+        start = len(SCALARS) + VECTORS.index(name) * k
+        return self._rows.values[:, start : start + k]
+
+    def _cosines(self) -> tuple[NDArray[np.int64], Floats]:
+        """Where the cosines are known, (M,), and these, (M, K, K)."""
+        self._fetch()
+        k, numbers, found = len(self.tasks), self._rows.numbers, self._angles.values
+        of = found[:, 0].astype(np.int64)
+        places = np.searchsorted(numbers, of)
+        there = places < len(numbers)
+        there[there] = numbers[places[there]] == of[there]
+        return places[there], found[there, 1:].reshape(-1, k, k)
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """(N,), the number of each step."""
+        return self._scalar("step").astype(np.int64)
+
+    @property
+    def measured(self) -> Bools:
+        """(N,), whether the norms were measured."""
+        return self._scalar("measured") > 0
+
+    @property
+    def finite(self) -> Bools:
+        """(N,), whether losses and norms were finite."""
+        return self._scalar("finite") > 0
+
+    @property
+    def combined(self) -> NDArray[np.str_]:
+        """(N,), ``"by-hand"``, ``"backward"`` or ``"caller"``, as in :class:`Step`."""
+        return np.array(COMBINED)[self._scalar("combined").astype(np.int64)]
+
+    @property
+    def times(self) -> Floats:
+        """(N,), when each step was recorded, in seconds since 1970; NaN where that is not known."""
+        return self._scalar("time")
+
+    @property
+    def losses(self) -> Floats:
+        """(N, K), L_k; NaN for a missing task."""
+        return self._vector("losses")
+
+    @property
+    def norms(self) -> Floats:
+        """(N, K), g_k; NaN for a missing task and without measurement."""
+        return self._vector("norms")
+
+    @property
+    def multipliers(self) -> Floats:
+        """(N, K), m_k; NaN for a missing task."""
+        return self._vector("multipliers")
+
+    @property
+    def saturated(self) -> Bools:
+        """(N, K), the multiplier is at its limit, or the weight at its floor."""
+        return self._vector("saturated") > 0
+
+    @property
+    def weights(self) -> Floats:
+        """(N, K), λ_k = m_k / Σ m over the tasks present; 0 for a missing task."""
+        total = self._present.sum(axis=1, keepdims=True)
+        return self._present / np.where(total == 0, 1, total)
+
+    @property
+    def contributions(self) -> Floats:
+        """(N, K), c_k = m_k g_k; NaN where the norm is."""
+        return measures.contributions(self.multipliers, self.norms)
+
+    @property
+    def imbalance(self) -> Floats:
+        """(N,), max c / min c over the tasks present; NaN without measurement."""
+        return measures.imbalance(self._present, self.norms)
+
+    @property
+    def cosines(self) -> Floats:
+        """(N, K, K), cos(∇L_k, ∇L_l); NaN where the Gramian was not measured."""
+        places, found = self._cosines()
+        whole = np.full((len(self), *found.shape[1:]), np.nan)
+        whole[places] = found
         return whole
+
+    @property
+    def shares(self) -> Floats:
+        """(N, K), the part of the update that each task accounts for; NaN without Gramian."""
+        places, cosines = self._cosines()
+        away, norms = np.isnan(self.multipliers[places]), self.norms[places]
+        still = away | (norms == 0)  # such a task has no angles, and adds nothing
+        cosines = np.where(still[:, :, None] | still[:, None, :], 0, cosines)
+        whole = np.full(self.norms.shape, np.nan)
+        whole[places] = measures.shares(np.where(away, 0, self.contributions[places]), cosines)
+        return whole
+
+    @property
+    def _present(self) -> Floats:
+        """(N, K), the multipliers, 0 for a missing task."""
+        return np.nan_to_num(self.multipliers, nan=0, posinf=np.inf)
+
+    # --- files and tables -----------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], keep: int | None = None) -> History:
+        """The history in the JSONL file ``path``, which may still be written to.
+
+        A last line that is cut short is left out.
+
+        Args:
+            path: the file of a :class:`gaba.RunRecord`, of this version or of 0.1.0.
+            keep: as for a new History; all steps by default.
+
+        Raises:
+            ValueError: a line is not of such a file. The message names the file and the line.
+        """
+        first, *lines = whole_lines(path) or [b""]
+        history = cls(header(first, path).tasks, keep)
+        for start in range(0, len(lines), 10 * _CHUNK):
+            piece = lines[start : start + 10 * _CHUNK]
+            found = parse_lines(piece, history.tasks, path, first=start + 2)
+            if found.error:
+                raise ValueError(found.error)
+            history.add(found.rows, found.about)
+        return history
+
+    def write(self, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
+        """Write the history as the JSONL file of a run, whole or not at all."""
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        partial.unlink(missing_ok=True)
+        with RunRecord(partial, self.tasks, meta) as record:
+            for step in self:
+                record.write(step)
+        partial.replace(target)
 
     def to_pandas(self) -> Any:
         """The steps as a ``pandas.DataFrame`` with the step as its index.
 
-        Its columns are ``measured``, ``finite``, ``gain``, ``imbalance``, ``times``, then
-        ``losses/TASK``, ``norms/TASK``, ``weights/TASK``, ``contributions/TASK`` and
-        ``saturated/TASK``, and where measured ``cosines/TASK/OTHER``.
+        Its columns are ``measured``, ``combined``, ``finite``, ``imbalance``, ``times``, then
+        ``losses/TASK`` and so on for norms, multipliers, weights, contributions and saturated, and
+        where the Gramian was measured ``shares/TASK`` and ``cosines/TASK/OTHER``.
 
         Raises:
             ImportError: pandas is not installed: ``pip install "gaba[parquet]"``.
@@ -169,7 +350,19 @@ class History:
             ('step', 0, True)
         """
         pandas = library("pandas", "to_pandas needs", "parquet")
-        return pandas.DataFrame(_show.columns(self), index=pandas.Index(self.steps, name="step"))
+        names = ["losses", "norms", "multipliers", "weights", "contributions", "saturated"]
+        scalars = ("measured", "combined", "finite", "imbalance", "times")
+        columns = {name: getattr(self, name) for name in scalars}
+        places, found = self._cosines()
+        for name in [*names, "shares"] if len(places) else names:
+            values = getattr(self, name)
+            columns |= {f"{name}/{task}": values[:, k] for k, task in enumerate(self.tasks)}
+        for i, j in zip(*np.triu_indices(len(self.tasks), 1), strict=True):
+            if np.isfinite(found[:, i, j]).any():
+                column = np.full(len(self), np.nan)
+                column[places] = found[:, i, j]
+                columns[f"cosines/{self.tasks[i]}/{self.tasks[j]}"] = column
+        return pandas.DataFrame(columns, index=pandas.Index(self.steps, name="step"))
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`to_pandas` as a Parquet file, whole or not at all.
@@ -187,56 +380,43 @@ class History:
         self.to_pandas().to_parquet(partial, engine="pyarrow")
         partial.replace(target)
 
+    # --- how it shows itself --------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"History({self._summary()})"
+
+    def _summary(self) -> str:
+        n, k = len(self), len(self.tasks)
+        numbers = self._rows.numbers
+        whole = int(numbers[-1] - numbers[0]) + 1 if n else 0
+        thinned = f"{n:,} of " if n < whole else ""
+        of = ", ".join(self.tasks) if k <= 6 else f"{k} tasks"
+        imbalance = self.imbalance
+        known = imbalance[~np.isnan(imbalance)]
+        said = f"; imbalance {np.median(known):.3g} in the median step" if known.size else ""
+        steps = f"{whole:,} step{'s' * (whole != 1)}"
+        return f"{thinned}{steps} of {of}{said}"
+
     def _repr_html_(self) -> str:
-        return _show.as_html(self)
-
-    def write(self, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
-        """Write the history as the JSONL file of a run, whole or not at all."""
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
-        with RunRecord(partial, self.tasks, meta) as record:
-            for i in range(len(self)):
-                record.write(self._step(i))
-        partial.replace(target)
-
-    def _step(self, i: int) -> Step:
-        vectors = {name: torch.from_numpy(self._vectors(name)[i].copy()) for name in COLUMNS}
-        return Step(
-            tasks=self.tasks,
-            step=self._steps[i],
-            measured=self._measured[i],
-            combined=self._combined[i],
-            losses=vectors["losses"],
-            norms=vectors["norms"],
-            weights=vectors["weights"],
-            saturated=vectors["saturated"] > 0,
-            gain=torch.tensor(self.gain[i]),
-            finite=torch.tensor(bool(self._table()[i, -1] > 0)),
-            gramian=self._gramian(i, vectors["norms"]),
-            about=self.about,
-            time=self._times[i],
+        if not len(self):
+            return f"<p>{html.escape(self._summary())}</p>"
+        names = ("losses", "norms", "multipliers", "weights", "contributions")
+        last = [getattr(self[-1:], name)[0] for name in names]
+        held = self.saturated.mean(axis=0)
+        heads = ("", "loss", "norm", "multiplier", "weight", "contribution", "saturated")
+        rows = [
+            [task, *("–" if np.isnan(v[k]) else f"{v[k]:.4g}" for v in last), f"{held[k]:.1%}"]
+            for k, task in enumerate(self.tasks)
+        ]
+        body = "".join(
+            f"<tr><th>{html.escape(row[0])}</th>"
+            + "".join(f"<td>{value}</td>" for value in row[1:])
+            + "</tr>"
+            for row in rows
         )
-
-    def _gramian(self, i: int, norms: Tensor) -> Tensor | None:
-        cosines = self._cosines.get(i)
-        return None if cosines is None else cosines.cpu() * (norms[:, None] * norms)
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> History:
-        """The history in the JSONL file ``path``, which may still be written to.
-
-        A last line that is cut short is left out.
-
-        Raises:
-            ValueError: a line is not a record of such a file; the message names file and line.
-        """
-        lines = whole_lines(Path(path))
-        history = cls(header_of(Path(path), lines)["tasks"])
-        for number, line in enumerate(lines[1:], start=2):
-            found = parse_line(line, history.tasks, history.about, f"{path}, line {number}")
-            if isinstance(found, Step):
-                history.append(found)
-            else:
-                history.about = found
-        return history
+        return (
+            f"<table><caption>{html.escape(self._summary())}. The last step, and in how many steps "
+            "the multiplier was at its limit.</caption><thead><tr>"
+            + "".join(f"<th>{name}</th>" for name in heads)
+            + f"</tr></thead><tbody>{body}</tbody></table>"
+        )

@@ -1,122 +1,61 @@
-"""What happened in a step, and the JSONL file of a run."""
+"""The JSONL file of a run: its one writer, and its one reader, line by line."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, final
+from typing import IO, Any, NamedTuple, final, get_args
 
-import torch
-from torch import Tensor
+from gaba.record.step import Combined, Step
 
-from gaba import measures
+SCALARS = ("step", "measured", "combined", "time", "finite")
+VECTORS = ("losses", "norms", "multipliers", "saturated")
+COMBINED: tuple[str, ...] = get_args(Combined)
 
-Combined = Literal["by-hand", "backward", "caller"]
-COLUMNS = ("losses", "norms", "weights", "saturated")  # of K values each; then gain and finite
+
+class Row(NamedTuple):
+    """A step in plain numbers; NaN where a value is not known.
+
+    ``numbers`` holds the values of ``SCALARS``, ``combined`` as its place in ``COMBINED``, then K
+    of each of ``VECTORS``. ``cosines`` holds K · K numbers where the Gramian was measured.
+    """
+
+    numbers: list[float]
+    cosines: list[float] | None = None
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class Step:
-    """What the Balancer saw and did in one step; tensors stay on the device until asked for.
-
-    Attributes:
-        tasks: the K names, in the order of every vector below.
-        step: how many steps came before this one.
-        measured: whether the norms were measured in this step.
-        combined: how the gradient reached ``.grad``: ``"by-hand"`` from the per-task gradients,
-            ``"backward"`` by one weighted backward pass, ``"caller"`` if the caller does that.
-        losses: (K,), L_k; NaN for a missing task.
-        norms: (K,), g_k as measured, before any stabiliser; NaN if missing or not measured.
-        weights: (K,), λ_k ≥ 0, Σλ = 1; 0 for a missing task.
-        saturated: (K,), bool: the weight sits on its floor.
-        gain: (), the common factor of the update: the gradient is gain · Σ λ_k ∇L_k.
-        finite: (), bool: whether losses and norms were finite; if not, nothing was learnt from
-            this step.
-        gramian: (K, K) as measured, if the weighting needs it; NaN for a missing task.
-        about: what holds for many steps, in words: ``"metric"``, ``"measurement"``, and why the
-            latter was chosen if it chose itself.
-        time: when it was recorded, in seconds since 1970.
-    """
+@dataclass(frozen=True)
+class Header:
+    """The first line of a record: the K task names, what was said of the run, and by which gaba."""
 
     tasks: tuple[str, ...]
-    step: int
-    measured: bool
-    combined: Combined
-    losses: Tensor
-    norms: Tensor
-    weights: Tensor
-    saturated: Tensor
-    gain: Tensor
-    finite: Tensor
-    gramian: Tensor | None = None
-    about: Mapping[str, str] = field(default_factory=dict)
-    time: float = field(default_factory=time.time)
-
-    @property
-    def cosines(self) -> Tensor | None:
-        """(K, K), cos(∇L_k, ∇L_l) where the Gramian was measured; NaN for missing tasks."""
-        if self.gramian is None:
-            return None
-        length = self.gramian.diagonal().sqrt()
-        return self.gramian / (length[:, None] * length)
-
-    @property
-    def contributions(self) -> Tensor:
-        """(K,), c_k = λ_k g_k; NaN where the norm is."""
-        return measures.contributions(self.weights, self.norms)
-
-    @property
-    def imbalance(self) -> Tensor:
-        """(), max c / min c over the tasks that are present."""
-        return measures.imbalance(self.weights, self.norms)
-
-    def asdict(self) -> dict[str, Any]:
-        """Plain numbers by task name; ``None`` for what is not finite. Waits for the device."""
-        found = torch.cat([row(self), self.imbalance.reshape(1)]).tolist()
-        k = len(self.tasks)
-        parts = [found[i * k : (i + 1) * k] for i in range(len(COLUMNS))]
-        losses, norms, weights, saturated = parts
-        gain, finite, imbalance = found[-3:]
-        contributions = [w * g for w, g in zip(weights, norms, strict=True)]
-        described = {
-            "step": self.step,
-            "measured": self.measured,
-            "combined": self.combined,
-            "finite": bool(finite),
-            "losses": self._named(losses),
-            "norms": self._named(norms),
-            "weights": self._named(weights),
-            "contributions": self._named(contributions),
-            "saturated": {task: bool(s) for task, s in zip(self.tasks, saturated, strict=True)},
-            "gain": _number(gain),
-            "imbalance": _number(imbalance),
-        }
-        cosines = self.cosines
-        if cosines is not None:
-            described["cosines"] = [[_number(c) for c in line] for line in cosines.tolist()]
-        return described
-
-    def _named(self, values: Iterable[float]) -> dict[str, float | None]:
-        return {task: _number(v) for task, v in zip(self.tasks, values, strict=True)}
+    meta: dict[str, Any]
+    version: str
 
 
-def row(step: Step) -> Tensor:
-    """The vectors of ``COLUMNS``, gain and finite of ``step`` in one: (4K + 2,)."""
-    like = step.weights
-    vectors = [getattr(step, name).to(like.dtype) for name in COLUMNS]
-    return torch.cat([*vectors, step.gain.to(like).reshape(1), step.finite.to(like).reshape(1)])
+@final
+@dataclass(frozen=True)
+class Parsed:
+    """What some lines of a record hold.
 
+    Attributes:
+        rows: the steps.
+        lines: from which of the lines each step came.
+        about: what the lines say of many steps; empty if nothing.
+        error: why the lines after the last step could not be read; empty if they could.
+    """
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    rows: list[Row]
+    lines: list[int]
+    about: dict[str, str]
+    error: str = ""
 
 
 @final
@@ -124,19 +63,27 @@ class RunRecord:
     """The JSONL file of a run, a line a step, written as the run goes on.
 
     The first line is ``{"gaba": version, "tasks": [...], "meta": {...}}``. A line
-    ``{"about": {...}}`` holds :attr:`Step.about` of the steps that follow. Each other line is
-    :meth:`Step.asdict` and ``"time"``, seconds since 1970.
+    ``{"about": {...}}`` holds :attr:`Step.about` of the steps that follow. Every other line is
+    :meth:`Step.asdict` and ``"time"``, in seconds since 1970.
 
     Args:
-        path: the file; a new one is made, with its folder.
+        path: the file. A new one is made, with its folder.
         tasks: the K names.
-        meta: whatever should be known about the run, as JSON.
-        resume_at: go on with an existing file: its steps from this number on are dropped, as they
-            are about to be made again.
+        meta: what to remember of the run, as JSON.
+        resume_at: continue an existing file. Its steps from this number on are dropped, because
+            they are about to be made again.
 
     Raises:
         FileExistsError: the file exists and ``resume_at`` is not given.
-        ValueError: the existing file is of other tasks, or malformed.
+        ValueError: the existing file is of other tasks or malformed, or ``meta`` is not JSON.
+
+    Example:
+        >>> import tempfile, gaba
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with gaba.RunRecord(f"{folder}/run.jsonl", ["rul", "health"]) as record:
+        ...         pass  # record.write(step) for each step
+        ...     len(gaba.History.read(record.path))
+        0
     """
 
     def __init__(
@@ -149,43 +96,45 @@ class RunRecord:
         self.path: Path = Path(path)
         self.tasks: tuple[str, ...] = tuple(tasks)
         self._about: dict[str, str] = {}
+        begin = {"gaba": metadata.version("gaba"), "tasks": list(tasks), "meta": dict(meta or {})}
+        try:
+            begun = _line(begin)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"meta must be JSON, found a value that is not: {error}") from None
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if resume_at is not None and self.path.exists():
-            kept = self._kept(resume_at)
-            for line in kept[1:]:
-                self._about = json.loads(line).get("about", self._about)
+        if resume_at is not None and self.path.exists() and (lines := whole_lines(self.path)):
             partial = self.path.with_name(self.path.name + ".partial")
-            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            partial.write_bytes(b"".join(line + b"\n" for line in self._kept(lines, resume_at)))
             partial.replace(self.path)
-            self._file: IO[str] = self.path.open("a", encoding="utf-8")
+        elif self.path.exists() and resume_at is None:
+            raise FileExistsError(
+                f"{self.path} exists: resume the run, delete the file or choose another path"
+            )
         else:
-            if self.path.exists():
-                raise FileExistsError(
-                    f"{self.path} exists: resume the run, delete the file or choose another path"
-                )
-            self._file = self.path.open("x", encoding="utf-8")
-            header = {"gaba": gaba_version(), "tasks": list(self.tasks), "meta": dict(meta or {})}
-            self._line(header)
+            self.path.write_text(begun, encoding="utf-8")
+        self._file: IO[str] = self.path.open("a", encoding="utf-8")
 
-    def _kept(self, resume_at: int) -> list[str]:
-        lines = whole_lines(self.path)
-        found = tuple(header_of(self.path, lines)["tasks"])
+    def _kept(self, lines: Sequence[bytes], resume_at: int) -> list[bytes]:
+        found = header(lines[0], self.path).tasks
         if found != self.tasks:
             raise ValueError(f"{self.path} is of the tasks {found}, expected {self.tasks}")
-        return [
-            lines[0],
-            *(line for line in lines[1:] if json.loads(line).get("step", -1) < resume_at),
-        ]
+        kept = [lines[0]]
+        for number, line in enumerate(lines[1:], start=2):
+            parsed = parse(line, self.tasks, f"{self.path}, line {number}")
+            if not isinstance(parsed, Row):
+                self._about = parsed
+                kept.append(line)
+            elif parsed.numbers[0] < resume_at:
+                kept.append(line)
+        return kept
 
     def write(self, step: Step) -> None:
         """Append ``step`` and hand the line to the system. Waits for the device."""
+        lines = _line({**step.asdict(), "time": round(step.time, 4)})
         if step.about != self._about:
             self._about = dict(step.about)
-            self._line({"about": self._about})
-        self._line({**step.asdict(), "time": round(step.time, 4)})
-
-    def _line(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value, allow_nan=False) + "\n")
+            lines = _line({"about": self._about}) + lines
+        self._file.write(lines)
         self._file.flush()
 
     def close(self) -> None:
@@ -204,74 +153,133 @@ class RunRecord:
         self.close()
 
 
-def gaba_version() -> str:
-    """The version of this library."""
-    return metadata.version("gaba")
+def whole_lines(path: str | os.PathLike[str]) -> list[bytes]:
+    """The lines of ``path`` that end in a line feed. One that is still being written does not."""
+    return Path(path).read_bytes().split(b"\n")[:-1]
 
 
-def whole_lines(path: Path) -> list[str]:
-    """The lines of ``path`` that end in a line feed; one that is still being written is not."""
-    *whole, _cut = path.read_text(encoding="utf-8").split("\n")
-    return whole
+def header(line: bytes, path: str | os.PathLike[str]) -> Header:
+    """What the first line of the record ``path`` says; numbers that are not finite are None.
 
-
-def header_of(path: Path, lines: Sequence[str]) -> dict[str, Any]:
-    """The first of ``lines``, the header of the record ``path``."""
+    Raises:
+        ValueError: it is no such line. The message names the file.
+    """
     try:
-        header = json.loads(lines[0])
-        _ = header["gaba"], header["tasks"]
-    except (ValueError, KeyError, TypeError, IndexError):
+        found = _HEADERS(line.decode())
+        tasks = tuple(str(task) for task in found["tasks"])
+        meta = found.get("meta") or {}
+        if not tasks or not isinstance(found["tasks"], list) or not isinstance(meta, dict):
+            raise ValueError
+        return Header(tasks, meta, str(found["gaba"]))
+    except _UNREADABLE:
         raise ValueError(
             f"{path}, line 1: not the header of a gaba record "
             '({"gaba": version, "tasks": [...], "meta": {...}}): give the history.jsonl of a run'
         ) from None
-    return header
 
 
-def parse_line(
-    text: str, tasks: tuple[str, ...], about: Mapping[str, str], where: str
-) -> Step | dict[str, str]:
-    """The step of this line of a record, with ``about``; or what the line says about later steps.
+def parse(line: bytes, tasks: Sequence[str], where: str) -> Row | dict[str, str]:
+    """The step that a line of a record holds, or what the line says of the steps after it.
+
+    A line of gaba 0.1.0 has weights and a gain in place of multipliers: m_k = gain · λ_k.
 
     Raises:
-        ValueError: it is no such thing; the message starts with ``where``.
+        ValueError: it is neither. The message begins with ``where``, the file and the line.
     """
     try:
-        line = json.loads(text)
-        if "about" in line:
-            return {str(name): str(value) for name, value in line["about"].items()}
-        cosines = line.get("cosines")
-        vectors = {name: _vector(line[name], tasks) for name in COLUMNS}
-        return Step(
-            tasks=tasks,
-            step=int(line["step"]),
-            measured=bool(line["measured"]),
-            combined=line["combined"],
-            losses=vectors["losses"],
-            norms=vectors["norms"],
-            weights=vectors["weights"],
-            saturated=vectors["saturated"] > 0,
-            gain=_vector({"gain": line["gain"]}, ("gain",))[0],
-            finite=torch.tensor(bool(line["finite"])),
-            gramian=None if cosines is None else _gramian(cosines, vectors["norms"]),
-            about=about,
-            time=float(line.get("time", math.nan)),
-        )
-    except (AttributeError, ValueError, KeyError, TypeError) as error:
+        found = _STEPS(line.decode())
+        if "about" in found:
+            return {str(name): str(value) for name, value in found["about"].items()}
+        return _row(found, tasks)
+    except _UNREADABLE as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        said = f"no {said}" if isinstance(error, KeyError) else said
         raise ValueError(
-            f"{where}: not a step of the tasks {tasks} ({error}): delete the line, or record the "
-            "run anew"
+            f"{where}: not a step of the tasks {tuple(tasks)} ({said}): "
+            "delete the line, or record the run again"
         ) from None
 
 
-def _vector(by_task: Mapping[str, float | None], tasks: Sequence[str]) -> Tensor:
-    found = (by_task[task] for task in tasks)
-    return torch.tensor([math.nan if v is None else v for v in found], dtype=torch.float64)
+def parse_lines(
+    lines: Iterable[bytes], tasks: Sequence[str], path: str | os.PathLike[str], first: int = 2
+) -> Parsed:
+    """The steps of ``lines``, up to the first line that is malformed; ``error`` names that one.
+
+    Args:
+        lines: whole lines, without their line feeds.
+        tasks: the K names.
+        path: the file, for the message.
+        first: the number that the first of the lines has in the file.
+    """
+    rows: list[Row] = []
+    kept: list[int] = []
+    about: dict[str, str] = {}
+    for i, line in enumerate(lines):
+        try:
+            found = parse(line, tasks, f"{path}, line {first + i}")
+        except ValueError as error:
+            return Parsed(rows, kept, about, str(error))
+        if isinstance(found, Row):
+            rows.append(found)
+            kept.append(i)
+        else:
+            about = found
+    return Parsed(rows, kept, about)
 
 
-def _gramian(cosines: Sequence[Sequence[float | None]], norms: Tensor) -> Tensor:
-    numbers = [[math.nan if c is None else c for c in line] for line in cosines]
-    found = torch.tensor(numbers, dtype=norms.dtype)
-    if found.shape != (len(norms), len(norms)):
-        raise ValueError(f"cosines of shape {tuple(found.shape)}")
-    return found * (norms[:, None] * norms)
+def _row(found: Mapping[str, Any], tasks: Sequence[str]) -> Row:
+    measured, finite, combined = found["measured"], found["finite"], found["combined"]
+    if measured not in (True, False) or finite not in (True, False) or combined not in COMBINED:
+        raise ValueError("measured and finite must be true or false, combined must be known")
+    losses, norms, saturated = (
+        _numbers(found[name][task] for task in tasks) for name in ("losses", "norms", "saturated")
+    )
+    if "multipliers" in found:
+        multipliers = _numbers(found["multipliers"][task] for task in tasks)
+    else:
+        weights, gain = found["weights"], _number(found["gain"])
+        pairs = zip(_numbers(weights[task] for task in tasks), losses, strict=True)
+        multipliers = [
+            math.nan if weight == 0 and math.isnan(loss) else gain * weight
+            for weight, loss in pairs
+        ]
+    scalars = (
+        float(int(found["step"])),
+        float(measured),
+        float(COMBINED.index(combined)),
+        _number(found.get("time")),
+        float(finite),
+    )
+    cosines, k = found.get("cosines"), len(tasks)
+    if cosines is not None:
+        if len(cosines) != k or any(len(line) != k for line in cosines):
+            raise ValueError(f"cosines must be {k} lists of {k} numbers")
+        cosines = _numbers(value for line in cosines for value in line)
+    return Row([*scalars, *losses, *norms, *multipliers, *saturated], cosines)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else value + 0.0
+
+
+def _numbers(values: Iterable[Any]) -> list[float]:
+    return [math.nan if value is None else value + 0.0 for value in values]
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, allow_nan=False) + "\n"
+
+
+def _nothing(name: str) -> None:
+    """What ``NaN`` and ``Infinity`` stand for, which are no JSON."""
+
+
+def _finite(digits: str) -> float | None:
+    return number if math.isfinite(number := float(digits)) else None
+
+
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_STEPS: Callable[[str], Any] = json.JSONDecoder(parse_constant=_nothing).decode
+_HEADERS: Callable[[str], Any] = json.JSONDecoder(
+    parse_constant=_nothing, parse_float=_finite
+).decode
