@@ -222,6 +222,34 @@ class LogEMA(Stabiliser):
 
 
 @final
+class Belief(Stabiliser):
+    """log ĝ moves towards log g by the rate max(η, 1/(1 + n)), by a factor of e^j at most."""
+
+    def __init__(self, n_tasks: int, rate: float = 0.01, jump: float = 2.3) -> None:
+        super().__init__(n_tasks)
+        self.rate, self.jump = rate, jump
+        self.log: list[float | None] = [None] * n_tasks
+        self.times = [0] * n_tasks
+
+    def step(self, value: Vector, present: Sequence[bool]) -> Vector:
+        """The believed norms."""
+        result = np.array(value)
+        for k in range(self.K):
+            if present[k] and value[k] != 0:
+                before = self.log[k]
+                if before is None:
+                    self.log[k] = math.log(value[k])
+                else:
+                    gap = min(max(math.log(value[k]) - before, -self.jump), self.jump)
+                    self.log[k] = before + max(self.rate, 1 / (1 + self.times[k])) * gap
+                self.times[k] += 1
+            believed = self.log[k]
+            if believed is not None:
+                result[k] = math.exp(believed)
+        return result
+
+
+@final
 class Floor(Stabiliser):
     """max(λ_k, m) / Σ, or the nearest point of {λ ≥ m, Σλ = 1}, for λ of the tasks present.
 
@@ -333,34 +361,39 @@ class Chain(Stabiliser):
         """What the last one gives."""
         for stabiliser in self.stabilisers:
             value = stabiliser.step(value, present)
+            present = [not math.isnan(number) for number in value]  # a memory fills gaps
         self.saturated = [any(s.saturated[k] for s in self.stabilisers) for k in range(self.K)]
         return value
 
 
-# The pipeline: norms (K,) to weights and gain
+# The pipeline: norms (K,) to multipliers
 
 
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """One step of the pipeline; a missing task has weight 0 and NaN elsewhere.
+    """One step of the pipeline; a missing task has NaN.
 
     Attributes:
-        weights: λ, on the simplex: (K,).
-        believed: ĝ, the stabilised norms: (K,).
-        contributions: λ_k g_k, with the norms of this step: (K,).
-        saturated: Which weights sit on a bound: (K,).
-        gain: The common factor of the combined update.
-        finite: Whether the norms were; if not, the step changed nothing, and weights and gain are
+        multipliers: m: (K,).
+        believed: ĝ, what is believed of the norms of all tasks, NaN if nothing is: (K,).
+        contributions: m_k g_k, with the norms of this step: (K,).
+        saturated: Which multipliers are at a bound: (K,).
+        finite: Whether the norms were; if not, the step changed nothing, and the multipliers are
             those of before.
     """
 
-    weights: Vector
+    multipliers: Vector
     believed: Vector
     contributions: Vector
     saturated: NDArray[np.bool_]
-    gain: float
     finite: bool
+
+    @property
+    def weights(self) -> Vector:
+        """λ = m/Σm over the tasks present, 0 for a missing one: (K,)."""
+        m = np.nan_to_num(self.multipliers)
+        return m / math.fsum(m)
 
     @property
     def imbalance(self) -> float:
@@ -372,43 +405,54 @@ class Outcome:
 @final
 @dataclass
 class Pipeline:
-    """Norm stabiliser, rule, weight stabiliser, scale, as the Balancer applies them.
+    """Belief, rule, smoothing, scale and limit, as the Balancer applies them.
 
     Attributes:
         n_tasks: K.
-        rule: Weights of the tasks present from their believed norms; with ``per_task`` it gets
-            those numbers of the tasks present as second argument.
-        norm_stabiliser: Applied to the norms.
-        weight_stabiliser: Applied to the weights.
+        rule: Weights from the believed norms of the tasks of which something is known; with
+            ``per_task`` it gets those numbers of these tasks as second argument.
+        believe: Applied to the norms.
+        smooth: Applied to the weights.
         scale: What length the combined update gets.
-        anchor: The task that keeps weight 1, in place of ``scale``; the gain stays what it was
-            while this task is missing.
+        limit: No multiplier is above it, or below one over it; not on the simplex.
+        recovery: No norm counts as less than its peak over this.
+        anchor: The task that keeps the multiplier 1, in place of ``scale``.
         per_task: Settings of the rule, one a task.
     """
 
     n_tasks: int
     rule: Callable[..., Vector]
-    norm_stabiliser: Stabiliser | None = None
-    weight_stabiliser: Stabiliser | None = None
-    scale: Literal["simplex", "mean", "max"] = "mean"
+    believe: Stabiliser | None = None
+    smooth: Stabiliser | None = None
+    scale: Literal["simplex", "sum", "geometric", "max"] = "sum"
+    limit: float = 1000.0
+    recovery: float = math.inf
     anchor: int | None = None
     per_task: Vector | None = None
     last: Vector = field(init=False)
-    last_gain: float = field(init=False, default=1.0)
+    peak: Vector = field(init=False)
 
     def __post_init__(self) -> None:
-        self.last = np.full(self.n_tasks, 1 / self.n_tasks)
+        simplex = self.scale == "simplex" and self.anchor is None
+        self.last = np.full(self.n_tasks, 1 / self.n_tasks if simplex else 1.0)
+        self.peak = np.zeros(self.n_tasks)
+        self.at_limit = [False] * self.n_tasks
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the limit acts, and dead tasks are left alone."""
+        return self.scale != "simplex" or self.anchor is not None
 
     @staticmethod
     def paper(n_tasks: int) -> Pipeline:
         """The published algorithm."""
         steady = Chain(n_tasks, [Warmup(n_tasks), EMA(n_tasks), Floor(n_tasks)])
-        return Pipeline(n_tasks, gaba, weight_stabiliser=steady, scale="simplex")
+        return Pipeline(n_tasks, gaba, smooth=steady, scale="simplex")
 
     @staticmethod
     def default(n_tasks: int) -> Pipeline:
         """The Balancer's own settings."""
-        return Pipeline(n_tasks, inverse, norm_stabiliser=LogEMA(n_tasks))
+        return Pipeline(n_tasks, inverse, believe=Belief(n_tasks), recovery=8.0)
 
     def step(self, norms: Sequence[float | None], present: Sequence[bool] | None = None) -> Outcome:
         """Take in the norms of one step.
@@ -418,64 +462,104 @@ class Pipeline:
             present: Which tasks there are; then NaN is not a missing task but a norm that is not
                 finite.
         """
+        K = self.n_tasks
         g = _vector([math.nan if value is None else value for value in norms])
         if present is None:
             present = [not math.isnan(value) for value in g]
-        tasks = [k for k in range(self.n_tasks) if present[k]]
+        tasks = [k for k in range(K) if present[k]]
         if not all(math.isfinite(g[k]) for k in tasks):
-            nothing = np.full(self.n_tasks, math.nan)
-            weights, saturated = self._among(tasks, self.last), self._saturated(present)
-            return Outcome(weights, nothing, nothing, saturated, self.last_gain, False)
+            return self._outcome(g, np.full(K, math.nan), present, finite=False)
 
-        believed = g if self.norm_stabiliser is None else self.norm_stabiliser.step(g, present)
-        own = [] if self.per_task is None else [self.per_task[tasks]]
-        full = self._filled(tasks, self.rule(believed[tasks], *own))
-        if self.weight_stabiliser is not None:
-            full = self.weight_stabiliser.step(full, present)
-        weights = self._among(tasks, full)
-        self.last = self._filled(tasks, weights[tasks])
-        self.last_gain = self._gain(tasks, weights, believed)
-        return Outcome(
-            weights,
-            _vector([believed[k] if present[k] else math.nan for k in range(self.n_tasks)]),
-            _vector([weights[k] * g[k] if present[k] else math.nan for k in range(self.n_tasks)]),
-            self._saturated(present),
-            self.last_gain,
-            True,
-        )
+        believed, known = self._believed(g, present)
+        floored = _vector([max(believed[k], self.peak[k] / self.recovery) for k in range(K)])
+        own = [] if self.per_task is None else [self.per_task[known]]
+        wanted = self._shared_out(known, self.rule(floored[known], *own))
+        if self.smooth is not None:
+            wanted = self.smooth.step(wanted, [k in known for k in range(K)])
+        asked = [k for k in range(K) if not math.isnan(wanted[k])]
+        self.last = self._multiplied(asked, wanted, floored)
+        for k in known:
+            self.peak[k] = max(self.peak[k], floored[k])
+        return self._outcome(g, believed, present, finite=True)
 
-    def _filled(self, tasks: list[int], weights: Vector) -> Vector:
-        """``weights`` of the tasks present, and the last weights of the missing ones."""
-        missing = [k for k in range(self.n_tasks) if k not in tasks]
-        rest = 1 - math.fsum(self.last[k] for k in missing)
-        full = np.array(self.last)
-        for position, k in enumerate(tasks):
-            full[k] = weights[position] * (rest if rest > 0 else 1.0)
-        return full
+    def _believed(self, g: Vector, present: Sequence[bool]) -> tuple[Vector, list[int]]:
+        """What is believed of each norm, and of which tasks anything is."""
+        K = self.n_tasks
+        pulls = [self.last[k] * g[k] for k in range(K) if present[k]]
+        live = [bool(present[k]) for k in range(K)]
+        for k in range(K):
+            faint = live[k] and self.last[k] * g[k] < 1e-6 * float(np.median(pulls))
+            if self.bounded and faint and self.peak[k] > 0:
+                live[k] = False
+        here = _vector([g[k] if live[k] else math.nan for k in range(K)])
+        believed = here if self.believe is None else self.believe.step(here, live)
+        return believed, [k for k in range(K) if not math.isnan(believed[k])]
 
-    def _among(self, tasks: list[int], full: Vector) -> Vector:
-        """The weights of the tasks present, which sum to 1; a single one has weight 1."""
-        whole = math.fsum(full[k] for k in tasks)
-        weights = np.zeros(self.n_tasks)
-        for k in tasks:
-            weights[k] = 1.0 if len(tasks) == 1 else full[k] / whole
-        return weights
+    def _shared_out(self, known: list[int], weights: Vector) -> Vector:
+        """Unknown tasks keep their part of all weights, the known share the rest."""
+        whole = math.fsum(self.last)
+        rest = 1 - math.fsum(self.last[k] / whole for k in range(self.n_tasks) if k not in known)
+        wanted = np.full(self.n_tasks, math.nan)
+        for position, k in enumerate(known):
+            wanted[k] = weights[position] * (rest if rest > 0 else 0.5)
+        return wanted
 
-    def _saturated(self, present: Sequence[bool]) -> NDArray[np.bool_]:
-        if self.weight_stabiliser is None:
-            return np.zeros(self.n_tasks, dtype=np.bool_)
-        return np.array(self.weight_stabiliser.saturated) & np.array(present)
+    def _multiplied(self, asked: list[int], wanted: Vector, norms: Vector) -> Vector:
+        """The multipliers: a common factor of what is wanted, each within the limit."""
+        result = np.array(self.last)
+        self.at_limit = [False] * self.n_tasks
+        if not self.bounded:
+            others = math.fsum(self.last[k] for k in range(self.n_tasks) if k not in asked)
+            whole = math.fsum(wanted[k] for k in asked)
+            for k in asked:
+                result[k] = wanted[k] * (1 - others) / whole
+            return result
+        loud = {k: norms[k] if norms[k] > 0 else 0.0 for k in asked}
+        if not any(loud.values()):
+            loud = dict.fromkeys(asked, 1.0)
+        factor = self._factor(asked, wanted, loud)
+        for k in asked:
+            exact = factor * wanted[k]
+            result[k] = min(max(exact, 1 / self.limit), self.limit)
+            self.at_limit[k] = abs(exact - result[k]) > 1e-9 * result[k]
+        return result
 
-    def _gain(self, tasks: list[int], weights: Vector, believed: Vector) -> float:
-        pulls = [weights[k] * believed[k] for k in tasks]
+    def _factor(self, asked: list[int], wanted: Vector, loud: dict[int, float]) -> float:
         if self.anchor is not None:
-            if self.anchor not in tasks:
-                return self.last_gain
-            above, below = 1.0, weights[self.anchor]
-        elif self.scale == "simplex":
-            above, below = 1.0, 1.0
-        elif self.scale == "mean":
-            above, below = math.fsum(believed[tasks]) / len(tasks), math.fsum(pulls)
-        else:
-            above, below = max(believed[tasks]), max(pulls)
-        return float(above / below) if below != 0 else 1.0
+            if self.anchor in asked:
+                return 1 / wanted[self.anchor]
+            return math.fsum(self.last[k] for k in asked) / math.fsum(wanted[k] for k in asked)
+        if self.scale == "geometric":
+            return math.exp(-math.fsum(math.log(wanted[k]) for k in asked) / len(asked))
+        if self.scale == "max":
+            return max(loud.values()) / max(wanted[k] * loud[k] for k in asked)
+        target = math.fsum(loud.values())
+
+        def pull(factor: float) -> float:
+            return math.fsum(
+                min(max(factor * wanted[k], 1 / self.limit), self.limit) * loud[k] for k in asked
+            )
+
+        low, high = 1e-320, 1e300
+        for _ in range(3000):  # bisection of the logarithm
+            middle = math.sqrt(low) * math.sqrt(high)
+            if middle in (low, high):
+                break
+            low, high = (middle, high) if pull(middle) < target else (low, middle)
+        return high
+
+    def _outcome(
+        self, g: Vector, believed: Vector, present: Sequence[bool], *, finite: bool
+    ) -> Outcome:
+        here = np.array(present)
+        multipliers = np.where(here, self.last, math.nan)
+        saturated = np.array(self.at_limit)
+        if self.smooth is not None:
+            saturated = saturated | np.array(self.smooth.saturated)
+        return Outcome(
+            multipliers,
+            believed,
+            multipliers * g if finite else np.full(self.n_tasks, math.nan),
+            saturated & here,
+            finite,
+        )

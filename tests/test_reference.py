@@ -183,52 +183,94 @@ def test_the_paper_saturates_from_step_333_and_stands_still() -> None:
     assert all(outcome.saturated[0] for outcome in outcomes[332:])
     np.testing.assert_allclose(outcomes[-1].weights, [0.0477, 0.9523], atol=5e-5)
     assert outcomes[-1].imbalance == pytest.approx(25.05, abs=0.01)
-    assert all(outcome.gain == 1 for outcome in outcomes)
+    for outcome in outcomes:
+        assert outcome.multipliers.sum() == pytest.approx(1, abs=1e-14)
 
 
 @pytest.mark.parametrize("K", [2, 5])
-def test_gains(K: int) -> None:
+def test_scales(K: int) -> None:
     for seed in range(5):
         g = norms(K, seed)
-        mean = Pipeline(K, reference.inverse).step(list(g))
-        assert mean.gain * mean.contributions.sum() == pytest.approx(g.mean(), rel=1e-12)
-        greatest = Pipeline(K, reference.inverse, scale="max").step(list(g))
-        assert greatest.gain * greatest.contributions.max() == pytest.approx(g.max(), rel=1e-12)
-        anchored = Pipeline(K, reference.inverse, anchor=1).step(list(g))
-        assert anchored.gain * anchored.weights[1] == pytest.approx(1, rel=1e-12)
-        assert Pipeline(K, reference.inverse, scale="simplex").step(list(g)).gain == 1
-        assert Pipeline(K, reference.uniform).step(list(g)).gain == pytest.approx(1, rel=1e-12)
+        free = {"limit": math.inf}
+        total = Pipeline(K, reference.inverse, **free).step(list(g))
+        assert total.contributions.sum() == pytest.approx(g.sum(), rel=1e-12)
+        greatest = Pipeline(K, reference.inverse, scale="max", **free).step(list(g))
+        assert greatest.contributions.max() == pytest.approx(g.max(), rel=1e-12)
+        geometric = Pipeline(K, reference.inverse, scale="geometric", **free).step(list(g))
+        assert np.log(geometric.multipliers).sum() == pytest.approx(0, abs=1e-12)
+        anchored = Pipeline(K, reference.inverse, anchor=1, **free).step(list(g))
+        assert anchored.multipliers[1] == pytest.approx(1, rel=1e-12)
+        simplex = Pipeline(K, reference.inverse, scale="simplex").step(list(g))
+        assert simplex.multipliers.sum() == pytest.approx(1, rel=1e-12)
+        plain = Pipeline(K, reference.uniform).step(list(g))
+        np.testing.assert_allclose(plain.multipliers, 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("scale", ["mean", "max"])
-def test_a_gain_without_denominator_is_one(scale: Literal["mean", "max"]) -> None:
-    assert Pipeline(2, reference.inverse, scale=scale).step([0.0, 0.0]).gain == 1
+@pytest.mark.parametrize("scale", ["sum", "max", "geometric"])
+def test_without_any_pull_the_multipliers_are_those_of_the_plain_sum(
+    scale: Literal["sum", "max", "geometric"],
+) -> None:
+    outcome = Pipeline(2, reference.inverse, scale=scale).step([0.0, 0.0])
+    np.testing.assert_allclose(outcome.multipliers, 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [2.0, 10.0, 1e6])
+def test_within_the_limit_the_update_still_pulls_as_hard_as_the_plain_sum(limit: float) -> None:
+    for seed in range(5):
+        g = norms(5, seed)
+        outcome = Pipeline(5, reference.inverse, limit=limit).step(list(g))
+        assert (outcome.multipliers <= limit).all()
+        assert (outcome.multipliers >= 1 / limit).all()
+        assert outcome.contributions.sum() == pytest.approx(g.sum(), rel=1e-12)
+        free = ~outcome.saturated
+        assert np.ptp(outcome.contributions[free]) < 1e-9 * g.sum()
+
+
+def test_a_task_that_converges_is_not_amplified_beyond_its_recovery() -> None:
+    pipeline = Pipeline(2, reference.inverse, believe=reference.LogEMA(2, 0.0), recovery=8.0)
+    first = pipeline.step([1.0, 1.0])
+    np.testing.assert_allclose(first.multipliers, 1)
+    last = first
+    for n in range(20):
+        last = pipeline.step([1.0, 2.0**-n])
+    assert last.multipliers[1] / last.multipliers[0] == pytest.approx(8, rel=1e-12)
+
+
+def test_a_missing_task_changes_nothing_for_the_others_that_a_belief_remembers() -> None:
+    whole, gappy = Pipeline.default(3), Pipeline.default(3)
+    for n in range(60):
+        g = [4.0, 0.5, 30.0]
+        present = [True, n % 3 == 0, n % 2 == 0]
+        expected = whole.step(g).multipliers
+        found = gappy.step(g, present).multipliers
+        np.testing.assert_allclose(found[present], expected[present], rtol=1e-12)
+        assert np.isnan(found[~np.array(present)]).all()
 
 
 def test_missing_tasks_by_hand() -> None:
     """Task 3 goes missing: it keeps its last weight, the others share what is left."""
-    pipeline = Pipeline(
-        3, reference.inverse, weight_stabiliser=reference.EMA(3, 0.5), scale="simplex"
-    )
+    pipeline = Pipeline(3, reference.inverse, smooth=reference.EMA(3, 0.5), scale="simplex")
     pipeline.step([1.0, 2.0, 2.0])
     np.testing.assert_allclose(pipeline.last, (1 / 3 + np.array([0.5, 0.25, 0.25])) / 2)
     third = pipeline.last[2]
     asked = (1 - third) * np.array([0.75, 0.25])
     smoothed = (pipeline.last[:2] + asked) / 2
     outcome = pipeline.step([1.0, 3.0, None])
-    np.testing.assert_allclose(outcome.weights[:2], smoothed / smoothed.sum(), rtol=1e-14)
+    np.testing.assert_allclose(outcome.multipliers[:2], smoothed, rtol=1e-14)
     np.testing.assert_allclose(pipeline.last, [*smoothed, third], rtol=1e-14)
     assert outcome.weights[2] == 0
+    assert outcome.weights.sum() == pytest.approx(1, abs=1e-15)
     assert math.isnan(outcome.contributions[2])
 
 
-def test_a_single_task_present_has_weight_one() -> None:
-    pipeline = Pipeline.default(3)
-    for present in range(3):
-        outcome = pipeline.step([4.0 if k == present else None for k in range(3)])
-        assert outcome.weights[present] == 1
-        assert outcome.weights.sum() == 1
-        assert outcome.gain == pytest.approx(1, rel=1e-12)
+def test_one_task_a_batch_pulls_like_the_others_once_all_are_known() -> None:
+    pipeline, g = Pipeline.default(3), [500.0, 1.0, 20.0]
+    pulls = []
+    for n in range(30):
+        outcome = pipeline.step([g[k] if k == n % 3 else None for k in range(3)])
+        if n >= 3:
+            pulls.append(float(outcome.contributions[n % 3]))
+    assert max(pulls) / min(pulls) == pytest.approx(1, rel=1e-9)
 
 
 def test_settings_of_the_rule_follow_their_tasks() -> None:
@@ -247,9 +289,8 @@ def test_norms_that_are_not_finite_change_nothing(bad: float) -> None:
         for n in range(150):
             g = list(norms(2, n))
             if n % 7 == 3:
-                weights, gain = spoilt.last, spoilt.last_gain
+                multipliers = np.array(spoilt.last)
                 outcome = spoilt.step([bad, g[1]], present=[True, True])
                 assert not outcome.finite
-                np.testing.assert_allclose(outcome.weights, weights, rtol=1e-15)
-                assert outcome.gain == gain
-            np.testing.assert_array_equal(clean.step(g).weights, spoilt.step(g).weights)
+                np.testing.assert_array_equal(outcome.multipliers, multipliers)
+            np.testing.assert_array_equal(clean.step(g).multipliers, spoilt.step(g).multipliers)

@@ -164,11 +164,11 @@ class Bounds(Piece[Asked, Tensor]):
         if self.anchor is not None:
             before = torch.where(known, state.multipliers, 0.0).sum()
             here = known[self.anchor]
-            return torch.where(
-                here, _ratio(one, wanted[self.anchor]), _ratio(before, wanted.sum())
-            )
-        if self.scale in ("rule", "simplex"):
+            return torch.where(here, _ratio(one, wanted[self.anchor]), _ratio(before, wanted.sum()))
+        if self.scale == "rule":
             return one
+        if self.scale == "simplex":
+            return _ratio(1 - torch.where(known, 0.0, state.multipliers).sum(), wanted.sum())
         if self.scale == "geometric":
             usable = wanted > 0
             logs = torch.where(usable, wanted, 1.0).log().sum() / usable.sum().clamp(min=1)
@@ -182,8 +182,10 @@ class Bounds(Piece[Asked, Tensor]):
 
 
 def _filled(wanted: Tensor, norms: Tensor, limit: float) -> Tensor:
-    """The a with Σ clip(a w_k, 1/L, L) g_k = Σ g_k: water-filling over the 2 K points where a limit
-    begins to act, between which the sum is linear in a."""
+    """The factor a with Σ clip(a w_k, 1/L, L) g_k = Σ g_k, by water-filling.
+
+    The sum is linear in a between the 2 K points where a limit begins to act.
+    """
     low, high, target = 1 / limit, limit, norms.sum()
     usable = wanted > 0
     safe = torch.where(usable, wanted, 1.0)

@@ -54,6 +54,8 @@ class Identity(Stabiliser):
 class Chain(Stabiliser):
     """Apply stabilisers in turn, each to what the one before it gave.
 
+    What a link still believes of a missing task fills the gap for the links after it.
+
     Args:
         stabilisers: in the order of their application; with none, values pass unchanged.
 

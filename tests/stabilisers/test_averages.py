@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gaba.stabilisers import EMA, Chain, Freeze, LogEMA, Stabiliser, Warmup
+from gaba.stabilisers import EMA, Belief, Chain, Freeze, LogEMA, Stabiliser, Warmup
 
 
 def last_of(stabiliser: Stabiliser, values: torch.Tensor) -> np.ndarray:
@@ -70,21 +70,40 @@ def test_a_zero_norm_leaves_what_was_believed() -> None:
 def test_a_task_that_was_always_zero_or_missing_is_not_known() -> None:
     smoother = LogEMA()
     state = smoother.init(3)
-    present = torch.tensor([True, True, False])
     value = torch.tensor([0.0, 2.0, torch.nan])
     believed = value
     for _ in range(5):
-        believed, state = smoother.update(value, state, present)
+        believed, state = smoother.update(value, state)
     assert believed[0] == 0
+    assert believed[2].isnan()
     assert believed[1] == pytest.approx(2, rel=1e-14)
     believed, state = smoother.update(torch.tensor([3.0, 2.0, 7.0]), state)
     np.testing.assert_allclose(believed, [3, 2, 7], rtol=1e-14)
 
 
-def test_a_nan_is_not_hidden() -> None:
-    for stabiliser in (EMA(), EMA(debias=True), LogEMA()):
+def test_nothing_is_believed_of_a_task_that_never_came() -> None:
+    for stabiliser in (EMA(debias=True), LogEMA(), Belief()):
         value, _ = stabiliser.update(torch.tensor([torch.nan, 1.0]), stabiliser.init(2))
         assert value.isnan().tolist() == [True, False]
+
+
+def test_a_belief_takes_the_first_norm_as_it_is_and_then_moves_by_a_bounded_factor() -> None:
+    belief = Belief(rate=0.1, jump=2.3)
+    believed, state = belief.update(torch.tensor([1e-9, 1e9]), belief.init(2))
+    np.testing.assert_allclose(believed, [1e-9, 1e9], rtol=1e-6)
+    for n in range(1, 40):
+        before = believed
+        believed, state = belief.update(torch.tensor([1e9, 1e-9]), state)
+        factor = np.exp(2.3 * max(0.1, 1 / (1 + n)))
+        np.testing.assert_allclose(believed / before, [factor, 1 / factor], rtol=1e-9)
+
+
+def test_a_belief_in_small_changes_is_a_log_average() -> None:
+    """While 1/(1 + n) exceeds the rate the belief is the geometric mean of what it has seen."""
+    norms = lognormal(50, [3.0, 0.2], [0.3, 0.1])
+    np.testing.assert_allclose(
+        last_of(Belief(rate=0.01), norms), norms.log().mean(0).exp(), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
@@ -146,7 +165,7 @@ def test_freeze_holds_the_last_of_its_steps_for_ever(after: int) -> None:
 def test_freeze_holds_a_task_that_comes_late_at_its_first_value() -> None:
     freeze = Freeze(1)
     state = freeze.init(2)
-    _, state = freeze.update(torch.tensor([1.0, 9.0]), state, torch.tensor([True, False]))
+    _, state = freeze.update(torch.tensor([1.0, torch.nan]), state)
     for value in (2.0, 3.0):
         result, state = freeze.update(torch.full((2,), value), state)
         assert result.tolist() == [1.0, 2.0]

@@ -102,12 +102,14 @@ def test_with_tasks_missing_the_others_are_floored_as_if_alone(mode: Mode, seed:
     floor = Floor(0.1, mode=mode)
     asked = random_weights(6, seed)
     present = np.array([True, True, False, True, False, True])
-    value, state = floor.update(torch.from_numpy(asked), floor.init(6), torch.from_numpy(present))
+    here = np.where(present, asked, np.nan)
+    value, state = floor.update(torch.from_numpy(here), floor.init(6))
     alone, saturated = floored(floor, asked[present] / asked[present].sum())
     np.testing.assert_allclose(value.numpy()[present], alone, rtol=1e-13)
     assert value.numpy()[present].sum() == pytest.approx(1, abs=1e-14)
     assert (state.saturated.numpy()[present] == saturated).all()
     assert not state.saturated.numpy()[~present].any()
+    assert np.isnan(value.numpy()[~present]).all()
 
 
 @pytest.mark.parametrize("ratio", [10, 19, 20, 500])
