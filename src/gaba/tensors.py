@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Array = TypeVar("Array", "np.ndarray[Any, Any]", Tensor)
+"""A NumPy array or a tensor; a function that takes one returns the same kind."""
 
 
 def work_dtype(device: torch.device) -> torch.dtype:
@@ -27,6 +30,26 @@ def as_work(tensor: Tensor) -> Tensor:
 def on_device(values: Sequence[int] | Sequence[bool], device: torch.device) -> Tensor:
     """``values`` as a tensor on ``device``, copied there without waiting for it."""
     return torch.tensor(values).to(device, non_blocking=True)
+
+
+def spread(
+    values: Tensor, where: Sequence[int], n_tasks: int, missing: float = torch.nan
+) -> Tensor:
+    """Entries (k, ...) of the tasks at positions ``where`` → (K, ...), ``missing`` elsewhere.
+
+    >>> spread(torch.tensor([1.0, 2.0]), (0, 2), 3)
+    tensor([1., nan, 2.])
+    """
+    if len(where) == n_tasks:
+        return values
+    full = values.new_full((n_tasks, *values.shape[1:]), missing)
+    return full.index_copy(0, on_device(where, values.device), values)
+
+
+def spread_square(matrix: Tensor, where: Sequence[int], n_tasks: int) -> Tensor:
+    """A matrix over the tasks at positions ``where`` → (K, K), with NaN for the others."""
+    rows = spread(matrix, where, n_tasks)
+    return spread(rows.T, where, n_tasks).T
 
 
 def dense(gradient: Tensor) -> Tensor:
@@ -56,4 +79,4 @@ def from_any(values: Any) -> Tensor:
     """An array, a nested list or a tensor as a tensor in the working dtype."""
     if isinstance(values, Tensor):
         return as_work(values)
-    return torch.from_numpy(np.asarray(values, dtype=np.float64))
+    return torch.from_numpy(np.array(values, dtype=np.float64))

@@ -1,1 +1,1 @@
-"""The autograd graph: what losses reach, which parameters are shared, how gradients are combined."""
+"""The autograd graph: what losses reach, what is shared, how gradients are combined."""

@@ -1,14 +1,108 @@
-"""Weights and losses → ``.grad``: how the combined gradient reaches the optimizer."""
+"""Multipliers and losses → ``.grad``: how the combined gradient reaches the optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, _foreach_add_, _foreach_mul  # pyright: ignore[reportPrivateImportUsage]
-from torch.autograd.graph import GradientEdge
 
-from gaba.ranks.wrappers import local_part
+from gaba.autograd.graph import LossGraph
+from gaba.autograd.passes import Gradients, TaskGradients, explained, task_passes
+from gaba.autograd.sharding import local_part
+
+Combined: TypeAlias = Literal["by-hand", "backward"]
+Heads: TypeAlias = Literal["weighted", "plain"]
+
+
+def combine(
+    graph: LossGraph,
+    gradients: TaskGradients | None,
+    multipliers: Tensor,
+    *,
+    heads: Heads = "weighted",
+    retain_graph: bool = False,
+) -> Combined:
+    """Add Σ_k m_k ∇L_k to ``.grad`` of every leaf.
+
+    Everything is computed before the first ``.grad`` is written, but in a backward pass of
+    autograd's own, which writes as it goes.
+
+    Args:
+        graph: the losses of the tasks present.
+        gradients: what the measurement left behind, to add up by hand; ``None`` for one backward
+            pass of the weighted losses.
+        multipliers: (k,), m of the tasks present, as :func:`usable` gives them.
+        heads: with ``"plain"`` a parameter that is not shared and that one task alone reaches gets
+            that task's gradient as it is.
+        retain_graph: keep the graph for the caller.
+
+    Returns:
+        How it was done.
+
+    Raises:
+        ValueError: ``heads="plain"``, and the gradients of each task cannot be had.
+        RuntimeError: the graph has been freed.
+    """
+    if heads == "plain":
+        gradients = _by_task(graph, gradients, retain_graph)
+    keep = retain_graph or graph.fresh
+    if gradients is None:
+        seeds = [
+            bounded(m, loss.dtype).to(loss.device, loss.dtype).expand_as(loss)
+            for m, loss in zip(multipliers, graph.losses, strict=True)
+        ]
+        with explained():
+            torch.autograd.backward(graph.losses, seeds, retain_graph=keep)
+        return "backward"
+    shared = graph.shared.parameters()
+    plain = {id(leaf) for leaf in gradients.leaves} if heads == "plain" else set[int]()
+    totals = _sums(gradients.leaves, gradients.of, multipliers, plain - {id(p) for p in shared})
+    leaves = list(gradients.leaves)
+    if gradients.features:
+        leaves += graph.below
+        totals += _below(graph, gradients, multipliers, keep)
+    for leaf, total in zip(leaves, totals, strict=True):
+        if total is not None:
+            _accumulate(leaf, total)
+    return "by-hand"
+
+
+def as_scalar(losses: Sequence[Tensor], multipliers: Tensor) -> Tensor:
+    """Σ_k m_k L_k (), in float32 at least, whose backward pass gives what :func:`combine` adds.
+
+    Args:
+        losses: k scalars.
+        multipliers: (k,), as :func:`usable` gives them.
+    """
+    device, kinds = losses[0].device, {loss.dtype for loss in losses}
+    dtype = max(torch.float32, *kinds, key=lambda kind: kind.itemsize)
+    parts = [
+        m.to(device, dtype) * loss.to(device, dtype)
+        for m, loss in zip(multipliers, losses, strict=True)
+    ]
+    return torch.stack(parts).sum()
+
+
+def usable(multipliers: Tensor, losses: Sequence[Tensor]) -> Tensor:
+    """The multipliers that can be used and recorded: none too large for the dtype of its loss.
+
+    Args:
+        multipliers: (k,), of the tasks present.
+        losses: their losses.
+    """
+    kinds = {loss.dtype for loss in losses}
+    if len(kinds) == 1:
+        return bounded(multipliers, kinds.pop())
+    pairs = zip(multipliers, losses, strict=True)
+    return torch.stack([bounded(m, loss.dtype) for m, loss in pairs])
+
+
+def bounded(multipliers: Tensor, dtype: torch.dtype) -> Tensor:
+    """``multipliers``, such that they stay finite when they are brought to ``dtype``."""
+    most = min(torch.finfo(dtype).max, torch.finfo(multipliers.dtype).max)
+    return multipliers.clamp(min=-most, max=most)
 
 
 def someone_listens(leaves: Iterable[Tensor]) -> bool:
@@ -36,90 +130,76 @@ def overflown(leaves: Iterable[Tensor]) -> Tensor:
     return ~torch.stack([flag.to(sound[0].device) for flag in sound]).all()
 
 
-def by_backward(losses: Sequence[Tensor], coefficients: Tensor) -> None:
-    """One backward pass of Σ_k c_k L_k; ``coefficients`` c is (K,)."""
-    torch.autograd.backward(
-        losses,
-        [
-            _bounded(c, loss.dtype).to(loss.dtype).expand_as(loss)
-            for c, loss in zip(coefficients, losses, strict=True)
-        ],
+def _by_task(graph: LossGraph, found: TaskGradients | None, retain_graph: bool) -> TaskGradients:
+    """The gradients of each task for ``heads="plain"``; a pass a task where nobody has them yet."""
+    problem = ""
+    if found is not None and not found.by_task:
+        problem = "a measurement that does not show which task reaches which parameter"
+    elif found is None and someone_listens(graph.leaves):
+        problem = "that something acts on the backward pass (a distributed run, or hooks)"
+    if problem:
+        raise ValueError(
+            f"heads='plain' needs the gradients of each task, found {problem}: use "
+            "heads='weighted', or measure='exact' in one process"
+        )
+    if found is not None:
+        return found
+    return TaskGradients(
+        graph.leaves, tuple(task_passes(graph, graph.leaves, free=not retain_graph))
     )
 
 
-def by_hand(
-    leaves: Sequence[Tensor],
-    gradients: Sequence[Sequence[Tensor | None]],
-    coefficients: Tensor,
-    *,
-    plain_heads: bool = False,
-    shared: Iterable[Tensor] = (),
-) -> None:
-    """Add Σ_k c_k ∂L_k/∂leaf to ``.grad`` of each leaf, from gradients that are already there.
+def _sums(
+    places: Sequence[object], rows: Sequence[Gradients], multipliers: Tensor, plain: set[int]
+) -> list[Tensor | None]:
+    """Σ_k m_k ∂L_k/∂place for each place, without m for one among ``plain`` with a single task.
 
-    Args:
-        leaves: the leaves, n of them.
-        gradients: K rows of n gradients, ``None`` where a task does not reach a leaf.
-        coefficients: (K,), c.
-        plain_heads: leave c out (1 instead) for a leaf that one task alone reaches.
-        shared: leaves that get c all the same, as where the other tasks are missing.
+    Added up in float32 at least, so that a multiplier need not fit the dtype of a parameter.
     """
-    theta = {id(leaf) for leaf in shared}
-    groups: dict[tuple[tuple[int, ...], torch.dtype, bool, bool], list[int]] = {}
-    for i, column in enumerate(zip(*gradients, strict=True)):
+    groups: dict[tuple[tuple[int, ...], torch.dtype, torch.device, bool, bool], list[int]] = {}
+    for i, column in enumerate(zip(*rows, strict=True)):
         found = [g for g in column if g is not None]
         if found:
             tasks = tuple(k for k, g in enumerate(column) if g is not None)
-            some_sparse = any(g.is_sparse for g in found)
-            plain = plain_heads and len(tasks) == 1 and id(leaves[i]) not in theta
-            groups.setdefault((tasks, found[0].dtype, some_sparse, plain), []).append(i)
-    for (tasks, dtype, sparse, plain), members in groups.items():
-        total: list[Tensor] | None = None
+            sparse = any(g.is_sparse for g in found)
+            as_it_is = len(tasks) == 1 and id(places[i]) in plain
+            kind = (tasks, found[0].dtype, found[0].device, sparse, as_it_is)
+            groups.setdefault(kind, []).append(i)
+    totals: list[Tensor | None] = [None] * len(places)
+    for (tasks, dtype, device, sparse, as_it_is), members in groups.items():
+        wide = torch.promote_types(dtype, torch.float32)
+        real = wide.to_real()
+        total: list[Tensor] = []
         for k in tasks:
-            row = [g for i in members if (g := gradients[k][i]) is not None]
-            c = torch.ones_like(coefficients[k]) if plain else _bounded(coefficients[k], dtype)
-            scaled = _foreach_mul(row, c)
-            if total is None:
+            row = [g.to(wide) for i in members if (g := rows[k][i]) is not None]
+            m = bounded(multipliers[k], real).to(device, real)
+            scaled = _foreach_mul(row, torch.ones_like(m) if as_it_is else m)
+            if not total:
                 total = list(scaled)
             elif sparse:
                 total = [_plus(a, b) for a, b in zip(total, scaled, strict=True)]
             else:
                 _foreach_add_(total, scaled)  # made above, so nobody else holds it
-        for i, gradient in zip(members, total or (), strict=True):
-            _accumulate(leaves[i], gradient)
+        for i, whole in zip(members, total, strict=True):
+            totals[i] = whole.to(dtype)
+    return totals
 
 
-def add(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    """Add one gradient a leaf to ``.grad``, as it is; ``None`` adds nothing."""
-    for leaf, gradient in zip(leaves, gradients, strict=True):
-        if gradient is not None:
-            _accumulate(leaf, gradient)
-
-
-def by_features(
-    features: Sequence[GradientEdge],
-    gradients: Sequence[Sequence[Tensor | None]],
-    coefficients: Tensor,
-) -> None:
-    """One backward pass from the features z on, of Σ_k c_k ∂L_k/∂z.
-
-    Args:
-        features: n places in the graph.
-        gradients: K rows of n gradients, ``None`` where a task does not use a feature.
-        coefficients: (K,), c.
-    """
-    edges, sums = [], []
-    for edge, column in zip(features, zip(*gradients, strict=True), strict=True):
-        found = [(g, c) for g, c in zip(column, coefficients, strict=True) if g is not None]
-        if found:
-            dtype = found[0][0].dtype
-            wide = torch.promote_types(dtype, torch.float32)  # c may be too large for float16
-            parts = [g.to(wide) * _bounded(c, wide).to(wide) for g, c in found]
-            edges.append(edge)
-            sums.append(
-                torch.stack(parts).sum(0).to(dtype) if len(parts) > 1 else parts[0].to(dtype)
-            )
-    torch.autograd.backward(edges, sums)
+def _below(
+    graph: LossGraph, gradients: TaskGradients, multipliers: Tensor, keep: bool
+) -> Sequence[Tensor | None]:
+    """Σ_k m_k ∂L_k/∂leaf for what lies below the features, by one pass from there."""
+    edges = gradients.features
+    totals = _sums(edges, gradients.at_features, multipliers, set())
+    used = [i for i, total in enumerate(totals) if total is not None]
+    with explained():
+        return torch.autograd.grad(
+            [edges[i] for i in used],
+            graph.below,
+            [total for total in totals if total is not None],
+            retain_graph=keep,
+            allow_unused=True,
+        )
 
 
 def _accumulate(leaf: Tensor, gradient: Tensor) -> None:
@@ -135,8 +215,3 @@ def _accumulate(leaf: Tensor, gradient: Tensor) -> None:
 def _plus(a: Tensor, b: Tensor) -> Tensor:
     """The sum of a and b, of which torch wants the dense one in front."""
     return b + a if a.is_sparse and not b.is_sparse else a + b
-
-
-def _bounded(coefficient: Tensor, dtype: torch.dtype) -> Tensor:
-    """``coefficient``, kept finite when it is brought to ``dtype``."""
-    return coefficient.clamp(max=min(torch.finfo(dtype).max, torch.finfo(coefficient.dtype).max))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias, cast, final
+from typing import final
 
+import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node
 from torch.utils._pytree import tree_leaves
 
-from gaba.ranks.processes import Ranks
-
-if TYPE_CHECKING:
-    from gaba.measurement.metric import OptimizerMetric
-    from gaba.autograd.shared import Call, Shared
+from gaba.autograd.marks import Edge, edge_of, marks_of
+from gaba.autograd.shared import Shared
+from gaba.tensors import on_device, spread, spread_square
 
 
 @final
@@ -27,15 +26,8 @@ class LossGraph:
         shared: which parameters are shared.
         features: the tensors that leave the shared part, in any nest, if the user names them.
         tasks: the positions of the tasks present among all K; by default there are no others.
-        step: the number of this step, from 0.
-        factors: one for each task present: what its gradient would be multiplied by if nothing
-            were learnt from this step; ``None`` where nobody knows.
-        halves: one for each task present, (2,), the loss on each half of the batch, if the losses
-            came so.
-        metric: in which metric the gradients are measured; ``None`` is the Euclidean one.
-        ranks: with whom the gradients are averaged before they are measured.
-        loss_scale: (), by what the losses have been multiplied, as a GradScaler does; norms are
-            divided by it. ``None`` is 1.
+        n_tasks: K; by default as small as ``tasks`` allows.
+        given: the losses as the user gave them, where they are not scalars.
     """
 
     def __init__(
@@ -43,34 +35,41 @@ class LossGraph:
         losses: Sequence[Tensor],
         shared: Shared,
         features: object = None,
-        tasks: Sequence[int] | None = None,
         *,
-        step: int = 0,
-        factors: Tensor | None = None,
-        halves: Sequence[Tensor] | None = None,
-        metric: OptimizerMetric | None = None,
-        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
-        loss_scale: Tensor | None = None,
+        tasks: Sequence[int] | None = None,
+        n_tasks: int | None = None,
+        given: Sequence[Tensor] | None = None,
     ) -> None:
         self.losses: tuple[Tensor, ...] = tuple(losses)
         self.shared = shared
         self.tasks: tuple[int, ...] = tuple(range(len(self.losses)) if tasks is None else tasks)
-        self.step = step
-        self.factors = factors
-        self.halves = halves
-        self.metric = metric
-        self.ranks = ranks
-        self.loss_scale = loss_scale
+        self.n_tasks: int = max(self.tasks) + 1 if n_tasks is None else n_tasks
+        self.given: tuple[Tensor, ...] = self.losses if given is None else tuple(given)
         self._named = None if features is None else tuple(tree_leaves(features))
 
-    def scales(self, parameters: Sequence[Tensor]) -> list[Tensor] | None:
-        """The metric P of ``parameters``, by which gradients are multiplied before their length.
+    @property
+    def device(self) -> torch.device:
+        """Where the losses, and so all that is known of them, live."""
+        return self.losses[0].device
 
-        ``None`` in the Euclidean metric, where nothing is to be done.
-        """
-        if self.metric is None or not parameters:
-            return None
-        return self.metric.scales(parameters)
+    @cached_property
+    def present(self) -> Tensor:
+        """(K,), bool: which tasks are present."""
+        return on_device([k in self.tasks for k in range(self.n_tasks)], self.device)
+
+    def spread(self, values: Tensor, missing: float = torch.nan) -> Tensor:
+        """Entries (k, ...) of the tasks present → (K, ...), with ``missing`` for the others."""
+        return spread(values, self.tasks, self.n_tasks, missing)
+
+    def spread_square(self, matrix: Tensor) -> Tensor:
+        """A matrix over the tasks present → (K, K), with NaN for the others."""
+        return spread_square(matrix, self.tasks, self.n_tasks)
+
+    def take(self, values: Tensor) -> Tensor:
+        """(K, ...) → the entries of the tasks present."""
+        if len(self.tasks) == self.n_tasks:
+            return values
+        return values[on_device(self.tasks, values.device)]
 
     @cached_property
     def features(self) -> tuple[GradientEdge, ...] | None:
@@ -126,49 +125,17 @@ class LossGraph:
         """Every node of the graph."""
         return _nodes([loss.grad_fn for loss in self.losses if loss.grad_fn is not None])
 
-    def unscaled(self, norms: Tensor) -> Tensor:
-        """Norms of the losses as they were before ``loss_scale``."""
-        return norms if self.loss_scale is None else norms / self.loss_scale.to(norms)
+    @cached_property
+    def fresh(self) -> bool:
+        """Whether ``torch.compile`` has yet to compile the backward pass of a part of the graph.
 
-
-Edge: TypeAlias = "tuple[Node, int]"
-
-
-def edge_of(tensor: Tensor) -> Edge:
-    """The place of ``tensor`` in the graph: the node that made it, and which of its outputs."""
-    found = get_gradient_edge(tensor)
-    return found.node, found.output_nr
-
-
-@final
-@dataclass(frozen=True)
-class Mark:
-    """Where a feature comes from: which call of the module, which tensor of what it returned.
-
-    Attributes:
-        call: the number of the call.
-        position: the number of the tensor in the nest that was returned.
-        kept: what it takes to make the call again, where calls are kept for that.
-        value: the tensor itself, without graph, where calls are kept to be made again.
-        version: how often that tensor had been written to.
-    """
-
-    call: int
-    position: int
-    kept: Call | None = None
-    value: Tensor | None = None
-    version: int = 0
-
-
-def mark_of(edge: GradientEdge, key: str) -> Mark | None:
-    """What was noted on this feature, if it was found by a hook."""
-    return marks_of(edge.node, key).get(edge.output_nr)
-
-
-def marks_of(node: Node, key: str) -> dict[int, Mark]:
-    """The features noted on ``node``, by output number; the notes live as long as the graph."""
-    noted = cast("dict[str, dict[int, Mark]]", node.metadata)  # declared a method, is a dictionary
-    return noted.setdefault(key, {})
+        If the first pass through such a part does not keep the graph, the compiler lets it reuse
+        buffers, and no later pass may ever keep it again.
+        """
+        if "torch._functorch._aot_autograd.runtime_wrappers" not in sys.modules:
+            return False
+        kinds = (getattr(node, "_forward_cls", None) for node in self.nodes)
+        return any(getattr(kind, "compiled_bw", kind) is None for kind in kinds if kind is not None)
 
 
 def reachable_leaves(losses: Sequence[Tensor]) -> tuple[Tensor, ...]:

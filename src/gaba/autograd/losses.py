@@ -1,121 +1,102 @@
-"""The losses of one step, checked, and the vectors over all tasks that belong to them."""
+"""The losses of one step, checked, and the vectors over all K tasks that belong to them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
 import torch
 from torch import Tensor
 
-from gaba.arrays import on_device, work_dtype
+from gaba.tensors import on_device, spread, spread_square, work_dtype
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """The tasks that one step has, out of K.
+    """The losses of the tasks that one step has, out of K.
 
     Attributes:
-        names: those present, in the order of the Balancer's tasks.
-        indices: their positions among the K tasks.
-        losses: their scalar losses, with graph.
-        n_tasks: K.
-        halves: (2,) for each, what ``losses`` are the means of, if the losses came by halves.
-        everywhere: (K,), the means of the losses over all ranks, where there are several.
+        tasks: the names of all K tasks.
+        present: the positions of those that this step has, in order.
+        given: their losses as the user gave them, with graph: scalars, or by halves (2,).
+        values: (K,), all losses without graph in the working dtype, NaN where missing; on several
+            ranks the means over the ranks.
     """
 
-    names: tuple[str, ...]
-    indices: tuple[int, ...]
-    losses: tuple[Tensor, ...]
-    n_tasks: int
-    halves: tuple[Tensor, ...] | None = None
-    everywhere: Tensor | None = None
+    tasks: tuple[str, ...]
+    present: tuple[int, ...]
+    given: tuple[Tensor, ...]
+    values: Tensor
 
     @property
     def device(self) -> torch.device:
         """Where the losses, and so the state, live."""
-        return self.losses[0].device
+        return self.given[0].device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tasks present."""
+        return tuple(self.tasks[k] for k in self.present)
 
     @cached_property
-    def values(self) -> tuple[Tensor, ...]:
-        """The losses without graph, in the working dtype; over all ranks, their means."""
-        if self.everywhere is not None:
-            return tuple(self.everywhere[k] for k in self.indices)
-        dtype = work_dtype(self.device)
-        return tuple(loss.detach().to(self.device, dtype) for loss in self.losses)
-
-    @cached_property
-    def present(self) -> Tensor | None:
-        """(K,), bool, or ``None`` if no task is missing."""
-        return None if len(self.indices) == self.n_tasks else self.mask
+    def losses(self) -> tuple[Tensor, ...]:
+        """The scalar losses of the tasks present, with graph."""
+        with torch.enable_grad():
+            return tuple(
+                loss if not loss.ndim else loss.reshape(()) if loss.numel() == 1 else loss.mean()
+                for loss in self.given
+            )
 
     @cached_property
     def mask(self) -> Tensor:
         """(K,), bool: which tasks are present."""
-        flags = [k in self.indices for k in range(self.n_tasks)]
-        return on_device(flags, self.device)
+        return on_device([k in self.present for k in range(len(self.tasks))], self.device)
 
-    @cached_property
-    def _where(self) -> Tensor:
-        return on_device(self.indices, self.device)
-
-    def take(self, vector: Tensor) -> Tensor:
-        """(K,) → the entries of the tasks present."""
-        return vector if self.present is None else vector[self._where]
-
-    def spread(self, vector: Tensor, missing: float = torch.nan) -> Tensor:
+    def spread(self, values: Tensor, missing: float = torch.nan) -> Tensor:
         """Entries of the tasks present → (K,), with ``missing`` for the others."""
-        if self.present is None:
-            return vector
-        full = torch.full((self.n_tasks,), missing, dtype=vector.dtype, device=vector.device)
-        return full.index_copy(0, self._where, vector)
+        return spread(values, self.present, len(self.tasks), missing)
 
     def spread_square(self, matrix: Tensor) -> Tensor:
         """A matrix over the tasks present → (K, K), with NaN for the others."""
-        if self.present is None:
-            return matrix
-        full = matrix.new_full((self.n_tasks, self.n_tasks), torch.nan)
-        full[self._where[:, None], self._where] = matrix
-        return full
+        return spread_square(matrix, self.present, len(self.tasks))
 
-    def on_simplex(self, weights: Tensor) -> Tensor:
-        """(K,), with 0 for missing tasks and the others brought to Σλ = 1."""
-        if self.present is None:
-            return weights / weights.sum()
-        here = torch.where(self.mask, weights, torch.zeros_like(weights))
-        return here / here.sum()
+    def take(self, vector: Tensor) -> Tensor:
+        """(K,) → the entries of the tasks present."""
+        if len(self.present) == len(self.tasks):
+            return vector
+        return vector[on_device(self.present, vector.device)]
 
-    def fill(self, weights: Tensor, last: Tensor) -> Tensor:
-        """(K,) on the simplex: missing tasks keep their ``last`` weight, the others share the rest.
-
-        If nothing is left to share, those present and those missing get one half each.
-        """
-        if self.present is None:
-            return weights
-        rest = 1.0 - torch.where(self.mask, torch.zeros_like(last), last).sum()
-        share = torch.where(rest > 0, rest, torch.ones_like(rest))
-        filled = torch.where(self.mask, self.spread(weights * share, 0.0), last)
-        return torch.where(rest > 0, filled, filled / filled.sum())
-
-    def position(self, task: int | None) -> int | None:
-        """Where task number ``task`` stands among those present, if it does."""
-        return self.indices.index(task) if task in self.indices else None
+    def scaled(self, scaler: torch.amp.GradScaler) -> Batch:
+        """The same with every loss multiplied by the scale of ``scaler``; values stay."""
+        with torch.enable_grad():
+            return replace(self, given=tuple(scaler.scale(loss) for loss in self.given))
 
 
 def check_losses(
-    losses: Mapping[str, Tensor | None],
+    losses: Mapping[str, object],
     tasks: Sequence[str],
+    *,
+    loss_shape: tuple[int, ...] = (),
     need_graph: bool = True,
-    halves: bool = False,
 ) -> Batch:
-    """The losses of one step as a :class:`Batch`; with ``halves`` each comes by halves, as (2,).
+    """The losses of one step as a :class:`Batch`.
+
+    A task that is absent, ``None``, or (where graphs are needed) a constant 0 is missing in this
+    step. An entry that is no task is left out if it needs no gradient, such as a metric.
+
+    Args:
+        losses: by name.
+        tasks: all K names.
+        loss_shape: of each loss: () for a scalar, (2,) for its means over two halves of the batch.
+        need_graph: whether the losses must have a graph.
 
     Raises:
         TypeError: ``losses`` is no mapping, or a loss no tensor.
-        ValueError: a name is unknown, a loss is no scalar or has no graph, or none is there.
+        ValueError: a name is unknown, a loss has another shape or no graph, or none is there.
     """
     if not isinstance(losses, Mapping):
         raise TypeError(
@@ -123,45 +104,64 @@ def check_losses(
             f"{type(losses).__name__}: pass {{{tasks[0]!r}: ..., {tasks[1]!r}: ...}}"
         )
     for name, loss in losses.items():
-        if name not in tasks:
-            raise ValueError(f"losses holds the unknown task {name!r}: the tasks are {tasks}")
+        if name not in tasks and isinstance(loss, Tensor) and loss.requires_grad:
+            raise ValueError(
+                f"losses holds the unknown task {name!r}{_nearest(name, tasks)}: the tasks are "
+                f"{', '.join(tasks)}; detach what is not to be trained"
+            )
+    found: dict[int, Tensor] = {}
+    for k, name in enumerate(tasks):
+        loss = losses.get(name)
         if loss is not None:
-            _check_loss(name, loss, need_graph, halves)
-    present = [k for k, name in enumerate(tasks) if losses.get(name) is not None]
-    if not present:
-        raise ValueError(f"losses must hold at least one of the tasks {tasks}, found none")
-    names = tuple(tasks[k] for k in present)
-    given = (losses[name] for name in names)
-    found = tuple(loss for loss in given if loss is not None)
-    if halves:
-        with torch.enable_grad():
-            means = tuple(loss.mean() for loss in found)
-        return Batch(names, tuple(present), means, len(tasks), found)
-    return Batch(names, tuple(present), tuple(loss.reshape(()) for loss in found), len(tasks))
+            checked = _checked(name, loss, loss_shape)
+            if not need_graph or _has_graph(name, checked):
+                found[k] = checked
+    if not found:
+        raise ValueError(
+            f"losses must hold at least one of the tasks {', '.join(tasks)}, found "
+            f"{', '.join(map(str, losses)) or 'none'}: pass the loss of a task under its name"
+        )
+    present, given = tuple(found), tuple(found.values())
+    device = given[0].device
+    dtype = work_dtype(device)
+    values = torch.stack([loss.detach().to(device, dtype).mean() for loss in given])
+    return Batch(tuple(tasks), present, given, spread(values, present, len(tasks)))
 
 
-def _check_loss(name: str, loss: object, need_graph: bool, halves: bool) -> None:
+def _checked(name: str, loss: object, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(loss, Tensor):
         raise TypeError(
             f"losses[{name!r}] must be a scalar tensor, found {type(loss).__name__}: pass the loss "
             "itself, not its value"
         )
-    if halves and loss.shape != (2,):
+    if shape and loss.shape != shape:
         raise ValueError(
-            f"losses[{name!r}] must have shape (2,), its means over the two halves of the batch, "
-            f"found shape {tuple(loss.shape)}: give torch.stack([half.mean() for half in "
+            f"losses[{name!r}] must have shape {shape}, its means over the two halves of the "
+            f"batch, found shape {tuple(loss.shape)}: give torch.stack([half.mean() for half in "
             "errors.chunk(2)]), or use another measurement"
         )
-    if not halves and loss.numel() != 1:
+    if not shape and loss.numel() != 1:
         raise ValueError(
             f"losses[{name!r}] must be a scalar, found shape {tuple(loss.shape)}: reduce it, for "
             "instance by .mean()"
         )
-    if need_graph and not loss.requires_grad:
+    if loss.is_complex():
         raise ValueError(
-            f"losses[{name!r}] has no graph: it was detached, computed under no_grad, or depends "
-            "on no trainable parameter; leave the task out of this step or mend the loss"
+            f"losses[{name!r}] must be real, found {loss.dtype}: take .real, or .abs()"
         )
+    return loss
+
+
+def _has_graph(name: str, loss: Tensor) -> bool:
+    """Whether there is a graph; a constant 0 may lack it, as of a batch without such examples."""
+    if loss.requires_grad:
+        return True
+    if bool((loss == 0).all()):  # the only look at a value, and only at one without a graph
+        return False
+    raise ValueError(
+        f"losses[{name!r}] has no graph: it was detached, computed under no_grad, or depends on no "
+        "trainable parameter; fix the loss, or leave the task out of this step"
+    )
 
 
 def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -176,7 +176,15 @@ def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     return tuple(tasks)
 
 
-def check_choice(name: str, found: object, choices: Sequence[str]) -> None:
-    """Refuse a setting that is none of its choices."""
-    if found not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {found!r}")
+def check_choice(name: str, found: object, choices: Iterable[str]) -> None:
+    """Refuse a setting that is none of its choices, and suggest the nearest one."""
+    known = tuple(choices)
+    if found not in known:
+        raise ValueError(
+            f"{name} must be one of {', '.join(known)}, found {found!r}{_nearest(found, known)}"
+        )
+
+
+def _nearest(found: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(found), tuple(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from gaba.autograd.losses import Batch, check_losses
-from gaba.ranks import Sync
-from gaba.ranks.processes import Ranks, Roll
-from gaba.ranks.wrappers import Wrappers, sharded
 from gaba.autograd.graph import LossGraph
+from gaba.autograd.losses import Batch, check_losses
+from gaba.autograd.sharding import sharded
 from gaba.autograd.shared import Shared, SharedAuto
+from gaba.ranks.processes import Ranks, Roll
+from gaba.ranks.sync import Sync
+from gaba.ranks.wrappers import Wrappers
 
 
 @final
@@ -24,16 +26,20 @@ class Agreement:
         sync: how, or ``None`` for each rank by itself.
         tasks: the K names.
         shared: which parameters are shared.
-        halves: whether the losses come by halves.
+        loss_shape: of each loss, as the measurement wants it.
     """
 
     def __init__(
-        self, sync: Sync | None, tasks: Sequence[str], shared: Shared, halves: bool
+        self,
+        sync: Sync | None,
+        tasks: Sequence[str],
+        shared: Shared,
+        loss_shape: tuple[int, ...] = (),
     ) -> None:
         self._sync = sync
         self._tasks = tuple(tasks)
         self._shared = shared
-        self._halves = halves
+        self._loss_shape = loss_shape
         self._wrappers = Wrappers()
 
     @property
@@ -42,7 +48,7 @@ class Agreement:
         return Ranks.now(self._sync)
 
     def batch(
-        self, losses: Mapping[str, Tensor | None], weights: Tensor, step: int
+        self, losses: Mapping[str, object], multipliers: Tensor, step: int
     ) -> tuple[Batch, Roll | None]:
         """The losses, checked; on several ranks those of all tasks that one of them has.
 
@@ -51,7 +57,7 @@ class Agreement:
 
         Args:
             losses: by name, as the user gave them.
-            weights: (K,), as they are.
+            multipliers: (K,), as they are.
             step: the number of the step.
 
         Raises:
@@ -59,39 +65,23 @@ class Agreement:
         """
         ranks = self.ranks
         try:
-            batch = check_losses(losses, self._tasks, halves=self._halves)
+            batch = check_losses(losses, self._tasks, loss_shape=self._loss_shape)
         except (TypeError, ValueError):
-            ranks.refuse(len(self._tasks), weights.device)
+            ranks.refuse(len(self._tasks), multipliers.device)
             raise
         if not ranks.several:
             return batch, None
-        values = dict(zip(batch.indices, batch.values, strict=True))
         size = sum(p.numel() for p in self._shared.parameters())
         roll = ranks.call_roll(
-            [values.get(k) for k in range(batch.n_tasks)],
-            weights.to(batch.device),
-            (step, self._tasks, size),
+            batch.present, batch.values, multipliers.to(batch.device), (step, self._tasks, size)
         )
-        return self._joined(batch, roll), roll
-
-    def _joined(self, batch: Batch, roll: Roll) -> Batch:
-        own = dict(zip(batch.indices, batch.losses, strict=True))
-        halves = dict(zip(batch.indices, batch.halves or (), strict=bool(batch.halves)))
-        for k in roll.tasks:
-            if k not in own:
-                if self._halves:
-                    halves[k] = torch.zeros(2, device=batch.device, requires_grad=True)
-                own[k] = torch.zeros((), device=batch.device, requires_grad=True)
-                if self._halves:
-                    own[k] = halves[k].mean()
-        return Batch(
-            tuple(self._tasks[k] for k in roll.tasks),
-            roll.tasks,
-            tuple(own[k] for k in roll.tasks),
-            batch.n_tasks,
-            tuple(halves[k] for k in roll.tasks) if self._halves else None,
-            roll.losses,
+        own = dict(zip(batch.present, batch.given, strict=True))
+        shape, device = self._loss_shape, batch.device
+        given = tuple(
+            own[k] if k in own else torch.zeros(shape, device=device, requires_grad=True)
+            for k in roll.tasks
         )
+        return replace(batch, present=roll.tasks, given=given, values=roll.losses), roll
 
     def check(self, graph: LossGraph, roll: Roll | None) -> None:
         """Refuse a step with a missing task whose gradients could not be reduced.
@@ -102,7 +92,7 @@ class Agreement:
         if roll is None or roll.complete:
             return
         complaint = self._complaint(graph, roll)
-        if not graph.ranks.all(complaint is None, graph.losses[0].device):
+        if not self.ranks.all(complaint is None, graph.device):
             raise ValueError(
                 complaint
                 or "losses must be such as every rank can reduce, found that another "

@@ -25,7 +25,8 @@ class Roll:
         tasks: the positions of the tasks that at least one rank has.
         complete: whether every rank has every task.
         uneven: whether some rank lacks a task that another has.
-        losses: (K,), L̄_k, the mean over the ranks, in which a missing loss is 0.
+        losses: (K,), L̄_k, the mean over the ranks, in which a loss that a rank lacks is 0; NaN for
+            a task that no rank has.
     """
 
     tasks: tuple[int, ...]
@@ -37,7 +38,7 @@ class Roll:
 @final
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks that decide together; alone, each of these is what it was given.
+    """The ranks that decide together. On one rank every method gives back what it is given.
 
     Attributes:
         size: R.
@@ -97,28 +98,32 @@ class Ranks:
         return finish
 
     def call_roll(
-        self, losses: Sequence[Tensor | None], weights: Tensor, marks: Sequence[object]
+        self,
+        present: Sequence[int],
+        losses: Tensor,
+        multipliers: Tensor,
+        marks: Sequence[object],
     ) -> Roll:
         """Exchange which tasks are present, and see that all ranks are in the same state.
 
         Args:
-            losses: K, the loss without graph, or ``None``.
-            weights: (K,), the weights as they are, which must be the same everywhere.
-            marks: what else must be: step, tasks, shape of the shared part.
+            present: the positions of the tasks that this rank has.
+            losses: (K,), without graph; those of other tasks do not matter.
+            multipliers: (K,), as they are, which must be the same everywhere.
+            marks: what else must be: step, tasks, size of the shared part.
 
         Raises:
             ValueError: a rank refuses its losses, or is in another state.
         """
-        wide = weights.double()
-        zero = torch.zeros((), dtype=wide.dtype, device=wide.device)
-        here = [float(loss is not None) for loss in losses]
-        values = [zero if loss is None else loss.to(wide) for loss in losses]
-        mark = _hash(wide, marks)
-        said = torch.stack([*values, mark, mark * mark, zero])
-        said = torch.cat([torch.tensor(here, dtype=wide.dtype).to(wide.device), said])
+        wide = losses.double()
+        k = len(losses)
+        here = torch.tensor([i in present for i in range(k)], dtype=torch.float64).to(wide.device)
+        values = torch.where(here > 0, wide, 0.0)
+        mark = _hash(multipliers.double(), marks)
+        said = torch.stack([mark, mark * mark, torch.zeros_like(mark)])
+        said = torch.cat([here, values, said])
         heard = self.total(said)
         *numbers, refusals = heard.tolist()
-        k = len(losses)
         if refusals:
             raise ValueError(
                 f"losses must be sound on every rank, found {refusals:.0f} that refuses them: see "
@@ -126,16 +131,17 @@ class Ranks:
             )
         if self.size * int(numbers[-1]) != int(numbers[-2]) ** 2:
             raise ValueError(
-                "weights, step, tasks and size of the shared part must be the same on all ranks, "
-                "found that they differ: load the same state on each of them, and make the "
+                "multipliers, step, tasks and size of the shared part must be the same on all "
+                "ranks, found that they differ: load the same state on each of them, and make the "
                 "Balancer with the same settings (or with sync=False, for each rank by itself)"
             )
         counts = [round(n) for n in numbers[:k]]
+        means = torch.where(heard[:k] > 0, heard[k : 2 * k] / self.size, torch.nan)
         return Roll(
             tasks=tuple(i for i, n in enumerate(counts) if n),
             complete=all(n == self.size for n in counts),
             uneven=any(0 < n < self.size for n in counts),
-            losses=(heard[k : 2 * k] / self.size).to(weights.dtype),
+            losses=means.to(losses.dtype),
         )
 
     def refuse(self, n_tasks: int, device: torch.device) -> None:
@@ -153,10 +159,10 @@ def running() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _hash(weights: Tensor, marks: Sequence[object]) -> Tensor:
+def _hash(values: Tensor, marks: Sequence[object]) -> Tensor:
     """A number below 2²⁰ that is another one, most likely, where a bit of the arguments is."""
-    bits = weights.view(torch.int64)
-    odd = torch.arange(len(weights), device=weights.device) * 0x9E3779B97F4A7C14 % 2**62 * 2 + 1
+    bits = values.view(torch.int64)
+    odd = torch.arange(len(values), device=values.device) * 0x9E3779B97F4A7C14 % 2**62 * 2 + 1
     folded = (bits ^ (bits >> 29)) * odd + _checksum(tuple(marks))
     whole = folded.sum() * 0x5851F42D4C957F2D
     return ((whole >> 40) & (_HASH - 1)).double()

@@ -1,60 +1,22 @@
-"""What wraps the model: DistributedDataParallel, FSDP, and what each of them cannot do."""
+"""What wraps the model: DistributedDataParallel, and what it cannot do."""
 
 from __future__ import annotations
 
 import gc
-import sys
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node
 from torch.nn.parallel import DistributedDataParallel
-
-
-def sharded(tensors: Iterable[Tensor]) -> bool:
-    """Whether FSDP (``fully_shard``) has spread one of them over the ranks."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and any(isinstance(t, module.DTensor) for t in tensors)
-
-
-def local_part(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor that may be spread over the ranks."""
-    to_local: Any = getattr(tensor, "to_local", None)
-    return tensor if to_local is None else to_local()
-
-
-def copies(tensor: Tensor) -> int:
-    """On how many ranks each part of a tensor lies that is spread over them."""
-    mesh: Any = getattr(tensor, "device_mesh", None)
-    if mesh is None:
-        return 1
-    number = 1
-    for dimension, placement in enumerate(getattr(tensor, "placements", ())):
-        if placement.is_replicate():
-            number *= mesh.size(dimension)
-    return number
-
-
-def holds_gradients_back(module: nn.Module) -> bool:
-    """Whether FSDP has been told not to reduce gradients in this backward pass."""
-    for part in module.modules():
-        state_of: Any = getattr(part, "_get_fsdp_state", None)
-        state = None if state_of is None else state_of()
-        groups = getattr(state, "_fsdp_param_groups", None) or [
-            getattr(state, "_fsdp_param_group", None)
-        ]
-        if any(not getattr(group, "reduce_grads", True) for group in groups):
-            return True
-    return False
 
 
 def in_first_static_pass(nodes: Iterable[Node]) -> bool:
     """Whether this backward pass is the first of a DistributedDataParallel with static graph.
 
-    It leaves a node of its own in that graph, by which the first pass that goes through it is taken
-    for the one that reduces: one that merely measures would leave gradients unreduced.
+    It leaves a node of its own in that graph and takes the first pass through it for the one that
+    reduces: a pass that only measures would leave all gradients unreduced.
     """
     for node in nodes:
         wrapper_of: Any = getattr(node, "ddp_weakref", None)
