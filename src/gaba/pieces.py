@@ -26,7 +26,7 @@ class Piece(ABC, Generic[Told, Result]):
         return ()
 
     @abstractmethod
-    def update(self, told: Told, state: Any) -> tuple[Result, Any]:
+    def update(self, told: Told, state: Any, /) -> tuple[Result, Any]:
         """One step: what this piece makes of what it is told, and the next state."""
 
 

@@ -43,5 +43,5 @@ def words(n: int, key: Tensor) -> Tensor:
 
 
 def shifted(words: Tensor, n: int) -> Tensor:
-    """``words`` to the right by ``n`` bits, with zeros from the left: torch's own keeps the sign."""
+    """``words`` to the right by ``n`` bits, with zeros from the left, as torch itself does not."""
     return (words >> n) & ((1 << (64 - n)) - 1)

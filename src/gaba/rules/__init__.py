@@ -1,6 +1,6 @@
-"""What to do about what was measured: rules from norms or Gramian to weights.
+"""What to do about what was measured: rules from losses, norms or a Gramian to multipliers.
 
-Each rule is a frozen dataclass that is called with one array or tensor:
+Each rule is a frozen dataclass that you can call with one array or tensor:
 
 >>> import numpy as np
 >>> from gaba.rules import InverseNorm
@@ -8,37 +8,15 @@ Each rule is a frozen dataclass that is called with one array or tensor:
 [0.002, 0.998]
 """
 
-from gaba.rules._base import (
-    AnyWeighting,
-    Measured,
-    Needs,
-    StatefulWeighting,
-    Weighting,
-)
-from gaba.rules._dwa import DWA
-from gaba.rules._encodec import EnCodec
-from gaba.rules._equal_projection import EqualProjection
-from gaba.rules._equal_share import EqualShare
-from gaba.rules._famo import FAMO
-from gaba.rules._fixed import Fixed
-from gaba.rules._gaba import Gaba
-from gaba.rules._geometric_mean import GeometricMean
-from gaba.rules._gradnorm import GradNorm
-from gaba.rules._inverse_initial import InverseInitial
-from gaba.rules._inverse_norm import InverseNorm
-from gaba.rules._log_inverse import LogInverse
-from gaba.rules._names import by_name
-from gaba.rules._pinn import PINN
-from gaba.rules._pinn_annealing import PINNAnnealing
-from gaba.rules._proportional import Proportional
-from gaba.rules._rank_inverse import RankInverse
-from gaba.rules._rlw import RLW
-from gaba.rules._scale_invariant import ScaleInvariant
-from gaba.rules._smooth_tchebycheff import SmoothTchebycheff
-from gaba.rules._targets import Targets
-from gaba.rules._uncertainty import Uncertainty
-from gaba.rules._uniform import Uniform
-from gaba.rules._vqgan import VQGAN
+from gaba.pieces import Seen
+from gaba.rules.controls import RLW, Fixed, InverseInitial, Uniform
+from gaba.rules.gramian import EqualProjection, EqualShare
+from gaba.rules.learnt import FAMO, GradNorm, Uncertainty
+from gaba.rules.losses import DWA, GeometricMean, ScaleInvariant, SmoothTchebycheff
+from gaba.rules.norms import Gaba, InverseNorm, LogInverse, RankInverse
+from gaba.rules.relatives import PINN, VQGAN, EnCodec, PINNAnnealing
+from gaba.rules.rule import Needs, Proportional, Rule, asked, on_simplex
+from gaba.rules.targets import Targets
 
 __all__ = [
     "DWA",
@@ -46,7 +24,6 @@ __all__ = [
     "PINN",
     "RLW",
     "VQGAN",
-    "AnyWeighting",
     "EnCodec",
     "EqualProjection",
     "EqualShare",
@@ -57,17 +34,17 @@ __all__ = [
     "InverseInitial",
     "InverseNorm",
     "LogInverse",
-    "Measured",
     "Needs",
     "PINNAnnealing",
     "Proportional",
     "RankInverse",
+    "Rule",
     "ScaleInvariant",
+    "Seen",
     "SmoothTchebycheff",
-    "StatefulWeighting",
     "Targets",
     "Uncertainty",
     "Uniform",
-    "Weighting",
-    "by_name",
+    "asked",
+    "on_simplex",
 ]
