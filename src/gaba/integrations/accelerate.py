@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gaba import Balancer
 from gaba.extras import needs
-from gaba.integrations._follow import Follower, Sink
+from gaba.integrations._logger import HistoryLogger, Sink
 
 with needs("the Accelerate integration needs", "accelerate", "accelerate"):
     from accelerate import Accelerator
@@ -21,15 +21,14 @@ __all__ = ["AcceleratedBalancer"]
 class AcceleratedBalancer:
     """A Balancer under an Accelerator: its backward pass, its trackers, its checkpoints.
 
-    The Balancer goes to the device of the accelerator and is registered for checkpointing, so
-    ``accelerator.save_state`` and ``load_state`` have its state. It is not to be prepared, and not
-    to be a part of the model: it has no parameters, and its state is saved on its own.
+    The Balancer moves to the device of the accelerator. ``accelerator.save_state`` and
+    ``load_state`` include its state. Do not prepare it, and keep it outside of the model.
 
     Args:
-        accelerator: The Accelerator that prepares the model.
-        balancer: The Balancer, with ``shared`` a part of the model.
-        prefix: What the names of logged scalars begin with.
-        sinks: Get every step at each :meth:`log`; on the main process only.
+        accelerator: the Accelerator that prepares the model.
+        balancer: the Balancer, with ``shared`` a part of the model.
+        prefix: what the names of logged scalars begin with.
+        sinks: get every step at each :meth:`log`, on the main process only.
 
     Example:
         >>> import torch, gaba
@@ -54,26 +53,26 @@ class AcceleratedBalancer:
         self.accelerator = accelerator
         self.balancer: Balancer = balancer.to(accelerator.device)
         accelerator.register_for_checkpointing(balancer)
-        self._follower = Follower(balancer, prefix, sinks if accelerator.is_main_process else ())
+        self._logger = HistoryLogger(balancer, prefix, sinks if accelerator.is_main_process else ())
 
     def backward(self, losses: Mapping[str, Tensor | None], **kwargs: Any) -> None:
-        """Balance ``losses`` and have the accelerator run the backward pass.
+        """Balance ``losses`` and run the backward pass of the accelerator.
 
-        It divides by ``gradient_accumulation_steps``, scales and accumulates as always; weights
-        and contributions are of the losses as they come. In float16 the gradient scaler of the
-        accelerator serves the measurement too. Give the Balancer ``accumulate=`` the same number of
-        steps to hold the weights within a window.
+        The accelerator divides by ``gradient_accumulation_steps``, scales and accumulates as
+        always; norms and contributions are those of the losses as you give them. Its gradient
+        scaler serves the measurement too. To hold the multipliers within a window, give the
+        Balancer ``accumulate=`` the same number of steps.
 
         Args:
             losses: scalars by task name, as for :class:`gaba.Balancer`.
-            **kwargs: handed on to ``accelerator.backward``.
+            **kwargs: passed to ``accelerator.backward``.
         """
         loss = self.balancer(losses, scaler=self.accelerator.scaler)
         self.accelerator.backward(loss, **kwargs)
 
     def log(self, step: int | None = None) -> dict[str, float]:
         """Log what happened since the last call by ``accelerator.log``, and return it."""
-        found = self._follower.look()
+        found = self._logger.collect()
         if found:
             self.accelerator.log(found, step=step)
         return found

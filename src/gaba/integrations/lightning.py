@@ -1,10 +1,9 @@
-"""The balancer in Lightning: what a module returns, what a callback logs; and in Fabric.
+"""The balancer in Lightning: a module returns the balanced loss, a callback logs; and in Fabric.
 
-Automatic optimization stays as it is: ``training_step`` returns ``self.balancer(losses)``, the
-weighted scalar, and Lightning goes on to accumulate, clip and step. The balancer is an attribute of
-the module, so its state is in the checkpoint and on the device of the module. With
-``accumulate_grad_batches=n``, give it ``accumulate=n`` to hold the weights within a window; in
-``"16-mixed"`` precision see :func:`scaler_of`.
+Return ``self.balancer(losses)`` from ``training_step``. Automatic optimization accumulates, clips
+and steps as always. Make the balancer an attribute of the module: the checkpoint then has its
+state. With ``accumulate_grad_batches=n``, give it ``accumulate=n`` to hold the multipliers within a
+window. In ``"16-mixed"`` precision see :func:`scaler_of`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from gaba import Balancer
 from gaba.extras import needs
-from gaba.integrations._follow import Follower, Sink
+from gaba.integrations._logger import HistoryLogger, Sink
 
 with needs("the Lightning integration needs", "lightning", "lightning"):
     from lightning.fabric import Fabric, wrappers
@@ -30,17 +29,17 @@ __all__ = ["BalanceMonitor", "FabricBalancer", "scaler_of"]
 class BalanceMonitor(Callback):
     """Logs what the Balancer of a LightningModule saw and did, to the loggers of the Trainer.
 
-    Every so many optimizer steps: for each task k the loss L_k (mean since the last time), norm
-    g_k, weight λ_k, contribution c_k and how often its weight was saturated, and the gain and the
-    imbalance, under ``gaba/weights/rul`` and the like. In between nothing waits for the device.
-    With several processes it is what the first one saw. The same names are in ``callback_metrics``.
+    For each task k there are the loss L_k (mean since the last time), norm g_k, multiplier m_k,
+    weight λ_k, contribution c_k and how often the multiplier was saturated, under
+    ``gaba/weights/rul`` and the like; and the imbalance. ``callback_metrics`` has the same names.
+    Nothing waits for the device in between. With several processes, the first one logs.
 
     Args:
-        every: Optimizer steps between two records; ``None`` for the trainer's
+        every: optimizer steps between two records; ``None`` for the trainer's
             ``log_every_n_steps``.
-        name: Which submodule the Balancer is; ``None`` if the module has but one.
-        prefix: What the names begin with.
-        sinks: Get every step, such as :class:`gaba.RunRecord`; on the first process only.
+        name: which submodule the Balancer is; ``None`` if the module has only one.
+        prefix: what the names begin with.
+        sinks: get every step, such as :class:`gaba.RunRecord`, on the first process only.
 
     Raises:
         ValueError: ``every`` is less than 1, or, when training starts, the module does not have
@@ -65,13 +64,13 @@ class BalanceMonitor(Callback):
         self.name = name
         self.prefix = prefix
         self._sinks = tuple(sinks)
-        self._follower: Follower | None = None
+        self._logger: HistoryLogger | None = None
         self._logged_at = -1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the Balancer."""
         sinks = self._sinks if trainer.is_global_zero else ()
-        self._follower = Follower(balancer_of(pl_module, self.name), self.prefix, sinks)
+        self._logger = HistoryLogger(balancer_of(pl_module, self.name), self.prefix, sinks)
         self._logged_at = trainer.global_step
 
     def on_train_batch_end(
@@ -82,22 +81,22 @@ class BalanceMonitor(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log, if it is time."""
+        """Log if it is time."""
         every = self.every or int(getattr(trainer, "log_every_n_steps"))  # noqa: B009 (set by a part of it)
         now = trainer.global_step
-        if self._follower is None or every == 0 or now == self._logged_at or now % every:
+        if self._logger is None or every == 0 or now == self._logged_at or now % every:
             return
         self._logged_at = now
-        found = self._follower.look()
-        # by itself: what is logged through the module is logged again with the batches that follow
+        found = self._logger.collect()
+        # directly: Lightning repeats what a module logs with the batches that follow
         pl_module.log_dict(dict(found), on_step=True, on_epoch=False, batch_size=1, logger=False)
         for logger in trainer.loggers:
             logger.log_metrics(found, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the sinks what is left."""
-        if self._follower is not None:
-            self._follower.look()
+        """Give the sinks the remaining steps."""
+        if self._logger is not None:
+            self._logger.collect()
 
 
 def balancer_of(module: LightningModule, name: str | None) -> Balancer:
@@ -116,18 +115,18 @@ def balancer_of(module: LightningModule, name: str | None) -> Balancer:
 
 @final
 class FabricBalancer:
-    """A Balancer in a loop with Fabric: ``fabric.backward`` of the weighted scalar, and logs.
+    """A Balancer in a loop with Fabric: ``fabric.backward`` of the balanced loss, and logs.
 
-    Where a strategy or precision has a backward pass of its own, Fabric refuses every pass that
-    does not come from ``fabric.backward``, and so the passes that measure; here they count as
-    part of it. Accumulation (``no_backward_sync``) and clipping stay Fabric's.
+    Some strategies and precisions have a backward pass of their own. Fabric then refuses every pass
+    that does not come from ``fabric.backward``, also those that measure; here they count as part of
+    it. Accumulation (``no_backward_sync``) and clipping stay Fabric's.
 
     Args:
-        fabric: The Fabric that set the model up.
-        balancer: The Balancer, with ``shared`` a part of the model; moved to the device. Save it
+        fabric: the Fabric that sets the model up.
+        balancer: the Balancer, with ``shared`` a part of the model; it moves to the device. Save it
             with ``fabric.save(path, {"model": model, "balancer": balancer, ...})``.
-        prefix: What the names of logged scalars begin with.
-        sinks: Get every step at each :meth:`log`; on the first process only.
+        prefix: what the names of logged scalars begin with.
+        sinks: get every step at each :meth:`log`, on the first process only.
 
     Example:
         >>> import torch, gaba
@@ -151,14 +150,14 @@ class FabricBalancer:
     ) -> None:
         self.fabric = fabric
         self.balancer: Balancer = balancer.to(fabric.device)
-        self._follower = Follower(balancer, prefix, sinks if fabric.is_global_zero else ())
+        self._logger = HistoryLogger(balancer, prefix, sinks if fabric.is_global_zero else ())
 
     def backward(self, losses: Mapping[str, Tensor | None], model: Any = None) -> None:
-        """Balance ``losses`` and have Fabric run the backward pass.
+        """Balance ``losses`` and run the backward pass of Fabric.
 
         Args:
             losses: scalars by task name, as for :class:`gaba.Balancer`.
-            model: what ``fabric.backward`` wants to know where several models were set up.
+            model: as for ``fabric.backward``, where several models are set up.
         """
         with _passes_allowed():
             loss = self.balancer(losses, scaler=scaler_of(self.fabric))
@@ -166,7 +165,7 @@ class FabricBalancer:
 
     def log(self, step: int | None = None) -> dict[str, float]:
         """Log what happened since the last call by ``fabric.log_dict``, and return it."""
-        found = self._follower.look()
+        found = self._logger.collect()
         if found:
             self.fabric.log_dict(found, step=step)
         return found
@@ -175,8 +174,8 @@ class FabricBalancer:
 def scaler_of(owner: Fabric | LightningModule) -> Any:
     """The gradient scaler of a Fabric, or of the Trainer of a module; ``None`` if it has none.
 
-    In ``"16-mixed"`` precision a module returns ``self.balancer(losses, scaler=scaler_of(self))``,
-    so that small losses are measured on the scale on which they do not vanish.
+    In ``"16-mixed"`` precision return ``self.balancer(losses, scaler=scaler_of(self))``. Small
+    losses are then measured on a scale on which they do not vanish.
 
     Example:
         >>> from lightning.fabric import Fabric
@@ -190,7 +189,7 @@ def scaler_of(owner: Fabric | LightningModule) -> Any:
 
 @contextmanager
 def _passes_allowed() -> Iterator[None]:
-    """Let Fabric's hooks on the outputs of a model take a pass for one of its own."""
+    """Make the hooks of Fabric on the outputs of a model accept a pass as one of its own."""
     before = getattr(wrappers, "_in_fabric_backward", False)
     wrappers._in_fabric_backward = True
     try:

@@ -1,7 +1,7 @@
 """TorchJD's weightings as rules of this library, and our rules as weightings of TorchJD.
 
-TorchJD's weights have any sum: ``scale="rule"`` of the Balancer keeps it, and with it the length of
-TorchJD's update; every other ``scale`` says itself how long the update is.
+TorchJD's weights have any sum and sign. With ``scale="rule"`` a Balancer takes them as they are, so
+the update is TorchJD's own; every other ``scale`` gives the update another length.
 """
 
 from __future__ import annotations
@@ -14,22 +14,16 @@ from typing import Any, ClassVar, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from gaba import methods
 from gaba.extras import needs
-from gaba.rules import (
-    AnyWeighting,
-    Measured,
-    Needs,
-    StatefulWeighting,
-    Weighting,
-    by_name,
-)
+from gaba.pieces import Piece, Seen
+from gaba.rules import Needs, Rule
 
 with needs("the bridge to TorchJD needs", "bench", "torchjd"):
     from torchjd import aggregation
     from torchjd.linalg import PSDMatrix
 
 from gaba.integrations._torchjd_memory import Memory, keepers
-from gaba.integrations._torchjd_root import Root
 
 __all__ = ["FromTorchJD", "TheirState", "ToTorchJD"]
 
@@ -38,10 +32,10 @@ Theirs: TypeAlias = (
 )
 
 _NEEDS_MORE = ("ExcessMTLWeighting", "MoDoWeighting", "SDMGradWeighting")
-"""Those that look at single entries of a Jacobian, or at the gradients of several batches."""
+"""These look at single entries of a Jacobian, or at the gradients of several batches."""
 
 _STRIDE = 1_000_003
-"""How far apart two seeds are, in calls."""
+"""How many calls lie between two seeds."""
 
 
 @final
@@ -50,59 +44,51 @@ class TheirState:
     """What is remembered for a weighting of TorchJD.
 
     Attributes:
-        calls: (), how often it was asked; with the seed it says what is drawn next.
-        memory: a tuple of tensors for each part that remembers something, such as the φ (K, K) of
+        seed: (), of what it draws at random.
+        calls: (), how often it was asked; with the seed it fixes what is drawn next.
+        memory: for each part that remembers something a tuple of tensors, such as φ (K, K) of
             GradVac.
     """
 
+    seed: Tensor
     calls: Tensor
     memory: tuple[Memory, ...]
 
 
 @final
 @dataclass(frozen=True)
-class FromTorchJD(StatefulWeighting[TheirState]):
-    """A weighting of TorchJD as a rule: the weights w (K,) that it gives for the Gramian G (K, K).
+class FromTorchJD(Rule):
+    """A weighting of TorchJD as a rule: its weights w (K,) for the Gramian G (K, K).
 
-    The Balancer brings them to the simplex, λ = w / Σ_k w_k, and with ``scale="rule"`` the update
-    is Jᵀw, TorchJD's own. Every weighting that TorchJD lists for its ``autogram`` engine will do,
-    and besides ``NashMTL`` and ``ConFIG``, which take the Jacobian J (K, P) but look at inner
-    products of its rows only: they are given S (K, r) with S Sᵀ = G, and w solves Sᵀw = A(S), so
-    that Jᵀw = A(J). A weight may be negative (``IMTLG``, ``AlignedMTL``, ``ConFIG``); it is passed
-    on as it is. K = 1 gives weight 1, and a G that is not finite NaN. The numbers are worked out on
-    the host in float64: unlike our own rules this waits for the device.
+    Weights may be negative or 0. With ``scale="rule"`` the update is Jᵀw, TorchJD's own. The
+    weights come from the host in float64, so this waits for the device. A task alone has weight 1;
+    a G that is not finite gives NaN.
 
-    What TorchJD's weighting remembers (``GradVac``, ``CRMOGMWeighting``, ``PCD``, ``NashMTL``) is
-    part of the Balancer's state, saved and forgotten with it, and the weighting itself never
-    changes. What it draws at random (``PCGrad``, ``GradVac``, ``Random``) it draws in call n with
-    the seed ``1_000_003 * seed + n``, and the global generator is left alone: a run that is resumed
-    goes on bit for bit. Of a vector with an entry for each task (``pref_vector``) a step has the
-    entries of the tasks present.
-
-    Called with Gramians (..., K, K), it gives the weights (..., K) of a first step, brought to
-    sum 1; NaN where they have no positive sum.
+    The memory (``GradVac``, ``CRMOGMWeighting``, ``PCD``, ``NashMTL``) is part of the Balancer's
+    state; ``weighting`` itself never changes. Call n draws with the seed ``1_000_003 * seed + n``
+    and leaves the global generator alone.
 
     Args:
-        weighting: A weighting, or an aggregator that is made of one, such as ``UPGrad()``.
-        seed: Of what is drawn at random.
+        weighting: one that ``torchjd.autogram`` lists, ``NashMTL``, ``ConFIG``, or an aggregator
+            made of one, such as ``UPGrad()``.
+        seed: of what is drawn at random.
 
     Raises:
-        TypeError: ``weighting`` is neither, takes more than a Gramian, or has a memory of a kind
-            that is not known here.
+        TypeError: ``weighting`` takes more than a Gramian, or its memory is unknown.
 
-    Source: TorchJD, https://torchjd.org; the paper is Quinton and Rey 2024, arXiv:2406.16232.
+    Source: TorchJD, https://torchjd.org; Quinton and Rey 2024, arXiv:2406.16232.
 
     Example:
-        >>> import numpy as np
+        >>> import torch
         >>> from torchjd.aggregation import MGDAWeighting
-        >>> rule = FromTorchJD(MGDAWeighting())
-        >>> rule(np.diag([1.0, 4.0])).round(6).tolist()
-        [0.8, 0.2]
+        >>> FromTorchJD(MGDAWeighting())(torch.diag(torch.tensor([1.0, 4.0]))).round(decimals=6)
+        tensor([0.8000, 0.2000], dtype=torch.float64)
     """
 
     weighting: Theirs
     seed: int = 0
     needs: ClassVar[Needs] = "gramian"
+    defined_at_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         inner: Any = self.weighting
@@ -133,85 +119,49 @@ class FromTorchJD(StatefulWeighting[TheirState]):
             >>> FromTorchJD(GradVac()).init(2).memory[0][0].tolist()
             [[0.0, 0.0], [0.0, 0.0]]
         """
-        state = self._blank(n_tasks)
-        everyone = torch.arange(n_tasks)
-        self._ask(torch.eye(n_tasks, dtype=torch.float64), state, everyone, n_tasks)
+        memory = tuple(keeper.blank(n_tasks) for keeper in keepers(self.weighting))
+        state = TheirState(torch.tensor(self.seed), torch.tensor(0), memory)
+        self._ask(torch.eye(n_tasks, dtype=torch.float64), state, torch.arange(n_tasks))
         return state
 
-    def update(
-        self, measured: Measured, state: TheirState, present: Tensor | None = None
-    ) -> tuple[Tensor, TheirState]:
-        """The weights w (K,) as TorchJD gives them, and what is then remembered.
-
-        A task that is missing keeps its part of the memory; PCD's first must not be missing.
-        """
-        gramian = measured.gramian
-        if gramian is None:
-            raise ValueError("measured.gramian must be there, found None: measure the Gramian")
-        everyone = torch.arange(len(gramian))
-        here = everyone if present is None else everyone[present.cpu()]
-        seen = _on_host(gramian.detach())[here[:, None], here]
-        held = tuple(tuple(_on_host(tensor) for tensor in part) for part in state.memory)
-        raw = gramian.new_full((len(gramian),), torch.nan)
-        found, after = self._ask(seen, TheirState(state.calls.cpu(), held), here, len(raw))
-        raw = raw.index_copy(0, here.to(raw.device), found.to(raw))
+    def update(self, told: Seen, state: TheirState) -> tuple[Tensor, TheirState]:
+        """The weights (K,) for the Gramian of the tasks present, and what is remembered then."""
+        assert told.gramian is not None
+        gramian = _on_host(told.gramian)
+        here = (~gramian.diagonal().isnan()).nonzero().flatten()
+        memory = tuple(tuple(map(_on_host, part)) for part in state.memory)
+        few, after = self._ask(gramian, TheirState(state.seed, state.calls, memory), here)
+        raw = gramian.new_full((len(gramian),), torch.nan).index_copy(0, here, few)
         memory = tuple(
             tuple(new.to(old) for new, old in zip(*parts, strict=True))
             for parts in zip(after.memory, state.memory, strict=True)
         )
-        return raw, TheirState(after.calls.to(state.calls), memory)
+        calls = after.calls.to(state.calls)
+        return raw.to(told.gramian), TheirState(state.seed, calls, memory)
 
-    def __call__(self, measured: Any, /) -> Any:
-        """Weights (..., K) of a first step for the Gramian ``measured`` (..., K, K), of sum 1."""
-        if not isinstance(measured, Tensor):
-            return self(torch.as_tensor(measured, dtype=torch.float64)).numpy()
-        raw = self.raw(measured)
-        total = raw.sum(-1, keepdim=True)
-        return torch.where(total > 0, raw / total, torch.full_like(raw, torch.nan))
-
-    def raw(self, measured: Any, /) -> Any:
-        """Weights (..., K) of a first step, with the sum that TorchJD gives them.
-
-        Example:
-            >>> import numpy as np
-            >>> from torchjd.aggregation import PCGrad
-            >>> FromTorchJD(PCGrad()).raw(np.diag([1.0, 4.0])).tolist()
-            [1.0, 1.0]
-        """
-        if not isinstance(measured, Tensor):
-            return self.raw(torch.as_tensor(measured, dtype=torch.float64)).numpy()
-        k = measured.shape[-1]
-        state = self._blank(k)
-        seen = [Measured(one.diagonal(), gramian=one) for one in measured.reshape(-1, k, k)]
-        rows = [self.update(one, state)[0] for one in seen]
-        return torch.stack(rows or [measured.new_empty(0)]).reshape(measured.shape[:-1])
-
-    def _blank(self, n_tasks: int) -> TheirState:
-        memory = tuple(keeper.blank(part, n_tasks) for part, keeper in keepers(self.weighting))
-        return TheirState(torch.tensor(0), memory)
-
-    def _ask(
-        self, gramian: Tensor, state: TheirState, here: Tensor, n_tasks: int
-    ) -> tuple[Tensor, TheirState]:
-        """The weights of the k tasks ``here`` of K, for their Gramian (k, k) on the host."""
+    def _ask(self, whole: Tensor, state: TheirState, here: Tensor) -> tuple[Tensor, TheirState]:
+        """The weights (k,) of the tasks ``here`` of K, for the Gramian (K, K) on the host."""
+        gramian = whole[here[:, None], here]
         if not bool(gramian.isfinite().all()):
             return gramian.new_full((len(here),), torch.nan), state
-        if len(here) == 1:
-            return gramian.new_ones(1), state
+        if len(here) < 2:
+            return gramian.new_ones(len(here)), state
         theirs = copy.deepcopy(self.weighting)
-        _bring_vectors(theirs, here, n_tasks)
+        _bring_vectors(theirs, here, len(whole))
         pairs = list(zip(keepers(theirs), state.memory, strict=True))
-        for (part, keeper), memory in pairs:
-            keeper.put(part, memory, here, gramian)
+        for keeper, memory in pairs:
+            keeper.put(memory, here, gramian)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed((_STRIDE * self.seed + int(state.calls)) % 2**32)
+            seed = _STRIDE * int(state.seed) + int(state.calls)
+            torch.default_generator.manual_seed(seed % 2**32)
             weights = _weights_of(theirs, gramian)
-        after = tuple(keeper.take(part, memory, here) for (part, keeper), memory in pairs)
-        return weights.to(gramian), TheirState(state.calls + 1, after)
+        after = tuple(keeper.take(memory, here) for keeper, memory in pairs)
+        return weights.to(gramian), TheirState(state.seed, state.calls + 1, after)
 
 
 def _on_host(tensor: Tensor) -> Tensor:
-    return tensor.to("cpu", torch.float64 if tensor.is_floating_point() else tensor.dtype)
+    dtype = torch.float64 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", dtype)
 
 
 def _bring_vectors(theirs: nn.Module, here: Tensor, n_tasks: int) -> None:
@@ -235,18 +185,56 @@ def _weights_of(theirs: Any, gramian: Tensor) -> Tensor:
 
 
 @final
+@dataclass(frozen=True)
+class Root:
+    """S (K, r) with S Sᵀ = G, r the rank of G: it stands for the Jacobian that nobody holds.
+
+    J = S Q for the Jacobian J (K, P), with Q (r, P) of orthonormal rows. An aggregator A that looks
+    at inner products of rows only, and answers in their span, gives A(J) = A(S) Q. So with weights
+    w that solve Sᵀ w = A(S), Jᵀ w = A(J).
+
+    With D the norms, G = D C D and C = V Λ Vᵀ, S is D V Λ^½. What is in C below its own rounding
+    error is left out, so a gradient of 1e-9 beside one of 1e9 keeps all of its digits.
+
+    Attributes:
+        matrix: (K, r), S.
+        inverse: (K, r), takes A(S) to w: the pseudoinverse of Sᵀ but for the norms.
+    """
+
+    matrix: Tensor
+    inverse: Tensor
+
+    @classmethod
+    def of(cls, gramian: Tensor) -> Root:
+        """The root of ``gramian`` (K, K), finite and positive semi-definite."""
+        norms = gramian.diagonal().clamp(min=0).sqrt()
+        inverse = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
+        values, vectors = torch.linalg.eigh(gramian * inverse[:, None] * inverse)
+        noise = 4 * len(norms) * torch.finfo(gramian.dtype).eps * values[-1]
+        kept = values > noise
+        kept[-1] = True  # at least one column, even if it is zero
+        sizes, vectors = values[kept].clamp(min=0).sqrt(), vectors[:, kept]
+        back = torch.where(sizes > 0, 1 / sizes, torch.zeros_like(sizes))
+        return cls(norms[:, None] * vectors * sizes, inverse[:, None] * vectors * back)
+
+    def weights_of(self, answer: Tensor) -> Tensor:
+        """The weights w (K,) with Sᵀ w = ``answer`` (r,)."""
+        return self.inverse @ answer
+
+
+@final
 class ToTorchJD(aggregation.Weighting[PSDMatrix]):
     """A rule of ours as a weighting of TorchJD, for its aggregators and its ``autogram`` engine.
 
-    The rule gets the Gramian G (K, K) of the Jacobian, or the norms g_k = √G_kk if it asks for
-    norms; the weights (K,) have sum 1, the dtype and the device of G.
+    It gets the Gramian G (K, K) of the Jacobian, or the norms √G_kk if it asks for norms. The
+    weights (K,) sum to 1 and have the dtype and the device of G.
 
     Args:
-        rule: A rule, or the name of one.
+        rule: a rule, or the name of a method that has one.
 
     Raises:
-        ValueError: The rule needs the losses, which TorchJD does not give.
-        TypeError: The rule has a memory, for which TorchJD has no place.
+        ValueError: the rule needs the losses, which TorchJD does not give.
+        TypeError: the rule has a memory, for which TorchJD has no place.
 
     Example:
         >>> import torch
@@ -256,15 +244,14 @@ class ToTorchJD(aggregation.Weighting[PSDMatrix]):
         tensor([0.7500, 0.7500])
     """
 
-    def __init__(self, rule: AnyWeighting | str) -> None:
+    def __init__(self, rule: Rule | str) -> None:
         super().__init__()
-        found = by_name(rule) if isinstance(rule, str) else rule
-        if not isinstance(found, Weighting):
+        self.rule: Rule = methods.get(rule).rule if isinstance(rule, str) else rule
+        if type(self.rule).init is not Piece.init:
             raise TypeError(
-                f"rule must have no memory, found {found!r}: TorchJD saves none for a weighting; "
-                "use it in a Balancer"
+                f"rule must have no memory, found {self.rule!r}: TorchJD saves none for a "
+                "weighting; use it in a Balancer"
             )
-        self.rule = found
         if self.rule.needs == "losses":
             raise ValueError(
                 f"rule must need norms or the Gramian, found {self.rule!r}, which needs the "
@@ -273,10 +260,9 @@ class ToTorchJD(aggregation.Weighting[PSDMatrix]):
 
     def forward(self, stat: PSDMatrix, /) -> Tensor:
         """Weights (K,) for the Gramian ``stat`` (K, K)."""
-        with torch.no_grad():
-            gramian = stat.detach()
-            norms = gramian.diagonal().clamp(min=0).sqrt()
-            return self.rule(gramian if self.rule.needs == "gramian" else norms).to(stat.dtype)
+        gramian = stat.detach()
+        norms = gramian.diagonal().clamp(min=0).sqrt()
+        return self.rule(gramian if self.rule.needs == "gramian" else norms).to(stat.dtype)
 
     def extra_repr(self) -> str:
         """The rule, for ``repr``."""

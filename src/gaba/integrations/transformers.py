@@ -1,9 +1,9 @@
 """The balancer in the Trainer of Transformers.
 
 The model returns its losses by task under ``"losses"``, beside the usual ``"loss"``. In training
-the Trainer gets the weighted scalar instead of ``"loss"`` and treats it as always: it divides it by
-the number of accumulated batches, or not if the model has divided by ``num_items_in_batch``.
-Evaluation is the Trainer's own.
+the Trainer gets the balanced loss instead of ``"loss"`` and treats it as always: it divides it by
+the number of accumulated batches, unless the model divides by ``num_items_in_batch``. Evaluation
+stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gaba import Balancer
 from gaba.extras import needs
-from gaba.integrations._follow import Follower, Sink
+from gaba.integrations._logger import HistoryLogger, Sink
 
 with needs("the Transformers integration needs", "transformers", "transformers", "accelerate"):
     from transformers.trainer import Trainer
@@ -32,16 +32,16 @@ STATE_FILE = "gaba_balancer.pt"
 class BalancedTrainer(Trainer):
     """A Trainer with a Balancer; also in front of another: ``class Mine(BalancedTrainer, Other)``.
 
-    What it logs beside the Trainer's ``loss``, by task: the loss, scaled and averaged just as
-    ``loss`` is; norm, weight, contribution and how often the weight was saturated; gain and
-    imbalance. The state is saved and restored with the checkpoints, as the optimizer's is.
+    It logs by task, beside ``loss``: the loss, scaled and averaged as ``loss`` is; norm,
+    multiplier, weight, contribution and how often the multiplier was saturated; and the imbalance.
+    Checkpoints include its state.
 
     Args:
         *args: as for the Trainer.
-        balancer: the Balancer, with ``shared`` a part of the model. It must not be a part of the
-            model itself, of which Transformers saves nothing but tensors.
+        balancer: the Balancer, with ``shared`` a part of the model. It must stand beside the model:
+            Transformers saves nothing of a model but its tensors.
         prefix: what the names of the logged scalars begin with.
-        sinks: get every step, such as :class:`gaba.RunRecord`; on the first process only.
+        sinks: get every step, such as :class:`gaba.RunRecord`, on the first process only.
         **kwargs: as for the Trainer.
 
     Raises:
@@ -49,10 +49,10 @@ class BalancedTrainer(Trainer):
             loss itself (``model_init``, ``compute_loss_func``, ``label_smoothing_factor``).
 
     Example:
-        The forward method of the model ends in ``return {"loss": rul + health, "losses": {"rul":
-        rul, "health": health}, ...}``; then, with ``balancer = gaba.Balancer(["rul", "health"],
-        shared=model.backbone)``, ``BalancedTrainer(model, arguments, train_dataset=data,
-        balancer=balancer).train()``. As a whole: ``examples/transformers_trainer.py``.
+        Let the forward method return ``{"loss": rul + health, "losses": {"rul": rul, "health":
+        health}}`` and make ``balancer = gaba.Balancer(["rul", "health"], shared=model.backbone)``.
+        Then ``BalancedTrainer(model, arguments, train_dataset=data, balancer=balancer).train()``.
+        The whole program: ``examples/transformers_trainer.py``.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class BalancedTrainer(Trainer):
             name = next(name for name, given in made.items() if given)
             raise ValueError(
                 f"{name} must not be given with a balancer: pass a model that returns its losses "
-                "by task, each computed as you want it"
+                "by task"
             )
         model: Any = self.model
         if any(part is balancer for part in model.modules()):
@@ -82,7 +82,7 @@ class BalancedTrainer(Trainer):
                 "but tensors: make it beside the model, with shared=model.backbone"
             )
         self.balancer: Balancer = balancer.to(self.args.device)
-        self._gaba_follower = Follower(
+        self._gaba_logger = HistoryLogger(
             balancer, prefix, sinks if self.is_world_process_zero() else ()
         )
         self._gaba_now: tuple[Tensor, Tensor] | None = None
@@ -93,8 +93,8 @@ class BalancedTrainer(Trainer):
         """The losses by task of one training batch; override it if the model has them elsewhere.
 
         Args:
-            outputs: what the model returned.
-            inputs: what it was given, ``num_items_in_batch`` among it where the Trainer counts.
+            outputs: what the model returns.
+            inputs: what it gets, including ``num_items_in_batch`` where the Trainer counts.
 
         Raises:
             ValueError: the outputs have no ``"losses"``.
@@ -114,13 +114,13 @@ class BalancedTrainer(Trainer):
         return found
 
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's loss; in training of the weighted scalar."""
+        """The Trainer's loss; in training that of the balanced losses."""
         if model.training and torch.is_grad_enabled():
             return super().compute_loss(_Balanced(self, model), inputs, *args, **kwargs)  # pyright: ignore[reportArgumentType]
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The Trainer's step, after which the losses by task count as much as the whole does."""
+        """The Trainer's step; it adds the losses by task up, scaled as the whole loss is."""
         loss = super().training_step(*args, **kwargs)
         if self._gaba_now is not None:
             (whole, by_task), self._gaba_now = self._gaba_now, None
@@ -138,7 +138,7 @@ class BalancedTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
-        """The Trainer's, with ``"losses"`` not taken for a prediction."""
+        """The Trainer's; ``"losses"`` is no prediction."""
         if ignore_keys is None:
             config = getattr(self.model, "config", None)
             ignore_keys = list(getattr(config, "keys_to_ignore_at_inference", ()))
@@ -149,16 +149,16 @@ class BalancedTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The Trainer's, with the scalars of the balancer beside ``loss``."""
         if "loss" in logs:
-            found = self._gaba_follower.look()
+            found = self._gaba_logger.collect()
             if found and self._gaba_sums is not None:
                 steps = max(self.state.global_step - self._gaba_since, 1)
                 sums: Any = self.accelerator.reduce(self._gaba_sums, reduction="mean")
-                names = [f"{self._gaba_follower.prefix}/losses/{t}" for t in self.balancer.tasks]
+                names = [f"{self._gaba_logger.prefix}/losses/{t}" for t in self.balancer.tasks]
                 found.update(zip(names, (sums / steps).tolist(), strict=True))
             self._gaba_sums = None
             logs.update(found)
         elif "train_runtime" in logs:
-            self._gaba_follower.look()
+            self._gaba_logger.collect()
         super().log(logs, *args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -176,13 +176,13 @@ class BalancedTrainer(Trainer):
             self.balancer.load_state_dict(state)
         else:
             warnings.warn(
-                f"{checkpoint} has no {STATE_FILE}: the balancer begins anew", stacklevel=2
+                f"{checkpoint} has no {STATE_FILE}: the balancer starts from scratch", stacklevel=2
             )
 
 
 @final
 class _Balanced:
-    """Stands for the model while the Trainer computes a training loss, and balances its losses."""
+    """Stands in for the model while the Trainer computes a training loss, and balances it."""
 
     def __init__(self, trainer: BalancedTrainer, model: nn.Module) -> None:
         self._trainer = trainer
