@@ -1,23 +1,41 @@
-"""The configuration of a benchmark: a TOML file, checked key by key."""
+"""The configuration of a benchmark, and the TOML file that holds it."""
 
 from __future__ import annotations
 
 import difflib
+import json
+import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from gaba import methods
-from gaba.bench._keys import settings
 from gaba.bench.trial import Optimizer
+from gaba.extras import library
 
-__all__ = ["Config"]
+__all__ = ["SWEEP", "TUNED", "Config"]
 
 SWEEP, TUNED = "fixed-sweep", "fixed-tuned"
-"""The methods of constant weights that are looked for: on a dense grid, or in as many trials."""
+"""The methods of constant weights that are searched: on a dense grid, or in as many trials."""
+
+_TABLES: Mapping[str, tuple[str, ...]] = {
+    "bench": (
+        *("problems", "methods", "optimizers", "seeds", "tuning_seeds", "steps"),
+        *("data_dir", "store", "device"),
+    ),
+    "budget": ("trials",),
+    "fixed": ("points", "settings", "span"),
+    "controls": ("frozen", "single_task"),
+}
+_BY_PROBLEM = {"steps": "steps_of", "skip": "skip"}
+_PLACES = {
+    **{key: f"{table}.{key}" for table, keys in _TABLES.items() for key in keys},
+    **{key: table for table, key in _BY_PROBLEM.items()},
+}
+"""Where each field of :class:`Config` is in the file."""
 
 
 @final
@@ -31,12 +49,10 @@ class Config:
         problems = ["gas-turbine-time"]        # gaba bench problems; or "file.py:NAME"
         methods = ["uniform", "gaba", "inverse", "fixed-tuned", "fixed-sweep"]  # gaba methods
         optimizers = ["adam", "sgd"]
-        seeds = [0, 1, 2, 3, 4]                # those that are reported
-        tuning_seeds = [100]                   # those that choose; none of the above
+        seeds = [0, 1, 2, 3, 4]                # reported
+        tuning_seeds = [100]                   # these choose; none of the above
         store = "runs/bench.sqlite"
-        # steps = 500                          # else the problem's own
-        # data_dir = "data"
-        # device = "cpu"
+        # steps = 500, data_dir = "data", device = "cpu"
 
         [budget]
         trials = 6                             # settings that each method may try
@@ -47,7 +63,7 @@ class Config:
         span = 1000.0                          # largest ratio of two weights
 
         [controls]
-        frozen = true                          # each adaptive method's own mean weights, held
+        frozen = true                          # each adaptive method's own multipliers, held
         single_task = true                     # each task alone, for Δm
 
         [steps]
@@ -57,10 +73,9 @@ class Config:
         pinn-burgers = ["inverse-half"]        # methods that a problem cannot feed
 
     Every method gets the same number of trials per problem and optimizer: the first ``trials`` of
-    the problem's learning rates × weight decays, from the middle learning rate outwards, at each of
-    the tuning seeds. ``fixed-tuned`` draws its as many points at random over weights × learning
-    rates × weight decays; ``fixed-sweep``, the strong bound, tries each point of the grid with each
-    setting. A method ``fixed:W,W`` is run on the problems with that number of tasks.
+    the problem's learning rates × weight decays, from the middle rate outwards, at each tuning
+    seed. ``fixed-tuned`` draws as many points over weights × rates × decays. ``fixed-sweep`` is the
+    strong bound: it tries each point of its grid with each setting.
 
     Raises:
         ValueError: a setting breaks its rule; the message names it, the value and the remedy.
@@ -99,15 +114,23 @@ class Config:
         for name in ("problems", "methods", "optimizers", "seeds", "tuning_seeds"):
             values = getattr(self, name)
             if not values:
-                raise ValueError(f"bench.{name}: must not be empty, found []: name one at least")
+                raise ValueError(f"bench.{name}: must not be empty, found []: name at least one")
             if len(set(values)) != len(values):
                 twice = next(v for v in values if values.count(v) > 1)
                 raise ValueError(f"bench.{name}: must differ, found {twice!r} twice: drop one")
+        for name in ("seeds", "tuning_seeds"):
+            _at_least(0, _PLACES[name], *getattr(self, name))
+        for name in ("steps", "trials", "points", "settings"):
+            _at_least(1, _PLACES[name], getattr(self, name))
+        for problem, steps in self.steps_of.items():
+            _at_least(1, f"steps.{problem}", steps)
+        if not 1 < self.span < math.inf:
+            raise ValueError(f"fixed.span: must be above 1 and finite, found {self.span}: try 1000")
         for optimizer in self.optimizers:
             if optimizer not in ("adam", "sgd"):
                 raise ValueError(
                     f"bench.optimizers: must be among adam and sgd, found {optimizer!r}: "
-                    "adam is AdamW, sgd has momentum .9"
+                    "adam is AdamW, sgd has momentum 0.9"
                 )
         if both := set(self.seeds) & set(self.tuning_seeds):
             raise ValueError(
@@ -129,8 +152,9 @@ class Config:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is no TOML, or a key or value of it is wrong; the message begins with
-                the file.
+            ImportError: pydantic is not installed: ``pip install "gaba[bench]"``.
+            ValueError: it is not TOML, or a key or value is wrong; the message begins with the
+                file.
 
         Example:
             >>> import tempfile
@@ -144,11 +168,67 @@ class Config:
         try:
             found = tomllib.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{file}: is no TOML: {error}") from error
+            raise ValueError(f"{file}: is not TOML: {error}") from error
+        pydantic = library("pydantic", "the benchmark needs", "bench")
         try:
-            return cls(**settings(found))
+            # As JSON, in which a strict reader takes an array for a tuple and true for no number.
+            given = json.dumps(_flat(found), default=str)
+            return pydantic.TypeAdapter(cls).validate_json(given, strict=True)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{file}: {_said(first)}") from None
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+            raise ValueError(f"{file}: {error}") from None
+
+
+def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of :class:`Config` in the tables of a file."""
+    given: dict[str, Any] = {}
+    for table, content in found.items():
+        if table in _BY_PROBLEM:
+            given[_BY_PROBLEM[table]] = content
+            continue
+        if table not in _TABLES or not isinstance(content, dict):
+            known = (*_TABLES, *_BY_PROBLEM)
+            raise ValueError(
+                f"{table}: must be one of the tables {', '.join(f'[{t}]' for t in known)}, "
+                f"found {table!r}: {_hint(table, known)}"
+            )
+        for key, value in content.items():
+            if key not in _TABLES[table]:
+                raise ValueError(
+                    f"{table}.{key}: must be one of {', '.join(_TABLES[table])}, found {key!r}: "
+                    f"{_hint(key, _TABLES[table])}"
+                )
+            given[key] = value
+    return given
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """A finding of pydantic in our words."""
+    if cause := error.get("ctx", {}).get("error"):
+        return str(cause)
+    name, *inside = error["loc"]
+    place = _PLACES[name]
+    if error["type"] == "missing":
+        command = "gaba bench problems" if name == "problems" else "gaba methods"
+        return f"{place}: must be given, found none: {command} lists them"
+    if name in _BY_PROBLEM.values() and inside:
+        place = f"{place}.{inside[0]}"
+    rule = error["msg"].removeprefix("Input should be ")
+    rule = rule.replace("valid array", "list").replace("an object", "a table")
+    return f"{place}: must be {rule}, found {error['input']!r}"
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else "drop it"
+
+
+def _at_least(least: int, place: str, *values: int | None) -> None:
+    for value in values:
+        if value is not None and value < least:
+            raise ValueError(f"{place}: must be at least {least}, found {value}")
 
 
 def _check_method(name: str) -> None:
