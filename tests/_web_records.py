@@ -37,7 +37,8 @@ def step_lines(
         if 0.5 < kinds[i] < 0.52:
             norm[-1] = loss[-1] = None
             weight = [*(np.array(weight[:-1]) / sum(weight[:-1])).tolist(), 0.0]
-        pulls = [None if g is None else w * g for w, g in zip(weight, norm, strict=True)]
+        multiplier = [1.5 * w for w in weight[:-1]] + [1.5 * weight[-1] or None]
+        pulls = [m and g and m * g for m, g in zip(multiplier, norm, strict=True)]
         known = [c for c in pulls if c is not None]
         line = {
             "step": first + i,
@@ -46,10 +47,10 @@ def step_lines(
             "finite": finite,
             "losses": dict(zip(tasks, loss, strict=True)),
             "norms": dict(zip(tasks, norm, strict=True)),
+            "multipliers": dict(zip(tasks, multiplier, strict=True)),
             "weights": dict(zip(tasks, weight, strict=True)),
             "contributions": dict(zip(tasks, pulls, strict=True)),
             "saturated": {task: bool(kinds[i] > 0.8) for task in tasks},
-            "gain": 1.5,
             "imbalance": max(known) / min(known) if len(known) > 1 else None,
         }
         if cosines and measured:

@@ -1,0 +1,242 @@
+"""What was recorded can be read again, line by line or whole."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from _steps import make_history, make_step
+from gaba.record import History, RunRecord, read
+from gaba.record.jsonl import Row, header, parse, parse_lines
+
+TASKS = ("a", "b")
+HEADER = '{"gaba": "0", "tasks": ["a", "b"], "meta": {}}\n'
+COLUMNS = ["steps", "measured", "finite", "combined", "losses", "norms", "multipliers"]
+COLUMNS += ["weights", "contributions", "saturated", "imbalance"]
+
+
+def some_steps(n: int = 300) -> History:
+    rng = np.random.default_rng(0)
+    norms, multipliers = np.exp(rng.normal(size=(2, n, 2)))
+    losses = norms.copy()
+    norms[2, 1] = losses[2, 1] = multipliers[2, 1] = np.nan  # missing
+    losses[4, 0] = math.inf
+    saturated = rng.random((n, 2)) < 0.1
+    return make_history(norms, multipliers, losses=losses, saturated=saturated, tasks=TASKS)
+
+
+def line_of(history: History, i: int = 0) -> str:
+    return json.dumps(history[i].asdict()) + "\n"
+
+
+# --- the whole file ------------------------------------------------------------------------------
+
+
+def test_a_file_read_again_is_the_same_history(tmp_path: Path) -> None:
+    history, path = some_steps(), tmp_path / "history.jsonl"
+    history.write(path, {"note": "x"})
+    again = read(path)
+    assert again.tasks == history.tasks
+    for name in COLUMNS:
+        one, other = getattr(history, name), getattr(again, name)
+        one = np.where(np.isfinite(one), one, np.nan) if one.dtype.kind == "f" else one
+        np.testing.assert_array_equal(other, one, name)  # JSON has neither infinity nor NaN
+    np.testing.assert_allclose(again.times, history.times, atol=1e-3)
+    assert header(path.read_bytes().splitlines()[0], path).meta == {"note": "x"}
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_cosines_and_what_holds_for_many_steps_survive_the_file(tmp_path: Path) -> None:
+    gramian, about = [[4.0, 1.0], [1.0, 9.0]], {"metric": "euclidean", "measurement": "exact"}
+    steps = [
+        make_step([1.0, 0.5], [2.0, 3.0], gramian=gramian if i % 2 else None, about=about, step=i)
+        for i in range(6)
+    ]
+    path, names = tmp_path / "history.jsonl", steps[0].tasks
+    with RunRecord(path, names) as record:
+        for step in steps:
+            record.write(step)
+    again = read(path)
+    assert again.about == about
+    assert np.isnan(again.cosines[::2]).all()
+    np.testing.assert_allclose(again.cosines[1], [[1, 1 / 6], [1 / 6, 1]], rtol=1e-15)
+    np.testing.assert_allclose(again.shares[1], steps[1].shares, rtol=1e-14)
+    with RunRecord(path, names, resume_at=3) as record:
+        record.write(steps[3])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sum("about" in line for line in lines) == 1  # said once, and kept when resumed
+    assert read(path).about == about
+    assert len(read(path)) == 4
+
+
+def test_a_long_file_is_read_whole_or_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    line = line_of(make_history([[1.0, 1.0]], [1.0, 1.0], tasks=TASKS))
+    path.write_text(HEADER + line * 6000)
+    assert len(read(path)) == 6000
+    bounded = History.read(path, keep=1000)
+    assert (len(bounded) < 2000, bounded.recorded) == (True, 6000)
+
+
+def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
+    line = {
+        "step": 4,
+        "measured": True,
+        "combined": "by-hand",
+        "finite": True,
+        "losses": {"a": 1.0, "b": None},
+        "norms": {"a": 4.0, "b": None},
+        "weights": {"a": 0.25, "b": 0.75},
+        "contributions": {"a": 1.0, "b": None},
+        "saturated": {"a": False, "b": True},
+        "gain": 6.0,
+        "imbalance": None,
+    }
+    missing = {**line, "weights": {"a": 1.0, "b": 0.0}, "time": 5.5}
+    path = tmp_path / "history.jsonl"
+    path.write_text(HEADER + "".join(json.dumps(each) + "\n" for each in (line, missing)))
+    history = read(path)
+    np.testing.assert_array_equal(history.multipliers, [[1.5, 4.5], [6.0, np.nan]])
+    np.testing.assert_array_equal(history.weights, [[0.25, 0.75], [1.0, 0.0]])
+    np.testing.assert_array_equal(history.contributions[:, 0], [6.0, 24.0])
+    np.testing.assert_array_equal(history.saturated, [[False, True]] * 2)
+    np.testing.assert_array_equal(history.times, [np.nan, 5.5])
+    assert history.about == {}
+
+
+# --- malformed, cut and resumed ------------------------------------------------------------------
+
+STEP = line_of(make_history([[1.0, 1.0]], [1.0, 1.0], tasks=TASKS))
+MALFORMED = {
+    "no JSON": "{oops}\n",
+    "an empty line": "\n",
+    "a list": "[1, 2]\n",
+    "a number": "3\n",
+    "binary": "\x00\x01\n",
+    "deep": "[" * 100_000 + "\n",
+    "a huge number": f'{{"step": {"1" * 5000}}}\n',
+    "no about": '{"about": 3}\n',
+    "a step without values": '{"step": 1}\n',
+    "a task is missing": STEP.replace('"b"', '"c"'),
+    "text for a number": STEP.replace('"multipliers": {"a": 1.0', '"multipliers": {"a": "1"'),
+    "no step": STEP.replace('"step": 0', '"step": null'),
+    "measured by a word": STEP.replace('"measured": true', '"measured": "yes"'),
+    "combined otherwise": STEP.replace('"caller"', '"magic"'),
+    "cosines of others": STEP.replace('"step"', '"cosines": [[1]], "step"'),
+    "too large": STEP.replace('"losses": {"a": 1.0', f'"losses": {{"a": 1{"0" * 400}'),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_line_is_named_by_file_and_number(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(HEADER + STEP + MALFORMED[what] + STEP)
+    said = r"history\.jsonl, line 3: not a step of the tasks \('a', 'b'\) \(.+\): delete the line"
+    with pytest.raises(ValueError, match=said):
+        read(path)
+    with pytest.raises(ValueError, match=said):
+        RunRecord(path, TASKS, resume_at=5)
+    assert path.read_text() == HEADER + STEP + MALFORMED[what] + STEP
+    found = parse_lines(path.read_bytes().split(b"\n")[1:-1], TASKS, path)
+    assert (len(found.rows), found.lines) == (1, [0])
+    assert "history.jsonl, line 3: " in found.error
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{}", "[]", '{"gaba": "0", "tasks": "ab"}', '{"gaba": "0", "tasks": []}', "\x00"]
+)
+def test_a_malformed_header_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(line + "\n" + STEP)
+    for attempt in (read, lambda path: RunRecord(path, TASKS, resume_at=0)):
+        with pytest.raises(ValueError, match=r"history\.jsonl, line 1: not the header"):
+            attempt(path)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"picture\.png, line 1"):
+        read(path)
+
+
+def test_numbers_that_json_does_not_have_are_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(
+        HEADER.replace("{}", '{"lr": NaN, "most": [1e999, -Infinity, 2.5]}')
+        + STEP.replace('"norms": {"a": 1.0', '"norms": {"a": NaN')
+    )
+    assert header(path.read_bytes().splitlines()[0], path).meta == {
+        "lr": None,
+        "most": [None, None, 2.5],
+    }
+    np.testing.assert_array_equal(read(path).norms, [[np.nan, 1]])
+
+
+def test_resuming_a_record_drops_the_steps_that_come_again(tmp_path: Path) -> None:
+    path, history = tmp_path / "sub" / "history.jsonl", some_steps(6)
+    with RunRecord(path, TASKS) as record:
+        for step in history[:5]:
+            record.write(step)
+    with path.open("a") as file:
+        file.write('{"step": 5, "meas')  # killed here
+    assert len(read(path)) == 5
+    with RunRecord(path, TASKS, resume_at=3) as record:
+        for step in history[3:]:
+            record.write(step)
+    np.testing.assert_array_equal(read(path).steps, range(6))
+    np.testing.assert_array_equal(read(path).multipliers, history.multipliers)
+
+
+def test_a_run_that_was_killed_before_its_first_line_is_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"gaba": "0.2')
+    RunRecord(path, TASKS, {"seed": 3}, resume_at=0).close()
+    assert header(path.read_bytes().splitlines()[0], path).meta == {"seed": 3}
+    assert len(read(path)) == 0
+
+
+def test_a_record_is_not_overwritten_nor_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    RunRecord(path, TASKS).close()
+    with pytest.raises(FileExistsError, match="resume"):
+        RunRecord(path, TASKS)
+    with pytest.raises(ValueError, match=r"'a', 'b'"):
+        RunRecord(path, ["a", "c"], resume_at=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, object()])
+def test_what_is_no_json_leaves_no_file(value: object, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="meta must be JSON"):
+        RunRecord(tmp_path / "sub" / "history.jsonl", TASKS, {"lr": value})
+    assert not list(tmp_path.iterdir())
+
+
+# --- line by line --------------------------------------------------------------------------------
+
+
+def test_lines_of_a_growing_file_give_the_history_of_the_whole(tmp_path: Path) -> None:
+    whole, path = some_steps(60), tmp_path / "history.jsonl"
+    whole.about = {"metric": "euclidean"}
+    whole.write(path)
+    lines = path.read_bytes().splitlines()[1:]
+    history = History(TASKS)
+    for start in range(0, len(lines), 7):
+        found = parse_lines(lines[start : start + 7], TASKS, path, first=start + 2)
+        assert found.error == ""
+        history.add(found.rows, found.about)
+    for name in (*COLUMNS, "times"):
+        np.testing.assert_array_equal(getattr(history, name), getattr(read(path), name), name)
+    assert history.about == {"metric": "euclidean"}
+
+
+def test_a_line_is_a_step_or_says_something_of_many() -> None:
+    found = parse(STEP.encode(), TASKS, "here")
+    assert isinstance(found, Row)
+    assert found.cosines is None
+    assert found.numbers[5:] == [1.0] * 6 + [0.0] * 2
+    assert parse(b'{"about": {"metric": 3}}', TASKS, "here") == {"metric": "3"}
