@@ -37,6 +37,11 @@ def plain_step(model: TwoStage, x: torch.Tensor, coefficients: dict[str, float])
     return grads(model)
 
 
+def factors(model: TwoStage, step: gaba.Step) -> dict[str, float]:
+    """The multiplier of each task in ``step``."""
+    return dict(zip(model.names, step.multipliers.tolist(), strict=True))
+
+
 def assert_same_grads(found: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-10) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -48,7 +53,7 @@ def assert_same_grads(found: dict[str, Any], expected: dict[str, Any], rtol: flo
 def test_contributions_are_equal_and_grad_is_the_weighted_sum(how: str, k: int) -> None:
     model = TwoStage([10.0**i for i in range(k)], dtype=torch.float64)
     x = batch(dtype=torch.float64)
-    balancer = gaba.Balancer(model.names, shared_of(model, how))
+    balancer = gaba.Balancer(model.names, shared_of(model, how), limit=None)
     step = balancer.backward(model.losses(x))
     found = grads(model)
 
@@ -57,71 +62,104 @@ def test_contributions_are_equal_and_grad_is_the_weighted_sum(how: str, k: int) 
     torch.testing.assert_close(step.norms, norms, rtol=1e-12, atol=0)
     contributions = step.contributions
     assert float(contributions.max() / contributions.min()) == pytest.approx(1, abs=1e-6)
-    factors = {n: float(w * step.gain) for n, w in zip(model.names, step.weights, strict=True)}
-    assert_same_grads(found, plain_step(model, x, factors))
+    assert float(contributions.sum()) == pytest.approx(float(norms.sum()), rel=1e-9)
+    assert_same_grads(found, plain_step(model, x, factors(model, step)))
     assert step.combined == "by-hand"
 
 
 @pytest.mark.parametrize("k", [2, 7, 100])
 def test_equal_contributions_up_to_a_hundred_tasks_in_float32(k: int) -> None:
     model = TwoStage(np.geomspace(1e-6, 1e6, k).tolist())
-    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(batch()))
+    step = gaba.Balancer(model.names, model.trunk, limit=None).backward(model.losses(batch()))
     own = torch.stack([g.double().norm() for g in task_gradients(model, batch())])
-    pulls = step.weights * own
+    pulls = step.multipliers * own
     assert float(pulls.max() / pulls.min()) - 1 < 1e-6
 
 
-@pytest.mark.parametrize("scale", ["simplex", "mean", "max"])
+@pytest.mark.parametrize("scale", ["simplex", "sum", "max", "geometric"])
 def test_scale_sets_the_length_that_it_names(scale: Any) -> None:
     model = TwoStage([1.0, 100.0, 3.0])
-    balancer = gaba.Balancer(model.names, model.trunk, norm_stabiliser=None, scale=scale)
+    balancer = gaba.Balancer(model.names, model.trunk, scale=scale, limit=None)
     step = balancer.backward(model.losses(batch()))
-    pulls, norms = step.gain * step.contributions, step.norms
-    expected = {
-        "simplex": step.contributions.sum(),
-        "mean": norms.mean(),
-        "max": norms.max() * 3,
+    pulls, norms = step.contributions, step.norms
+    found, expected = {
+        "simplex": (step.multipliers.sum(), 1),
+        "sum": (pulls.sum(), norms.sum()),
+        "max": (pulls.max(), norms.max()),
+        "geometric": (step.multipliers.log().sum().exp(), 1),
     }[scale]
-    assert float(pulls.sum()) == pytest.approx(float(expected))
+    assert float(found) == pytest.approx(float(expected), rel=1e-9)
     assert float(step.weights.sum()) == pytest.approx(1)
+    assert float(step.imbalance) == pytest.approx(1)
 
 
-def test_anchor_keeps_weight_one_and_holds_its_gain_while_missing() -> None:
+def test_equal_norms_are_left_as_the_user_wrote_them() -> None:
+    w = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    step = gaba.Balancer(list("abc"), [w]).backward({n: 7 * w[i] for i, n in enumerate("abc")})
+    torch.testing.assert_close(step.multipliers, torch.ones(3).double(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(w.grad, torch.full((3,), 7.0).double())
+
+
+def test_anchor_keeps_multiplier_one_and_the_others_theirs_while_it_is_missing() -> None:
     model = TwoStage([1.0, 100.0, 3.0])
     balancer = gaba.Balancer(model.names, model.trunk, anchor="task1")
     step = balancer.backward(model.losses(batch()))
-    assert float(step.weights[1] * step.gain) == pytest.approx(1)
+    assert float(step.multipliers[1]) == pytest.approx(1)
     without = model.losses(batch()) | {"task1": None}
-    assert float(balancer.backward(without).gain) == float(step.gain)
+    again = balancer.backward(without)
+    assert again.multipliers[1].isnan()
+    torch.testing.assert_close(again.multipliers[[0, 2]], step.multipliers[[0, 2]])
+
+
+def test_no_loss_is_multiplied_or_divided_by_more_than_the_limit() -> None:
+    w = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    for limit in (1000.0, 32.0, 2.0, 1.0):
+        balancer = gaba.Balancer(list("abc"), [w], limit=limit)
+        step = balancer.backward({"a": 1e6 * w[0], "b": w[1], "c": 1e-3 * w[2]})
+        assert float(step.multipliers.max()) <= limit
+        assert float(step.multipliers.min()) >= 1 / limit
+        assert bool(step.saturated[2]) == (limit > 1)
+        assert float(step.contributions.sum()) == pytest.approx(1e6 + 1 + 1e-3, rel=1e-9)
+
+
+def test_a_task_that_converges_is_not_amplified_by_more_than_the_recovery() -> None:
+    w = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    balancer = gaba.Balancer(["a", "b"], [w])
+    for n in range(600):
+        step = balancer.backward({"a": w[0], "b": 0.97**n * w[1]})
+    assert float(step.multipliers[1] / step.multipliers[0]) == pytest.approx(8, rel=1e-6)
 
 
 @pytest.mark.parametrize("heads", ["weighted", "plain"])
 def test_heads(heads: Any) -> None:
     model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
-    step = gaba.Balancer(model.names, model.trunk, heads=heads).backward(model.losses(x))
+    method = gaba.methods.get("gaba", heads=heads)
+    step = gaba.Balancer(model.names, model.trunk, method).backward(model.losses(x))
     found = {n: g for n, g in grads(model).items() if n.startswith("heads")}
-    factors = step.weights * step.gain if heads == "weighted" else torch.ones(2)
-    expected = plain_step(model, x, dict(zip(model.names, factors.tolist(), strict=True)))
+    own = factors(model, step) if heads == "weighted" else dict.fromkeys(model.names, 1.0)
+    expected = plain_step(model, x, own)
     assert_same_grads(found, {n: g for n, g in expected.items() if n.startswith("heads")})
 
 
-def test_the_trunk_keeps_the_gain_where_one_task_with_a_plain_head_is_there_alone() -> None:
+def test_the_trunk_keeps_the_multiplier_where_one_task_with_a_plain_head_is_there_alone() -> None:
     model, x = TwoStage([1.0, 100.0], dtype=torch.float64), batch(dtype=torch.float64)
-    balancer = gaba.Balancer(model.names, model.trunk, anchor="task1", heads="plain")
+    method = gaba.methods.get("gaba", heads="plain")
+    balancer = gaba.Balancer(model.names, model.trunk, method, anchor="task1")
     balancer.backward(model.losses(x))
     model.zero_grad()
     step = balancer.backward(model.losses(x) | {"task1": None})
     found = grads(model)
-    assert float(step.gain) > 2
+    multiplier = float(step.multipliers[0])
+    assert multiplier > 2
     expected = plain_step(model, x, {"task0": 1.0})
-    trunk = {n: float(step.gain) * g for n, g in expected.items() if n.startswith("trunk")}
+    trunk = {n: multiplier * g for n, g in expected.items() if n.startswith("trunk")}
     heads = {n: g for n, g in expected.items() if n.startswith("heads.0")}
     assert_same_grads({n: found[n] for n in (*trunk, *heads)}, trunk | heads)
 
 
 def test_grad_is_added_to_and_never_overwritten() -> None:
     model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
-    balancer = gaba.Balancer(model.names, model.trunk, norm_stabiliser=None)
+    balancer = gaba.Balancer(model.names, model.trunk)
     balancer.backward(model.losses(x))
     once = grads(model)
     balancer.backward(model.losses(x))
@@ -141,8 +179,8 @@ def test_parameters_before_the_shared_part_and_inputs_get_their_gradient_too() -
     found = [early.weight.grad, early.bias.grad, shared.weight.grad, x.grad]
     again = losses()
     total = sum(
-        float(w) * loss
-        for w, loss in zip(step.weights, again.values(), strict=True)
+        float(m) * loss
+        for m, loss in zip(step.multipliers, again.values(), strict=True)
         if loss is not None
     )
     assert isinstance(total, torch.Tensor)
@@ -173,9 +211,8 @@ def test_forward_in_evaluation_learns_nothing(how: str) -> None:
         value = balancer(model.losses(batch(1)))
     with torch.no_grad():
         losses = model.losses(batch(1))
-    gain = balancer.history.gain[-1]
-    weights = balancer.weights
-    expected = sum(gain * weights[n] * float(v) for n, v in losses.items() if v is not None)
+    multipliers = balancer.multipliers
+    expected = sum(multipliers[n] * float(v) for n, v in losses.items() if v is not None)
     assert float(value.detach()) == pytest.approx(expected, rel=1e-6)
     assert_same_state(balancer.state_dict(), before)
     assert len(balancer.history) == 1
@@ -194,12 +231,39 @@ def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 PIPELINES: dict[str, tuple[Any, Any]] = {
-    "paper": (gaba.Balancer.paper, lambda k: reference.Pipeline.paper(k)),
+    "paper": (
+        lambda t, s: gaba.Balancer(t, s, "paper"),
+        lambda k: reference.Pipeline.paper(k),
+    ),
     "default": (gaba.Balancer, lambda k: reference.Pipeline.default(k)),
-    "max": (
-        lambda t, s: gaba.Balancer(t, s, scale="max"),
+    "tight limit": (
+        lambda t, s: gaba.Balancer(t, s, limit=4.0),
         lambda k: reference.Pipeline(
-            k, reference.inverse, norm_stabiliser=reference.LogEMA(k), scale="max"
+            k, reference.inverse, believe=reference.Belief(k), recovery=8.0, limit=4.0
+        ),
+    ),
+    "max": (
+        lambda t, s: gaba.Balancer(t, s, "inverse", scale="max", limit=None),
+        lambda k: reference.Pipeline(
+            k, reference.inverse, believe=reference.LogEMA(k), scale="max", limit=np.inf
+        ),
+    ),
+    "geometric": (
+        lambda t, s: gaba.Balancer(t, s, "inverse", scale="geometric"),
+        lambda k: reference.Pipeline(
+            k, reference.inverse, believe=reference.LogEMA(k), scale="geometric"
+        ),
+    ),
+    "anchor": (
+        lambda t, s: gaba.Balancer(t, s, "inverse", anchor="t1"),
+        lambda k: reference.Pipeline(k, reference.inverse, believe=reference.LogEMA(k), anchor=1),
+    ),
+    "smoothed": (
+        lambda t, s: gaba.Balancer(
+            t, s, gaba.methods.get("inverse", smooth=gaba.stabilisers.EMA(0.9))
+        ),
+        lambda k: reference.Pipeline(
+            k, reference.inverse, believe=reference.LogEMA(k), smooth=reference.EMA(k, 0.9)
         ),
     ),
 }
@@ -226,15 +290,15 @@ def test_thousand_random_steps_against_the_reference(name: str, k: int) -> None:
         step = balancer.backward(losses)
         truth = oracle.step(norms.tolist(), present.tolist())
         assert bool(step.finite) == truth.finite
+        np.testing.assert_allclose(step.multipliers, truth.multipliers, rtol=1e-9, atol=1e-15)
         np.testing.assert_allclose(step.weights, truth.weights, rtol=1e-9, atol=1e-15)
-        np.testing.assert_allclose(float(step.gain), truth.gain, rtol=1e-9)
         np.testing.assert_array_equal(step.saturated, truth.saturated)
         theta.grad = None
 
 
 def test_paper_preset_is_saturated_from_step_333_and_stands_still() -> None:
     theta = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
-    balancer = gaba.Balancer.paper(["rul", "health"], [theta])
+    balancer = gaba.Balancer(["rul", "health"], [theta], method="paper")
     for _ in range(1200):
         balancer.backward({"rul": 5.0 * theta[0], "health": 0.01 * theta[1]})
     history = balancer.history
@@ -252,61 +316,82 @@ def test_paper_preset_is_saturated_from_step_333_and_stands_still() -> None:
 
 
 @pytest.mark.parametrize("gone", ["absent", "none"])
-def test_a_missing_task_keeps_its_state_and_the_others_share_the_weight(gone: str) -> None:
+def test_a_missing_task_keeps_its_state_and_changes_nothing_for_the_others(gone: str) -> None:
     model = TwoStage([1.0, 50.0, 3.0])
     balancer = gaba.Balancer(model.names, model.trunk)
     for i in range(5):
         balancer.backward(model.losses(batch(i)))
-    before, weights = balancer.state_dict(), balancer.weights
+    twin = copy.deepcopy(balancer)
+    before, multipliers = balancer.state_dict(), balancer.multipliers
     losses = model.losses(batch(9))
     if gone == "absent":
         del losses["task2"]
     else:
         losses["task2"] = None
     step = balancer.backward(losses)
+    for values in (step.multipliers, step.norms, step.losses):
+        assert values.isnan().tolist() == [False, False, True]
     assert step.weights[2] == 0
     assert float(step.weights.sum()) == pytest.approx(1)
-    assert step.norms[2].isnan()
-    assert step.losses[2].isnan()
-    assert balancer.weights["task2"] == weights["task2"]
+    assert balancer.multipliers["task2"] == pytest.approx(multipliers["task2"], rel=0.5)
     after = balancer.state_dict()
-    for name in ("_state.norm_mean", "_state.norm_mass"):
+    for name in ("_state.method_believe_log", "_state.method_believe_count"):
         assert torch.equal(after[name][2], before[name][2])
         assert not torch.equal(after[name][:2], before[name][:2])
     assert step.asdict()["losses"]["task2"] is None
+    whole = twin.backward(model.losses(batch(9)))
+    beliefs = [balancer.state_dict(), twin.state_dict()]
+    mine, other = (b["_state.method_believe_log"][:2] for b in beliefs)
+    torch.testing.assert_close(mine, other, rtol=0, atol=0)
+    ratio = step.multipliers[0] / step.multipliers[1]
+    torch.testing.assert_close(ratio, whole.multipliers[0] / whole.multipliers[1])
+
+
+@pytest.mark.parametrize("method", ["gaba", "inverse"])
+def test_one_task_a_batch_pulls_as_hard_as_the_others(method: str) -> None:
+    """Norms 500 to 1, never together: the belief remembers, so the pulls are equal all the same."""
+    theta = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    balancer = gaba.Balancer(["loud", "quiet"], [theta], method)
+    for i in range(40):
+        loss = {"loud": 500.0 * theta[0]} if i % 2 else {"quiet": theta[1]}
+        balancer.backward(loss)
+    pulls = np.nansum(balancer.history.contributions[2:], axis=1)
+    np.testing.assert_allclose(pulls, pulls[0], rtol=1e-9)
 
 
 def test_a_task_that_returns_finds_its_weight_as_it_left_it() -> None:
     theta = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
-    balancer = gaba.Balancer.paper(["rul", "health"], [theta])
+    balancer = gaba.Balancer(["rul", "health"], [theta], method="paper")
     for i in range(801):
         health = None if 600 <= i < 800 else 0.01 * theta[1]
         balancer.backward({"rul": 5.0 * theta[0], "health": health})
-    weights = balancer.history.weights
-    np.testing.assert_array_equal(weights[600:800], [[1, 0]] * 200)
-    np.testing.assert_allclose(weights[800], weights[599], rtol=0.02)
+    history = balancer.history
+    np.testing.assert_array_equal(history.weights[600:800], [[1, 0]] * 200)
+    np.testing.assert_allclose(history.multipliers[800], history.multipliers[599], rtol=0.02)
+    alone = history.multipliers[600:800, 0]
+    np.testing.assert_allclose(alone, history.multipliers[599, 0], rtol=0.02)
 
 
-def test_a_single_task_present_gets_all_the_weight() -> None:
+def test_a_single_task_present_from_the_start_is_left_as_the_user_wrote_it() -> None:
     model = TwoStage([1.0, 50.0])
     for shared in (model.trunk, "auto"):
         step = gaba.Balancer(model.names, shared).backward(
             {"task1": model.losses(batch())["task1"]}
         )
         assert step.weights.tolist() == [0, 1]
-        assert float(step.gain) == pytest.approx(1)
+        assert float(step.multipliers[1]) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("where", ["loss", "norm"])
-def test_nonfinite_leaves_the_state_and_fills_grad_as_the_plain_sum_would(
+def test_nonfinite_leaves_the_state_and_fills_grad_with_the_last_multipliers(
     bad: float, where: str
 ) -> None:
     theta = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
-    balancer = gaba.Balancer.paper(["a", "b"], [theta])
+    balancer = gaba.Balancer(["a", "b"], [theta], method="paper")
     for _ in range(150):
         balancer.backward({"a": 7 * theta[0], "b": theta[1:].sum()})
-    before, weights = balancer.state_dict(), balancer.weights
+    before, multipliers = balancer.state_dict(), balancer.multipliers
     theta.grad = None
     a = 7 * theta[0] + bad if where == "loss" else bad * theta[0]
     step = balancer.backward({"a": a, "b": theta[1:].sum()})
@@ -316,7 +401,7 @@ def test_nonfinite_leaves_the_state_and_fills_grad_as_the_plain_sum_would(
     assert_same_state(after, before)
     again = theta.detach().clone().requires_grad_()
     a = 7 * again[0] + bad if where == "loss" else bad * again[0]
-    (weights["a"] * a + weights["b"] * again[1:].sum()).backward()
+    (multipliers["a"] * a + multipliers["b"] * again[1:].sum()).backward()
     torch.testing.assert_close(theta.grad, again.grad, equal_nan=True)
     assert step.asdict()["finite"] is False
 
@@ -342,6 +427,7 @@ def test_a_task_without_pull_does_not_stop_the_others() -> None:
     step = balancer.backward({"a": theta[0] * 3, "b": (theta[1] - 5).relu() + 0 * theta[1]})
     assert float(step.norms[1]) == 0
     assert step.weights.tolist() == [0.5, 0.5]
+    assert step.multipliers.tolist() == [1.0, 1.0]
     assert bool(step.finite)
 
 
@@ -398,25 +484,35 @@ def test_bad_losses_are_refused_and_change_nothing(case: str) -> None:
     assert not grads(model)
 
 
+PLAIN_HEADS = gaba.methods.get("inverse", heads="plain")
 BAD_SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "one task": ({"tasks": ["a"]}, ValueError, "at least 2"),
     "a task twice": ({"tasks": ["a", "a"]}, ValueError, "at least 2"),
     "a string": ({"tasks": "ab"}, TypeError, "sequence of names"),
-    "scale": ({"scale": "big"}, ValueError, "simplex, mean, max, rule, found 'big'"),
+    "scale": ({"scale": "big"}, ValueError, "geometric, max, simplex, rule, found 'big'"),
+    "limit": ({"limit": 0.5}, ValueError, "limit must be at least 1"),
     "anchor": ({"anchor": "c"}, ValueError, "a, b, found 'c'"),
-    "heads": ({"heads": "none"}, ValueError, "weighted, plain"),
     "metric": ({"metric": "l1"}, ValueError, "metric"),
     "every": ({"every": 0}, ValueError, "every"),
-    "plain heads now and then": ({"every": 2, "heads": "plain"}, ValueError, "every"),
+    "plain heads now and then": ({"every": 2, "method": PLAIN_HEADS}, ValueError, "every"),
+    "plain heads and micro-batches": (
+        {"accumulate": 2, "method": PLAIN_HEADS},
+        ValueError,
+        "accumulate",
+    ),
     "nonfinite": ({"on_nonfinite": "ignore"}, ValueError, "skip, raise"),
-    "weighting": ({"weighting": "best"}, ValueError, "'best'"),
-    "stabiliser": ({"norm_stabiliser": "best"}, ValueError, "'best'"),
-    "measurement": ({"measurement": "guess"}, ValueError, "'guess'"),
+    "method": ({"method": "best"}, ValueError, "found 'best'"),
+    "nearly a method": ({"method": "invers"}, ValueError, "Did you mean 'inverse'"),
+    "method without argument": ({"method": "fixed"}, ValueError, "fixed:ARGUMENT"),
     "shared name": ({"shared": "all"}, ValueError, "'all'"),
     "shared tensor": ({"shared": torch.ones(2)}, TypeError, "Tensor"),
     "shared of nothing": ({"shared": []}, ValueError, "found none"),
     "shared module of nothing": ({"shared": torch.nn.ReLU()}, ValueError, "ReLU"),
-    "a rule for three": ({"weighting": gaba.rules.Fixed([1, 2, 3])}, ValueError, "2 tasks"),
+    "a rule for three": (
+        {"method": gaba.Method(gaba.rules.Fixed([1, 2, 3]))},
+        ValueError,
+        "2 tasks",
+    ),
 }
 
 
@@ -428,9 +524,22 @@ def test_bad_settings_are_refused(case: str) -> None:
         gaba.Balancer(**settings)
 
 
-def test_a_negative_decay_is_refused() -> None:
-    with pytest.raises(ValueError, match="decay"):
-        gaba.stabilisers.EMA(-0.1)
+BAD_SLOTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "heads": ({"heads": "none"}, ValueError, "weighted, plain"),
+    "measure": ({"measure": "guess"}, ValueError, "'guess'"),
+    "believe": ({"believe": "best"}, TypeError, "found 'best'"),
+    "smooth": ({"smooth": None}, TypeError, "Identity"),
+    "every": ({"every": 0}, ValueError, "every"),
+    "recovery": ({"recovery": 0.0}, ValueError, "recovery must be at least 1"),
+    "no such setting": ({"weighting": "inverse"}, TypeError, "'weighting'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SLOTS)
+def test_bad_slots_are_refused(case: str) -> None:
+    changes, kind, message = BAD_SLOTS[case]
+    with pytest.raises(kind, match=message):
+        gaba.methods.get("inverse", **changes)
 
 
 # ---- state --------------------------------------------------------------------------------
@@ -442,11 +551,12 @@ def run(balancer: gaba.Balancer, theta: torch.nn.Parameter, start: int, stop: in
         balancer.backward({n: g[k] * theta[k] for k, n in enumerate("abc") if (i + k) % 7})
 
 
-STABILISERS = {
-    "none": None,
+STABILISERS: dict[str, gaba.stabilisers.Stabiliser] = {
+    "none": gaba.stabilisers.Identity(),
     "ema": gaba.stabilisers.EMA(0.9),
     "ema of norms": gaba.stabilisers.EMA(0.9, debias=True),
     "log-ema": gaba.stabilisers.LogEMA(0.9),
+    "belief": gaba.stabilisers.Belief(0.1),
     "floor": gaba.stabilisers.Floor(0.1),
     "floor, projected": gaba.stabilisers.Floor(0.1, mode="project"),
     "warmup": gaba.stabilisers.Warmup(30),
@@ -456,18 +566,18 @@ STABILISERS = {
 }
 
 
-@pytest.mark.parametrize("slot", ["norm_stabiliser", "weight_stabiliser", "paper", "anchor"])
+@pytest.mark.parametrize("slot", ["believe", "smooth", "paper", "gaba", "anchor"])
 @pytest.mark.parametrize("name", STABILISERS)
 def test_resume_is_bit_for_bit(slot: str, name: str) -> None:
     theta = torch.nn.Parameter(torch.zeros(3))
 
-    def make() -> gaba.Balancer:
-        extra: dict[str, Any] = {"anchor": "b"} if slot == "anchor" else {}
-        where = "norm_stabiliser" if slot == "anchor" else slot
-        return gaba.Balancer(list("abc"), [theta], **{where: STABILISERS[name]}, **extra)
-
     def make_named() -> gaba.Balancer:
-        return gaba.Balancer.paper(list("abc"), [theta]) if slot == "paper" else make()
+        if slot in ("paper", "gaba"):
+            return gaba.Balancer(list("abc"), [theta], method=slot)
+        where = "believe" if slot == "anchor" else slot
+        method = gaba.methods.get("inverse", **{where: STABILISERS[name]})
+        anchor = "b" if slot == "anchor" else None
+        return gaba.Balancer(list("abc"), [theta], method, anchor=anchor)
 
     whole = make_named()
     run(whole, theta, 0, 50)
@@ -478,8 +588,7 @@ def test_resume_is_bit_for_bit(slot: str, name: str) -> None:
     second.load_state_dict(saved)
     run(second, theta, 25, 50)
     assert_same_state(second.state_dict(), whole.state_dict())
-    np.testing.assert_array_equal(second.history.weights, whole.history.weights[25:])
-    np.testing.assert_array_equal(second.history.gain, whole.history.gain[25:])
+    np.testing.assert_array_equal(second.history.multipliers, whole.history.multipliers[25:])
     np.testing.assert_array_equal(second.history.steps, whole.history.steps[25:])
 
 
@@ -496,7 +605,7 @@ def test_state_of_other_tasks_is_refused_and_changes_nothing() -> None:
 
 def test_state_exists_from_construction_and_hands_out_no_alias() -> None:
     theta = torch.nn.Parameter(torch.zeros(3))
-    balancer = gaba.Balancer.paper(list("abc"), [theta])
+    balancer = gaba.Balancer(list("abc"), [theta], method="paper")
     saved = balancer.state_dict()
     names = set(saved)
     kept = copy.deepcopy(saved)
@@ -518,7 +627,7 @@ def test_a_change_of_dtype_leaves_the_state_exact(dtype: torch.dtype) -> None:
     nest = torch.nn.ModuleDict({"model": model, "balancer": balancer}).to(dtype)
     assert_same_state(balancer.state_dict(), before)
     step = balancer.backward(model.losses(batch(dtype=dtype)))
-    assert step.weights.dtype == torch.float64
+    assert step.multipliers.dtype == torch.float64
     assert next(nest["model"].parameters()).dtype == dtype
 
 
@@ -582,8 +691,8 @@ def counted(model: TwoStage, balancer: gaba.Balancer) -> int:
 def test_k_passes_in_all_and_one_where_norms_are_not_needed(k: int) -> None:
     model = TwoStage([1.0] * k)
     assert counted(model, gaba.Balancer(model.names, model.trunk)) == k
-    assert counted(model, gaba.Balancer(model.names, model.trunk, weighting="equal-share")) == k
-    assert counted(model, gaba.Balancer(model.names, model.trunk, weighting="uniform")) == 1
+    assert counted(model, gaba.Balancer(model.names, model.trunk, "equal-share")) == k
+    assert counted(model, gaba.Balancer(model.names, model.trunk, "uniform")) == 1
     every = gaba.Balancer(model.names, model.trunk, every=3)
     assert [counted(model, every) for _ in range(6)] == [k, 1, 1, k, 1, 1]
     assert every.history.measured.tolist() == [True, False, False, True, False, False]
@@ -603,9 +712,8 @@ def test_a_listener_gets_one_real_backward_pass(hook: str) -> None:
     # a tensor hook hears the per-task passes too, the last call is the combined gradient
     assert len(heard) == (3 if hook == "tensor" else 1)
     torch.testing.assert_close(heard[-1], weight.grad)
-    factors = {n: float(w * step.gain) for n, w in zip(model.names, step.weights, strict=True)}
     found = grads(model)
-    assert_same_grads(found, plain_step(model, x, factors))
+    assert_same_grads(found, plain_step(model, x, factors(model, step)))
 
 
 def test_an_optimizer_that_steps_inside_the_backward_pass() -> None:
@@ -628,7 +736,7 @@ def test_plain_heads_are_refused_where_someone_listens() -> None:
     model = TwoStage([1.0, 50.0])
     model.trunk.get_parameter("0.weight").register_hook(lambda g: None)
     with pytest.raises(ValueError, match="heads='weighted'"):
-        gaba.Balancer(model.names, model.trunk, heads="plain").backward(model.losses(batch()))
+        gaba.Balancer(model.names, model.trunk, PLAIN_HEADS).backward(model.losses(batch()))
     assert not grads(model)
 
 
@@ -663,27 +771,23 @@ def test_no_graph_is_kept_alive(how: str) -> None:
     del losses
     gc.collect()
     assert alive() is None
-    assert not any(getattr(step, n).requires_grad for n in ("losses", "norms", "weights", "gain"))
+    assert not any(getattr(step, n).requires_grad for n in ("losses", "norms", "multipliers"))
 
 
-@pytest.mark.parametrize("weighting", ["inverse", "gaba", "equal-share", "equal-projection"])
-@pytest.mark.parametrize("scale", ["mean", "max"])
-def test_the_hot_path_never_waits_for_the_device(weighting: str, scale: Any) -> None:
+@pytest.mark.parametrize("method", ["gaba", "inverse", "paper", "equal-share", "equal-projection"])
+@pytest.mark.parametrize("scale", ["sum", "max", "geometric"])
+def test_the_hot_path_never_waits_for_the_device(method: str, scale: Any) -> None:
     """On a device without data every look at a value raises; only ``asdict`` looks."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         trunk, heads = torch.nn.Linear(3, 4, device="meta"), torch.nn.Linear(4, 2, device="meta")
-        balancer = gaba.Balancer(
-            ["a", "b"],
-            trunk,
-            weighting=weighting,
-            scale=scale,
-            weight_stabiliser=gaba.stabilisers.Floor(0.1, mode="project"),
-        )
+        smooth = gaba.stabilisers.Floor(0.1, mode="project")
+        made = gaba.methods.get(method, smooth=smooth)
+        balancer = gaba.Balancer(["a", "b"], trunk, made, scale=scale)
         for _ in range(3):
             z = heads(trunk(torch.ones(5, 3, device="meta")))
             balancer.backward({"a": z[:, 0].mean(), "b": z[:, 1].square().mean()})
         step = balancer.backward({"a": heads(trunk(torch.ones(5, 3, device="meta"))).mean()})
-        assert step.weights.device.type == "meta"
+        assert step.multipliers.device.type == "meta"
         assert trunk.weight.grad is not None
         with pytest.raises(DataDependentOutputException):
             step.asdict()

@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 
 from gaba import methods
 from gaba.autograd.closure import ClosureGuard
-from gaba.autograd.combination import combine, overflown, someone_listens, usable
+from gaba.autograd.combination import as_scalar, combine, overflown, someone_listens, usable
 from gaba.autograd.graph import LossGraph
 from gaba.autograd.losses import Batch, check_choice, check_losses, checked_tasks
 from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
-from gaba.measurement import Observation, Request, as_metric
+from gaba.measurement import Observation, Request
+from gaba.measurement.metric import as_metric
 from gaba.methods import Method, MethodState
 from gaba.multipliers import Scale
 from gaba.pieces import Seen
@@ -122,7 +123,7 @@ class Balancer(nn.Module):
             changes["anchor"] = self.tasks.index(anchor)
         named = methods.get(method, self.tasks, shared) if isinstance(method, str) else method
         self.method, reason = named.replace(**changes).for_model(len(self.tasks), self._shared)
-        if accumulate < 1 or (accumulate > 1 and self.method.heads == "plain"):
+        if accumulate < 1 or (accumulate > 1 and self.method.needs_every_step):
             raise ValueError(
                 f"accumulate must be at least 1, and 1 with heads='plain', found {accumulate} with "
                 f"heads={self.method.heads!r}: plain heads need the gradients of each task in "
@@ -180,8 +181,10 @@ class Balancer(nn.Module):
                 gone. In each case no state has changed, and before the pass itself no ``.grad``.
         """
         batch, graph = self._check(losses, features, scaler)
-        by_hand = not retain_graph and not someone_listens(graph.leaves)
-        seen, remembered = self._measure(batch, graph, scaler, by_hand=by_hand)
+        by_hand = not someone_listens(graph.leaves)
+        seen, remembered = self._measure(
+            batch, graph, scaler, by_hand=by_hand, retain_graph=retain_graph
+        )
         decided = self._decide(batch, seen, remembered)
         combined = combine(
             graph,
@@ -222,11 +225,7 @@ class Balancer(nn.Module):
             batch = check_losses(losses, self.tasks, loss_shape=shape, need_graph=False)
             self._state.to(batch.device)
             decided = self._decide(batch, None, self._state.get().measure, learning=False)
-        total = torch.zeros((), dtype=torch.float32, device=batch.device)
-        for multiplier, loss in zip(batch.take(decided.multipliers), batch.losses, strict=True):
-            wide = torch.promote_types(loss.dtype, torch.float32)
-            total = total + multiplier.to(wide) * loss.to(wide)
-        return total
+        return as_scalar(batch.losses, batch.take(decided.multipliers))
 
     def _check(
         self,
@@ -258,26 +257,24 @@ class Balancer(nn.Module):
         scaler: torch.amp.GradScaler | None,
         *,
         by_hand: bool,
+        retain_graph: bool = False,
     ) -> tuple[Observation | None, Any]:
         """What is observed of the losses, if this step is measured, and the measurement's memory."""
         remembered = self._state.get().measure
         if not self._measures(graph):
             return None, remembered
-        if self.method.heads == "plain" and not by_hand:
-            raise ValueError(
-                "heads='plain' needs gradients combined by hand, but another pass follows or "
-                "something acts on it (retain_graph, a distributed run, hooks on parameters): use "
-                "heads='weighted'"
-            )
         seen, remembered = self.method.measured.update(
             Request(
                 graph,
                 metric=self._metric,
                 ranks=self._agreement.ranks,
-                loss_scale=None if scaler is None else scaler.scale(torch.ones_like(batch.values[0])),
+                loss_scale=None
+                if scaler is None
+                else scaler.scale(torch.ones_like(batch.values[0])),
                 gramian=self.method.rule.needs == "gramian",
                 gradients=by_hand,
                 step=self._steps // self.accumulate,
+                retain_graph=retain_graph,
             ),
             remembered,
         )

@@ -118,10 +118,10 @@ class Method(Piece[Seen, Decision]):
                 )
         if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"every must be a whole number of at least 1, found {self.every!r}")
-        if self.heads == "plain" and self.every > 1:
+        if self.needs_every_step and self.every > 1:
             raise ValueError(
-                f"every must be 1 with heads='plain', found {self.every}: plain heads need the "
-                "gradients of each task in each step"
+                f"every must be 1 with heads={self.heads!r} and {self.measure!r}, found "
+                f"{self.every}: they need the gradients of each task in each step"
             )
         self.bounds  # noqa: B018 - refuses a scale or limit that breaks its rule
 
@@ -147,6 +147,12 @@ class Method(Piece[Seen, Decision]):
             every_step=self.heads == "plain",
         )
         return self.replace(measure=choice.measurement, every=choice.every), choice.reason
+
+    @property
+    def needs_every_step(self) -> bool:
+        """Whether steps without measurement would be combined from other gradients."""
+        settled = isinstance(self.measure, Measurement) and self.measure.needs_every_step
+        return self.heads == "plain" or settled
 
     @property
     def measured(self) -> Measurement:

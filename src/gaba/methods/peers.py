@@ -105,7 +105,9 @@ _MAKERS = {
 PASSES = "K backward passes"
 
 
-def _row(name: str, formula: str, source: str, also: str, build: Callable[..., Method] | None = None) -> Entry:
+def _row(
+    name: str, formula: str, source: str, also: str, build: Callable[..., Method] | None = None
+) -> Entry:
     cost = f"{PASSES}, and on the host {also}"
     return Entry(name, "peer", formula, source, "Gramian", cost, build or _MAKERS[name])
 
