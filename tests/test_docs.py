@@ -81,7 +81,7 @@ def takes(command: str) -> Callable[[Path], None]:
 
 
 SPECIAL: dict[str, Callable[[Path], None]] = {
-    "pip install . ./apps": installs("apps"),
+    "pip install .": installs(),
     'pip install ".[cli,web]"': installs("cli,web"),
     "gaba web run.jsonl": takes("web"),
 }

@@ -18,11 +18,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+import gaba
 from _python import PYTHON
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +77,21 @@ def dry_run(target: str) -> str:
         check=True,
     )
     return done.stdout
+
+
+def installs(*extras: str) -> Callable[[Path], None]:
+    """It installs the package from the clone, resolved without a download, and the extra exists."""
+
+    def run(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
+        options = ["--dry-run", "--no-deps", "--no-build-isolation", "--ignore-installed"]
+        done = subprocess.run(
+            [*pip, *options, "."], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert f"Would install gaba-{gaba.__version__}" in done.stdout
+        assert {*extras} <= {*(metadata.metadata("gaba").get_all("Provides-Extra") or [])}
+
+    return run
 
 
 def installs_first(recipe: str, job: str) -> None:
@@ -190,6 +207,8 @@ def reports_the_benchmark(folder: Path) -> None:
 STORE = "runs/evidence/conflict-toy.sqlite"
 
 COMMANDS: dict[str, Callable[[Path], None]] = {
+    "pip install .": installs(),
+    'pip install ".[cli]"': installs("cli"),
     "make train": make_train,
     "make test": make_test,
     "gaba demo": prints_what_it_says("gaba demo"),
@@ -244,6 +263,10 @@ def test_the_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
     )
     output = execute(["python", *PYTHON[1:], str(path)], tmp_path)
     assert "100 steps of 2 tasks (rul, health), pulls in the Euclidean metric." in output
+
+
+def test_the_first_line_after_install_works_on_a_clone() -> None:
+    assert "## Install\n\n```sh\npip install .\n```\n" in README
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
