@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, final
 
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 
 from gaba import methods
 from gaba.extras import needs
-from gaba.pieces import Piece, Seen
+from gaba.pieces import Seen
 from gaba.rules import Needs, Rule
+from gaba.rules.rule import gramian_of
+from gaba.state import flatten
 
 with needs("the bridge to TorchJD needs", "bench", "torchjd"):
     from torchjd import aggregation
@@ -124,20 +127,29 @@ class FromTorchJD(Rule):
         self._ask(torch.eye(n_tasks, dtype=torch.float64), state, torch.arange(n_tasks))
         return state
 
-    def update(self, told: Seen, state: TheirState) -> tuple[Tensor, TheirState]:
-        """The weights (K,) for the Gramian of the tasks present, and what is remembered then."""
-        assert told.gramian is not None
-        gramian = _on_host(told.gramian)
-        here = (~gramian.diagonal().isnan()).nonzero().flatten()
+    def update(self, seen: Seen, state: TheirState) -> tuple[Tensor, TheirState]:
+        """The weights (K,) for the Gramian of the tasks present, and what is remembered then.
+
+        Of many Gramians (..., K, K) each is the next step after ``state``, which stays as it is.
+        """
+        gramian = gramian_of(self, seen)
+        if gramian.ndim == 2:
+            return self._next(gramian, state)
+        each = [self._next(one, state)[0] for one in gramian.reshape(-1, *gramian.shape[-2:])]
+        rows = torch.stack(each) if each else gramian.new_empty(0)
+        return rows.reshape(gramian.shape[:-1]), state
+
+    def _next(self, gramian: Tensor, state: TheirState) -> tuple[Tensor, TheirState]:
+        whole = _on_host(gramian)
+        here = (~whole.diagonal().isnan()).nonzero().flatten()
         memory = tuple(tuple(map(_on_host, part)) for part in state.memory)
-        few, after = self._ask(gramian, TheirState(state.seed, state.calls, memory), here)
-        raw = gramian.new_full((len(gramian),), torch.nan).index_copy(0, here, few)
+        few, after = self._ask(whole, TheirState(state.seed, state.calls, memory), here)
+        raw = whole.new_full((len(whole),), torch.nan).index_copy(0, here, few)
         memory = tuple(
             tuple(new.to(old) for new, old in zip(*parts, strict=True))
             for parts in zip(after.memory, state.memory, strict=True)
         )
-        calls = after.calls.to(state.calls)
-        return raw.to(told.gramian), TheirState(state.seed, calls, memory)
+        return raw.to(gramian), TheirState(state.seed, after.calls.to(state.calls), memory)
 
     def _ask(self, whole: Tensor, state: TheirState, here: Tensor) -> tuple[Tensor, TheirState]:
         """The weights (k,) of the tasks ``here`` of K, for the Gramian (K, K) on the host."""
@@ -247,11 +259,8 @@ class ToTorchJD(aggregation.Weighting[PSDMatrix]):
     def __init__(self, rule: Rule | str) -> None:
         super().__init__()
         self.rule: Rule = methods.get(rule).rule if isinstance(rule, str) else rule
-        if type(self.rule).init is not Piece.init:
-            raise TypeError(
-                f"rule must have no memory, found {self.rule!r}: TorchJD saves none for a "
-                "weighting; use it in a Balancer"
-            )
+        with suppress(ValueError):  # made for another number of tasks: the first Gramian tells
+            self._refuse_memory(2)
         if self.rule.needs == "losses":
             raise ValueError(
                 f"rule must need norms or the Gramian, found {self.rule!r}, which needs the "
@@ -261,8 +270,16 @@ class ToTorchJD(aggregation.Weighting[PSDMatrix]):
     def forward(self, stat: PSDMatrix, /) -> Tensor:
         """Weights (K,) for the Gramian ``stat`` (K, K)."""
         gramian = stat.detach()
+        self._refuse_memory(len(gramian))
         norms = gramian.diagonal().clamp(min=0).sqrt()
         return self.rule(gramian if self.rule.needs == "gramian" else norms).to(stat.dtype)
+
+    def _refuse_memory(self, n_tasks: int) -> None:
+        if flatten(self.rule.init(n_tasks)):
+            raise TypeError(
+                f"rule must have no memory, found {self.rule!r}: TorchJD saves none for a "
+                "weighting; use it in a Balancer"
+            )
 
     def extra_repr(self) -> str:
         """The rule, for ``repr``."""

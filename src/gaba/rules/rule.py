@@ -93,17 +93,17 @@ def asked(rule: Rule, seen: Seen, state: Any) -> tuple[Tensor, Any]:
 
     A task of which nothing is known gets NaN. A known task without a gradient gets the mean of the
     others (1 if there are none), because no multiplier can make it pull, unless the rule is defined
-    there. Where a multiplier is not finite, or all of those by norms are 0, every one is NaN: the
-    step is to be dropped.
+    there. Where a multiplier is not finite, or all of those by norms are 0 and the rule is not
+    defined at zero, every one is NaN: the step is to be dropped.
 
     Raises:
         ValueError: The rule needs a Gramian and there is none.
     """
     raw, state = rule.update(seen, state)
     lengths = _lengths(rule, seen)
-    by_norms = rule.needs != "losses"
+    by_norms = rule.needs != "losses" and not rule.defined_at_zero
     live = ~lengths.isnan()
-    if by_norms and not rule.defined_at_zero:
+    if by_norms:
         live = live & (lengths != 0)
     n_live = live.sum(-1, keepdim=True)
     mean = (torch.where(live, raw, 0.0) / n_live.clamp(min=1)).sum(-1, keepdim=True)
@@ -115,14 +115,15 @@ def asked(rule: Rule, seen: Seen, state: Any) -> tuple[Tensor, Any]:
 
 
 def on_simplex(raw: Tensor) -> Tensor:
-    """``raw`` (..., K) over the sum of the known; NaN if they are all 0 or one is infinite.
+    """``raw`` (..., K) over the sum of the known; NaN if that is not above 0 and finite.
 
     >>> on_simplex(torch.tensor([1.0, torch.nan, 3.0]))
     tensor([0.2500,    nan, 0.7500])
     """
-    known = ~raw.isnan()
-    part = raw / torch.where(known, raw, 0.0).amax(-1, keepdim=True)
-    return part / torch.where(known, part, 0.0).sum(-1, keepdim=True)
+    largest = raw.nan_to_num(nan=-math.inf, posinf=math.inf).amax(-1, keepdim=True)
+    part = raw / torch.where(largest > 0, largest, math.nan)
+    total = part.nansum(-1, keepdim=True)
+    return part / torch.where(total > 0, total, math.nan)
 
 
 def gramian_of(rule: Rule, seen: Seen) -> Tensor:
