@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gaba import _state
+from gaba import state as states
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ def outer(seed: int) -> Outer:
 
 
 def test_names_are_dotted_and_in_order() -> None:
-    assert list(_state.flatten(outer(0))) == [
+    assert list(states.flatten(outer(0))) == [
         "mean",
         "parts.0.value",
         "parts.0.saturated",
@@ -49,47 +49,46 @@ def test_names_are_dotted_and_in_order() -> None:
 
 def test_unflatten_undoes_flatten_and_ignores_the_template() -> None:
     state, template = outer(0), outer(1)
-    again = _state.unflatten(template, _state.flatten(state))
+    again = states.unflatten(template, states.flatten(state))
     assert isinstance(again, Outer)
     assert isinstance(again.parts[0], Inner)
     assert again.parts[1] == ()
-    before = _state.flatten(state)
-    assert {name: id(t) for name, t in _state.flatten(again).items()} == {
+    before = states.flatten(state)
+    assert {name: id(t) for name, t in states.flatten(again).items()} == {
         name: id(t) for name, t in before.items()
     }
 
 
 def test_unflatten_takes_names_in_any_order() -> None:
-    flat = dict(reversed(_state.flatten(outer(0)).items()))
-    again = _state.flatten(_state.unflatten(outer(1), flat))
+    flat = dict(reversed(states.flatten(outer(0)).items()))
+    again = states.flatten(states.unflatten(outer(1), flat))
     assert list(again) == list(reversed(flat))
     assert all(again[name] is tensor for name, tensor in flat.items())
 
 
 def test_the_empty_state() -> None:
-    assert _state.flatten(()) == {}
-    assert _state.unflatten((), {}) == ()
-    assert _state.select(torch.tensor(True), (), ()) == ()
-    assert _state.saturated((), 3).tolist() == [False] * 3
+    assert states.flatten(()) == {}
+    assert states.unflatten((), {}) == ()
+    assert states.select(torch.tensor(True), (), ()) == ()
 
 
 def test_a_name_too_few_or_too_many_is_an_error() -> None:
-    flat = _state.flatten(outer(0))
+    flat = states.flatten(outer(0))
     with pytest.raises(ValueError, match=r"missing \['mean'\] and unknown \['median'\]"):
-        _state.unflatten(outer(0), {"median": flat.pop("mean"), **flat})
+        states.unflatten(outer(0), {"median": flat.pop("mean"), **flat})
 
 
 @pytest.mark.parametrize("state", [1.0, [torch.ones(2)], (torch.ones(2), None), Inner])
 def test_other_things_are_no_states(state: object) -> None:
     with pytest.raises(TypeError, match="a state must be a tensor, a dataclass or a tuple"):
-        _state.flatten(state)
+        states.flatten(state)
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_select_takes_one_of_two_whole(keep: bool) -> None:
     new, old = outer(0), outer(1)
-    chosen = _state.flatten(_state.select(torch.tensor(keep), new, old))
-    for name, tensor in _state.flatten(new if keep else old).items():
+    chosen = states.flatten(states.select(torch.tensor(keep), new, old))
+    for name, tensor in states.flatten(new if keep else old).items():
         assert chosen[name].dtype == tensor.dtype
         assert torch.equal(chosen[name], tensor)
         assert chosen[name].data_ptr() != tensor.data_ptr()
@@ -97,14 +96,16 @@ def test_select_takes_one_of_two_whole(keep: bool) -> None:
 
 def test_select_keeps_nan_and_infinity_out() -> None:
     bad = torch.tensor([torch.nan, torch.inf])
-    (kept,) = _state.select(torch.tensor(False), (bad,), (torch.ones(2),))
+    (kept,) = states.select(torch.tensor(False), (bad,), (torch.ones(2),))
     assert kept.tolist() == [1, 1]
 
 
-def test_saturated_joins_all_fields_of_that_name() -> None:
-    flags = [
-        torch.tensor(row) for row in ([True, False, False, False], [False, False, True, False])
-    ]
-    state = (Inner(torch.ones(4), flags[0]), (Inner(torch.ones(4), flags[1]), torch.ones(4)))
-    assert _state.saturated(state, 4).tolist() == [True, False, True, False]
-    assert flags[0].tolist() == [True, False, False, False]
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_all_finite_looks_at_every_floating_tensor(bad: float) -> None:
+    state = outer(0)
+    assert bool(states.all_finite(state))
+    for name, tensor in states.flatten(state).items():
+        if tensor.is_floating_point():
+            spoilt = {**states.flatten(state), name: torch.full_like(tensor, bad)}
+            assert not bool(states.all_finite(states.unflatten(state, spoilt)))
+    assert bool(states.all_finite(()))

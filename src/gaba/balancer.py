@@ -100,7 +100,7 @@ class Balancer(nn.Module):
         shared: SharedSpec,
         method: str | Method = "gaba",
         *,
-        limit: float | None | AsTheMethod = "method",
+        limit: float | AsTheMethod | None = "method",
         scale: Scale | AsTheMethod = "method",
         anchor: str | None = None,
         every: int | AsTheMethod = "method",
@@ -121,8 +121,11 @@ class Balancer(nn.Module):
         if anchor is not None:
             check_choice("anchor", anchor, self.tasks)
             changes["anchor"] = self.tasks.index(anchor)
-        named = methods.get(method, self.tasks, shared) if isinstance(method, str) else method
-        self.method, reason = named.replace(**changes).for_model(len(self.tasks), self._shared)
+        if isinstance(method, str):
+            made = methods.get(method, self.tasks, shared, **changes)
+        else:
+            made = method.replace(**changes)
+        self.method, reason = made.for_model(len(self.tasks), self._shared)
         if accumulate < 1 or (accumulate > 1 and self.method.needs_every_step):
             raise ValueError(
                 f"accumulate must be at least 1, and 1 with heads='plain', found {accumulate} with "
@@ -259,7 +262,7 @@ class Balancer(nn.Module):
         by_hand: bool,
         retain_graph: bool = False,
     ) -> tuple[Observation | None, Any]:
-        """What is observed of the losses, if this step is measured, and the measurement's memory."""
+        """What is observed of the losses, if anything is, and what the measurement remembers."""
         remembered = self._state.get().measure
         if not self._measures(graph):
             return None, remembered
@@ -366,7 +369,7 @@ class Balancer(nn.Module):
         return not (running() and in_first_static_pass(graph.nodes))
 
     def _learns(self, seen: Observation | None) -> bool:
-        """Whether the rule is asked: after a measurement, or in each step if it needs losses only."""
+        """Whether the rule is asked: after a measurement, or if losses are all that it needs."""
         return seen is not None or (self.method.rule.needs == "losses" and not self._held)
 
     # ---- the state ------------------------------------------------------------------------------

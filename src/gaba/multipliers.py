@@ -194,7 +194,7 @@ def _filled(wanted: Tensor, norms: Tensor, limit: float) -> Tensor:
     above = (sums < target).sum().clamp(max=len(points) - 1)
     inside = (points[above] + points[(above - 1).clamp(min=0)]) / 2
     at_low, at_high = inside * wanted <= low, inside * wanted >= high
-    fixed = (torch.where(at_low, low, 0.0) + torch.where(at_high, high, 0.0)) * norms
+    fixed = torch.where(at_low, low * norms, torch.where(at_high, high * norms, 0.0))
     slope = torch.where(at_low | at_high, 0.0, wanted * norms).sum()
     return torch.where(
         slope > 0, (target - fixed.sum()) / torch.where(slope > 0, slope, 1.0), inside

@@ -14,9 +14,11 @@ from torchjd import aggregation as jd
 from torchjd.autojac import jac_to_grad, mtl_backward
 
 import gaba
+from _made import made
 from _models import TwoStage, batch, grads
 from _torchjd_cases import Theirs, seeded
 from gaba import methods
+from gaba.extras import install
 from gaba.integrations.torchjd import FromTorchJD
 
 # of TorchJD's own solver, in the aggregators that are the oracle here
@@ -64,7 +66,7 @@ def test_every_peer_is_checked_here() -> None:
 @pytest.mark.parametrize(("name", "k"), CASES)
 def test_a_peer_trains_as_torchjd_does(name: str, k: int) -> None:
     ours, theirs = model_of(k), model_of(k)
-    balancer = methods.make(name, ours.names, ours.trunk, measurement="exact")
+    balancer = made(name, ours.names, ours.trunk, measure="exact")
     aggregator = THEIRS[name](k)
     sgd = [torch.optim.SGD(model.parameters(), lr=1e-3) for model in (ours, theirs)]
     for i in range(2):
@@ -84,21 +86,21 @@ def test_a_peer_trains_as_torchjd_does(name: str, k: int) -> None:
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in parameters)
 
 
-@pytest.mark.parametrize("measurement", ["exact", "features", "last-layer", "sketch", "auto"])
+@pytest.mark.parametrize("measure", ["exact", "features", "last-layer", "sketch", "auto"])
 @pytest.mark.parametrize(("name", "k"), CASES)
 def test_a_peer_takes_the_gramian_of_every_engine_that_gives_one(
-    name: str, k: int, measurement: str
+    name: str, k: int, measure: str
 ) -> None:
     model = model_of(k)
-    settings: dict[str, Any] = {} if measurement == "exact" else {"measurement": measurement}
-    balancer = methods.make(name, model.names, model.trunk, every=2, **settings)
+    settings: dict[str, Any] = {} if measure == "exact" else {"measure": measure}
+    balancer = made(name, model.names, model.trunk, every=2, **settings)
     x = batch(dtype=torch.float64)
     step = balancer.backward(model.losses(x))
     assert bool(step.finite)
     assert step.gramian is not None
     expected = FromTorchJD(THEIRS[name](k)).raw(step.gramian)
-    weights = step.weights * step.gain
-    torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
+    multipliers = step.multipliers
+    torch.testing.assert_close(multipliers, expected, rtol=1e-9, atol=1e-12)
     found = grads(model)
     model.zero_grad()
     losses = [loss for loss in model.losses(x).values() if loss is not None]
@@ -108,12 +110,12 @@ def test_a_peer_takes_the_gramian_of_every_engine_that_gives_one(
         torch.testing.assert_close(found[key], gradient, rtol=1e-6, atol=1e-7 * size)
     again = balancer.backward(model.losses(batch(1, dtype=torch.float64)))
     assert not again.measured
-    torch.testing.assert_close(again.weights * again.gain, weights, rtol=1e-12, atol=0)
+    torch.testing.assert_close(again.multipliers, multipliers, rtol=1e-12, atol=0)
 
 
 def test_an_engine_without_a_gramian_says_so() -> None:
     model = model_of(2)
-    balancer = methods.make("mgda", model.names, model.trunk, measurement="half-batch")
+    balancer = made("mgda", model.names, model.trunk, measure="half-batch")
     halves = {
         name: torch.stack([loss, loss])
         for name, loss in model.losses(batch(dtype=torch.float64)).items()
@@ -127,10 +129,10 @@ def test_heads_get_their_own_gradients_where_each_task_is_measured_in_each_step(
     model = model_of(2)
 
     def heads(**settings: Any) -> str:
-        return methods.make("mgda", model.names, model.trunk, **settings).heads
+        return made("mgda", model.names, model.trunk, **settings).method.heads
 
-    assert heads() == heads(measurement=gaba.measurement.ExactNorms()) == "plain"
-    assert heads(measurement="sketch") == heads(every=2) == heads(accumulate=2) == "weighted"
+    assert heads() == heads(measure=gaba.measurement.ExactNorms()) == "plain"
+    assert heads(measure="sketch") == heads(every=2) == "weighted"
     assert heads(heads="weighted") == "weighted"
 
 
@@ -138,9 +140,9 @@ def test_settings_go_to_the_aggregator_the_bridge_and_the_balancer() -> None:
     model = model_of(3)
 
     def rule(name: str, **settings: Any) -> Any:
-        made = methods.make(name, model.names, model.trunk, **settings).weighting
-        assert isinstance(made, FromTorchJD)
-        return made
+        found = made(name, model.names, model.trunk, **settings).method.rule
+        assert isinstance(found, FromTorchJD)
+        return found
 
     assert rule("cagrad", c=0.7).weighting.c == 0.7
     assert rule("pcgrad", seed=5).seed == 5
@@ -153,18 +155,18 @@ def test_settings_go_to_the_aggregator_the_bridge_and_the_balancer() -> None:
         0.2,
         2,
     )
-    longer = methods.make("mgda", model.names, model.trunk, scale="mean", every=3)
-    assert (longer.scale, longer.every) == ("mean", 3)
+    longer = gaba.Balancer(model.names, model.trunk, "mgda", scale="sum", every=3).method
+    assert (longer.scale, longer.every, longer.heads) == ("sum", 3, "weighted")
     with pytest.raises(TypeError, match="nonsense"):
-        methods.make("mgda", model.names, model.trunk, nonsense=1)
+        made("mgda", model.names, model.trunk, nonsense=1)
     with pytest.raises(ValueError, match=r"inner must be one of pcgrad, .*; found 'cr-mogm'"):
-        methods.make("cr-mogm", model.names, model.trunk, inner="cr-mogm")
+        made("cr-mogm", model.names, model.trunk, inner="cr-mogm")
 
 
 def test_krum_wants_three_tasks() -> None:
     model = model_of(2)
     with pytest.raises(ValueError, match="at least 3 rows"):
-        methods.make("krum", model.names, model.trunk)
+        made("krum", model.names, model.trunk)
 
 
 CODE = """
@@ -177,10 +179,11 @@ else:
     importlib.util.find_spec = lambda name, *rest: None if name == absent else find(name, *rest)
     sys.modules[absent] = None
 import torch
+from _made import made
 from gaba import methods
 for name in sys.argv[2:]:
     try:
-        methods.make(name, ["a", "b"], torch.nn.Linear(2, 2))
+        methods.get(name, ["a", "b"], torch.nn.Linear(2, 2))
     except ImportError as error:
         print(error)
 """
@@ -200,4 +203,4 @@ def test_what_is_not_installed_is_one_line_that_names_the_extra(
     compiled = absent == "ecos" and sys.version_info >= (3, 13)
     for line in lines:
         assert absent in line
-        assert line.endswith("pip install ecos" if compiled else 'pip install "gaba[bench]"')
+        assert line.endswith("pip install ecos" if compiled else install("bench"))

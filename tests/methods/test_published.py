@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 import gaba
+from _made import made as made_on
 from _models import TwoStage, batch, grads
-from gaba import measurement, methods
-from gaba import rules as weighting
+from gaba import measurement, methods, rules
+from gaba.pieces import Seen
 
 NAMES = [name for name, m in methods.METHODS.items() if m.group == "published"]
 NAMES.append("inverse-initial")
@@ -19,7 +20,7 @@ FREE = [name for name in NAMES if name not in {"db-mtl", "gradnorm"}]
 
 
 def made(name: str, model: TwoStage, **settings: Any) -> gaba.Balancer:
-    return methods.make(name, model.names, model.trunk, **settings)
+    return made_on(name, model.names, model.trunk, **settings)
 
 
 def test_all_that_are_asked_for_are_there() -> None:
@@ -57,13 +58,10 @@ def test_the_update_has_the_length_of_the_method(name: str) -> None:
     balancer, x = made(name, model), batch(dtype=torch.float64)
     step = balancer.backward(model.losses(x))
     found = grads(model)
-    rule = balancer.weighting
+    rule = balancer.method.rule
     losses = torch.stack([v.detach() for v in model.losses(x).values() if v is not None])
-    if isinstance(rule, weighting.Weighting):
-        raw = rule.raw(losses)
-    else:
-        raw, _ = rule.update(weighting.Measured(losses), rule.init(3))
-    torch.testing.assert_close(step.weights * step.gain, raw, rtol=1e-12, atol=0)
+    raw, _ = rule.update(Seen(losses, torch.full_like(losses, torch.nan)), rule.init(3))
+    torch.testing.assert_close(step.multipliers, raw, rtol=1e-12, atol=0)
     model.zero_grad()
     given = [v for v in model.losses(x).values() if v is not None]
     torch.autograd.backward(given, list(raw))
@@ -72,11 +70,11 @@ def test_the_update_has_the_length_of_the_method(name: str) -> None:
 
 def test_settings_of_the_method_and_of_the_balancer_may_be_mixed() -> None:
     model = TwoStage((1.0, 30.0))
-    balancer = made("gradnorm", model, alpha=0.5, descent="sgd", every=3, scale="mean")
-    assert balancer.weighting == weighting.GradNorm(alpha=0.5, descent="sgd")
-    assert (balancer.every, balancer.scale) == (3, "mean")
-    assert made("dwa", model, window=7).weighting == weighting.DWA(window=7)
-    engine = made("db-mtl", model, decay=0.3).measurement
+    balancer = made("gradnorm", model, alpha=0.5, descent="sgd", every=3, scale="sum")
+    assert balancer.method.rule == rules.GradNorm(alpha=0.5, descent="sgd")
+    assert (balancer.method.every, balancer.method.scale) == (3, "sum")
+    assert made("dwa", model, window=7).method.rule == rules.DWA(window=7)
+    engine = made("db-mtl", model, decay=0.3).method.measure
     assert engine == measurement.SmoothedGradients.like(model.trunk, decay=0.3)
     with pytest.raises(TypeError, match="nonsense"):
         made("famo", model, nonsense=1)
@@ -93,11 +91,11 @@ def test_gradnorm_looks_at_the_last_layer_where_there_is_one() -> None:
         own = torch.autograd.grad(loss, list(last.parameters()), retain_graph=True)
         wanted.append(torch.cat([g.flatten() for g in own]).norm())
     torch.testing.assert_close(step.norms, torch.stack(wanted), rtol=1e-6, atol=0)
-    plain = methods.make("gradnorm", model.names, model.trunk.parameters())
-    assert plain.measurement == measurement.ExactNorms()
+    plain = made_on("gradnorm", model.names, model.trunk.parameters())
+    assert plain.method.measure == measurement.ExactNorms()
 
 
 def test_db_mtl_takes_parameters_from_a_generator() -> None:
     model = TwoStage((1.0, 30.0))
-    balancer = methods.make("db-mtl", model.names, model.trunk.parameters())
+    balancer = gaba.Balancer(model.names, model.trunk.parameters(), "db-mtl")
     assert bool(balancer.backward(model.losses(batch())).finite)
