@@ -1,4 +1,4 @@
-"""Optional libraries: where one is absent, one line says which extra brings it."""
+"""Optional libraries: where one is absent, one line gives the command that installs it."""
 
 from __future__ import annotations
 
@@ -6,32 +6,51 @@ import importlib
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from gaba.folders import source_tree
 
 KNOWN_AS = {"sklearn": "scikit-learn"}
 """What a library is called where that is not the name of its module."""
 
 
+def install(*extras: str) -> str:
+    """The command that adds ``extras`` to gaba as it is installed here.
+
+    From a clone it is ``pip install -e ".[cli]"``, with the path of the clone if that is not the
+    current folder; otherwise ``pip install "gaba[cli]"``.
+
+    Example:
+        >>> install("cli", "turbofan").endswith('[cli,turbofan]"')
+        True
+    """
+    names, tree = ",".join(extras), source_tree()
+    if tree is None:
+        return f'pip install "gaba[{names}]"'
+    return f'pip install -e "{"." if tree == Path.cwd() else tree}[{names}]"'
+
+
 @contextmanager
 def needs(what: str, extra: str, *modules: str) -> Iterator[None]:
-    """For an import of ``modules`` within: the absence of one is one line that names the extra.
+    """Wrap an import of ``modules``: if one is absent, the error is one line that says what to do.
 
     An import that fails although all of them are there fails as it would without this.
 
     Args:
-        what: who needs them, in the plural or the singular, up to the verb: ``"pictures need"``.
-        extra: of ``pip install "gaba[EXTRA]"``.
-        modules: the top-level modules that this extra brings.
+        what: Who needs them, up to the verb: ``"pictures need"``.
+        extra: The extra that brings them.
+        modules: The top-level modules of that extra.
 
     Raises:
-        ImportError: one of them is not installed; its name is in ``name``.
+        ImportError: One of them is not installed; its name is in ``name``.
 
     Example:
         >>> with needs("pictures need", "plots", "no_such_thing"):
         ...     import no_such_thing
         Traceback (most recent call last):
             ...
-        ImportError: pictures need no_such_thing, which is not installed: pip install "gaba[plots]"
+        ImportError: pictures need no_such_thing, which is not installed: pip install ...
     """
     try:
         yield
@@ -40,7 +59,7 @@ def needs(what: str, extra: str, *modules: str) -> Iterator[None]:
             if importlib.util.find_spec(module) is None:
                 raise ImportError(
                     f"{what} {KNOWN_AS.get(module, module)}, which is not installed: "
-                    f'pip install "gaba[{extra}]"',
+                    f"{install(extra)}",
                     name=module,
                 ) from error
         raise

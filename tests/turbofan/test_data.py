@@ -10,17 +10,13 @@ import pandas as pd
 import pytest
 
 from gaba.turbofan.data import (
-    COLUMNS,
-    INPUTS,
-    SETTINGS,
-    SUBSETS,
     DataFormatError,
     DataNotFoundError,
-    Fleet,
     find_data_dir,
     load,
     write,
 )
+from gaba.turbofan.fleet import COLUMNS, INPUTS, SETTINGS, SUBSETS, Fleet
 from gaba.turbofan.simulate import simulate
 
 # Train engines, train rows, test engines, test rows, as the description of the data counts them.
@@ -113,22 +109,22 @@ LINE = 7
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda w: w[:-1], "26 columns needed, got 25"),
-        (lambda w: [*w, "1.0"], "26 columns needed, got 27"),
-        (lambda w: [], "26 columns needed, got 0"),
-        (lambda w: [*w[:9], "abc", *w[10:]], "column 10, got 'abc'"),
-        (lambda w: [*w[:9], '"1"', *w[10:]], "column 10, got '\"1\"'"),
-        (lambda w: [*w[:9], "nan", *w[10:]], "column 10, got 'nan'"),
-        (lambda w: [*w[:9], "NA", *w[10:]], "column 10, got 'NA'"),
-        (lambda w: [*w[:9], "1_0", *w[10:]], "column 10, got '1_0'"),
-        (lambda w: [*w[:9], "#1", *w[10:]], "column 10, got '#1'"),
-        (lambda w: [*w[:25], "inf"], "column 26, got 'inf'"),
-        (lambda w: [w[0], "9", *w[2:]], "unit 1 needs cycle 7 here, got 9"),
-        (lambda w: [w[0], "6", *w[2:]], "unit 1 needs cycle 7 here, got 6"),
-        (lambda w: [w[0], "7.5", *w[2:]], "unit 1 needs cycle 7 here, got 7.5"),
-        (lambda w: ["2", *w[1:]], "unit 2 needs cycle 1 here, got 7"),
-        (lambda w: ["0", "1", *w[2:]], "got unit 0 after unit 1"),
-        (lambda w: ["1.5", "1", *w[2:]], "got unit 1.5 after unit 1"),
+        (lambda w: w[:-1], "26 columns needed, found 25"),
+        (lambda w: [*w, "1.0"], "26 columns needed, found 27"),
+        (lambda w: [], "26 columns needed, found 0"),
+        (lambda w: [*w[:9], "abc", *w[10:]], "column 10, found 'abc'"),
+        (lambda w: [*w[:9], '"1"', *w[10:]], "column 10, found '\"1\"'"),
+        (lambda w: [*w[:9], "nan", *w[10:]], "column 10, found 'nan'"),
+        (lambda w: [*w[:9], "NA", *w[10:]], "column 10, found 'NA'"),
+        (lambda w: [*w[:9], "1_0", *w[10:]], "column 10, found '1_0'"),
+        (lambda w: [*w[:9], "#1", *w[10:]], "column 10, found '#1'"),
+        (lambda w: [*w[:25], "inf"], "column 26, found 'inf'"),
+        (lambda w: [w[0], "9", *w[2:]], "unit 1 needs cycle 7 here, found 9"),
+        (lambda w: [w[0], "6", *w[2:]], "unit 1 needs cycle 7 here, found 6"),
+        (lambda w: [w[0], "7.5", *w[2:]], "unit 1 needs cycle 7 here, found 7.5"),
+        (lambda w: ["2", *w[1:]], "unit 2 needs cycle 1 here, found 7"),
+        (lambda w: ["0", "1", *w[2:]], "found unit 0 after unit 1"),
+        (lambda w: ["1.5", "1", *w[2:]], "found unit 1.5 after unit 1"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(
@@ -146,14 +142,14 @@ def test_a_bad_row_is_named_by_file_and_line(
 def test_a_dropped_row_is_a_gap_at_the_next(folder: Path) -> None:
     path = folder / "train_FD001.txt"
     edit(path, LINE, None)
-    with pytest.raises(DataFormatError, match=rf"line {LINE}: .*needs cycle {LINE} here, got 8"):
+    with pytest.raises(DataFormatError, match=rf"line {LINE}: .*needs cycle {LINE} here, found 8"):
         load("FD001", folder)
 
 
 def test_a_dropped_first_row_is_a_start_other_than_1(folder: Path) -> None:
     path = folder / "test_FD001.txt"
     edit(path, 1, None)
-    with pytest.raises(DataFormatError, match=r"line 1: .*unit 1 needs cycle 1 here, got 2"):
+    with pytest.raises(DataFormatError, match=r"line 1: .*unit 1 needs cycle 1 here, found 2"):
         load("FD001", folder)
 
 
@@ -168,12 +164,12 @@ def test_a_unit_that_comes_back_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("5 \n6 \n", 3, "got 2 lines for 3 units"),
-        ("5 \n6 \n7 \n8 \n", 4, "got 4 lines for 3 units"),
-        ("5 \n6 7 \n8 \n", 2, "1 columns needed, got 2"),
-        ("5 \nsix \n8 \n", 2, "got 'six'"),
-        ("5 \n6 \n-1 \n", 3, "got -1"),
-        ("5 \n6.5 \n1 \n", 2, "got 6.5"),
+        ("5 \n6 \n", 3, "found 2 lines for 3 units"),
+        ("5 \n6 \n7 \n8 \n", 4, "found 4 lines for 3 units"),
+        ("5 \n6 7 \n8 \n", 2, "1 columns needed, found 2"),
+        ("5 \nsix \n8 \n", 2, "found 'six'"),
+        ("5 \n6 \n-1 \n", 3, "found -1"),
+        ("5 \n6.5 \n1 \n", 2, "found 6.5"),
         ("", 1, "empty"),
     ],
 )
@@ -263,5 +259,5 @@ def test_a_missing_file_and_an_unknown_subset_are_named(folder: Path) -> None:
     (folder / "RUL_FD001.txt").unlink()
     with pytest.raises(DataNotFoundError, match=r"no RUL_FD001\.txt .*--subset simulated"):
         load("FD001", folder)
-    with pytest.raises(ValueError, match="FD001, FD002, FD003, FD004, simulated, got 'FD007'"):
+    with pytest.raises(ValueError, match="FD001, FD002, FD003, FD004, simulated, found 'FD007'"):
         load("FD007", folder)

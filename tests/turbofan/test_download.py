@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gaba.turbofan.data import SUBSETS, DataNotFoundError, find_data_dir, load
+from gaba.turbofan.data import DataNotFoundError, find_data_dir, load
 from gaba.turbofan.download import PUBLISHED, DownloadError, fetch
+from gaba.turbofan.fleet import SUBSETS
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
 
@@ -58,6 +59,11 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaba.turbofan.download.RETRIES", 0)
 
 
 @pytest.fixture
@@ -110,10 +116,7 @@ def assert_refused(dest: Path, url: str, says: str) -> None:
 
 
 def test_the_table_is_that_of_the_published_files(originals: dict[str, bytes]) -> None:
-    found = {
-        name: (content.count(b"\n"), hashlib.sha256(content).hexdigest())
-        for name, content in originals.items()
-    }
+    found = {name: hashlib.sha256(content).hexdigest() for name, content in originals.items()}
     assert found == PUBLISHED
     assert {name[-9:-4] for name in PUBLISHED} == set(SUBSETS)
 
@@ -171,6 +174,54 @@ def test_a_transfer_that_breaks_off_leaves_nothing(
     assert_refused(tmp_path / "data", url, "transfer")
 
 
+def test_a_broken_transfer_is_tried_again(
+    server: Server, originals: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gaba.turbofan.download.RETRIES", 1)
+    archive = zipped(of_subset(originals, "FD001"))
+    url = server.serve(archive[:1000], announced=len(archive))
+    broken = server.replies["/archive.zip"]
+
+    def first_broken(handler: BaseHTTPRequestHandler) -> None:
+        broken(handler)
+        server.serve(archive)
+
+    server.replies["/archive.zip"] = first_broken
+    assert len(fetch(tmp_path, url, ["FD001"])) == 3
+    assert len(server.requests) == 2
+
+
+def test_an_archive_on_this_machine_needs_no_server(
+    originals: dict[str, bytes], tmp_path: Path
+) -> None:
+    archive = tmp_path / "an archive.zip"
+    archive.write_bytes(zipped(of_subset(originals, "FD001")))
+    paths = fetch(tmp_path / "data", archive.as_uri(), ["FD001"])
+    assert all(path.read_bytes() == originals[path.name] for path in paths)
+
+
+def test_the_progress_reaches_the_size_of_the_archive(
+    server: Server, originals: dict[str, bytes], tmp_path: Path
+) -> None:
+    class Bar:
+        total = now = 0
+        closed = False
+
+        def update(self, n: int) -> None:
+            self.now += n
+
+        def reset(self) -> None:
+            self.now = 0
+
+        def close(self) -> None:
+            self.closed = True
+
+    bar, archive = Bar(), zipped(of_subset(originals, "FD001"))
+    fetch(tmp_path, server.serve(archive), ["FD001"], bar)
+    assert bar.closed
+    assert bar.now == bar.total == len(archive)
+
+
 def test_a_truncated_archive_that_claims_to_be_whole_is_refused(
     server: Server, originals: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -187,7 +238,7 @@ def test_one_wrong_byte_is_found_and_what_was_there_stays(
     wrong = bytes([files[name][middle] ^ 1])
     files[name] = files[name][:middle] + wrong + files[name][middle + 1 :]
     (tmp_path / "train_FD001.txt").write_bytes(b"mine")
-    assert_refused(tmp_path, server.serve(zipped(files)), f"{name} must have")
+    assert_refused(tmp_path, server.serve(zipped(files)), f"{name} must have sha256 {PUBLISHED[name]}, found ")
 
 
 def test_missing_lines_and_missing_files_are_named(
@@ -196,7 +247,7 @@ def test_missing_lines_and_missing_files_are_named(
     files = of_subset(originals, "FD001")
     files["RUL_FD001.txt"] = b"".join(files["RUL_FD001.txt"].splitlines(keepends=True)[:-1])
     url = server.serve(zipped(files))
-    assert_refused(tmp_path / "data", url, "RUL_FD001.txt must have 100 lines, got 99")
+    assert_refused(tmp_path / "data", url, "RUL_FD001.txt must have sha256")
     del files["RUL_FD001.txt"], files["test_FD001.txt"]
     url = server.serve(zipped(files))
     assert_refused(tmp_path / "data", url, "lacks test_FD001.txt, RUL_FD001.txt")
@@ -262,6 +313,6 @@ def test_a_folder_that_is_a_file_is_told(
 def test_an_unknown_subset_is_refused_before_anything_is_fetched(
     server: Server, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="FD001, FD002, FD003, FD004, got 'FD009'"):
+    with pytest.raises(ValueError, match="FD001, FD002, FD003, FD004, found 'FD009'"):
         fetch(tmp_path, server.url("/archive.zip"), ["FD001", "FD009"])
     assert not server.requests

@@ -111,10 +111,10 @@ def test_the_rul_starts_at_the_mean_label() -> None:
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_dropout_out_of_range(dropout: float) -> None:
-    with pytest.raises(ValueError, match=r"dropout .* got"):
+    with pytest.raises(ValueError, match=r"dropout .* found"):
         TurbofanNet("small", dropout=dropout)
 
 
 def test_unknown_size() -> None:
-    with pytest.raises(ValueError, match="small, paper; got 'huge'"):
+    with pytest.raises(ValueError, match="small, paper, found 'huge'"):
         TurbofanNet("huge")  # pyright: ignore[reportArgumentType]

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gaba.turbofan.data import COLUMNS, SENSORS, load, write
+from gaba.turbofan.data import load, write
+from gaba.turbofan.fleet import COLUMNS, SENSORS
 from gaba.turbofan.simulate import CONDITIONS, FAULTS, NOISE, simulate
 
 
@@ -105,11 +106,11 @@ def test_readings_are_noisy() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"train_engines": 0}, "train_engines: must be at least 1, got 0"),
-        ({"test_engines": -2}, "test_engines: must be at least 1, got -2"),
-        ({"conditions": 7}, "conditions: must be from 1 to 6, got 7"),
-        ({"conditions": 0}, "conditions: must be from 1 to 6, got 0"),
-        ({"fault_modes": 3}, "fault_modes: must be from 1 to 2, got 3"),
+        ({"train_engines": 0}, "train_engines must be at least 1, found 0"),
+        ({"test_engines": -2}, "test_engines must be at least 1, found -2"),
+        ({"conditions": 7}, "conditions must be at least 1 and at most 6, found 7"),
+        ({"conditions": 0}, "conditions must be at least 1 and at most 6, found 0"),
+        ({"fault_modes": 3}, "fault_modes must be at least 1 and at most 2, found 3"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, int], says: str) -> None:

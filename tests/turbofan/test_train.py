@@ -63,7 +63,7 @@ def test_a_place_may_be_a_path(tmp_path: Path) -> None:
     ],
 )
 def test_config_names_the_setting_that_is_out_of_range(setting: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"^{setting}: must .*; got"):
+    with pytest.raises(ValueError, match=rf"^{setting}: must .*; found"):
         TrainConfig(**{setting: value})  # pyright: ignore[reportArgumentType]
 
 
@@ -79,7 +79,7 @@ def test_a_broken_config_is_one_line_that_names_the_file(tmp_path: Path, text: s
 def test_an_unknown_method_is_an_error_before_anything_is_written(
     tmp_path: Path, method: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"^method: .*got") as caught:
+    with pytest.raises(ValueError, match=r"^method: .*found") as caught:
         train(tiny_config(tmp_path / "run", method=method), fleet=FLEET)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gaba.turbofan.data import INPUTS, SETTINGS, SUBSETS, DataNotFoundError, Fleet, load
+from gaba.turbofan.data import DataNotFoundError, load
+from gaba.turbofan.fleet import INPUTS, SETTINGS, SUBSETS, Fleet
 from gaba.turbofan.normalise import Normaliser
 from gaba.turbofan.simulate import simulate
 from gaba.turbofan.windows import (
@@ -243,7 +244,7 @@ def test_a_normaliser_survives_plain_arrays(tmp_path: Path) -> None:
     again = prepare(fleet, seed=9, normaliser=restored)
     assert again.normaliser is restored
     assert_equal(again.test, first.test)
-    with pytest.raises(ValueError, match=r"arrays: must hold centres, .*, got mean"):
+    with pytest.raises(ValueError, match=r"arrays: must hold centres, .*, found mean"):
         Normaliser.from_arrays({"mean": np.zeros(3)})
 
 
@@ -285,15 +286,15 @@ def test_smoothed_windows_are_windows_of_smoothed_rows() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"smoothing": 0.0}, "smoothing: must be above 0 and at most 1, got 0"),
-        ({"smoothing": 1.5}, "smoothing: must be above 0 and at most 1, got 1.5"),
-        ({"window": 0}, "window: must be positive, got 0"),
-        ({"stride": -1}, "stride: must be positive, got -1"),
-        ({"validation_stride": 0}, "validation_stride: must be positive, got 0"),
-        ({"cap": 0.0}, "cap: must be positive, got 0"),
-        ({"cap": float("nan")}, "cap: must be positive, got nan"),
-        ({"validation_fraction": 0.0}, "validation_fraction: must lie between 0 and 1, got 0"),
-        ({"validation_fraction": 1.0}, "validation_fraction: must lie between 0 and 1, got 1"),
+        ({"smoothing": 0.0}, "smoothing must be above 0 and at most 1, found 0"),
+        ({"smoothing": 1.5}, "smoothing must be above 0 and at most 1, found 1.5"),
+        ({"window": 0}, "window must be above 0, found 0"),
+        ({"stride": -1}, "stride must be above 0, found -1"),
+        ({"validation_stride": 0}, "validation_stride must be above 0, found 0"),
+        ({"cap": 0.0}, "cap must be above 0, found 0"),
+        ({"cap": float("nan")}, "cap must be above 0, found nan"),
+        ({"validation_fraction": 0.0}, "validation_fraction must be above 0 and below 1, found 0"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be above 0 and below 1, found 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], says: str) -> None:
@@ -302,7 +303,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], says: str) 
 
 
 def test_one_engine_cannot_be_split() -> None:
-    with pytest.raises(ValueError, match="needs 2 training engines to hold one out, got 1"):
+    with pytest.raises(ValueError, match="must have 2 training engines to hold one out, found 1"):
         prepare(simulate(train_engines=1, test_engines=1))
 
 
@@ -378,5 +379,5 @@ def test_validation_is_thinned_as_training_is_and_the_test_engines_are_not() -> 
     assert len(fewer.train) < len(whole.train)
     assert (fewer.validation.rul == 125).mean() == pytest.approx(0.15, abs=0.02)
     np.testing.assert_array_equal(fewer.test.inputs, whole.test.inputs)
-    with pytest.raises(ValueError, match=r"capped_share: must be above 0 .* got 0"):
+    with pytest.raises(ValueError, match=r"capped_share must be above 0 .* found 0"):
         prepare(small_fleet(), capped_share=0.0)

@@ -5,65 +5,93 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 
+import gaba
 from gaba.turbofan import checkpoint
+from gaba.turbofan._checks import check
 from gaba.turbofan.losses import RUL_CAP
 from gaba.turbofan.model import HIDDEN, Size
 
 _PLACES = ("run_dir", "data_dir")
-"""Where things are, not what is run: a run may be moved and then resumed."""
+"""Where things are, not what is run: you can move a run and then resume it."""
+
+_VERSION = "gaba"
+"""The key of the version that wrote a ``config.json``; 0.1.0 wrote none."""
+
+_POSITIVE: dict[str, float] = {"above": 0}
+_COUNT: dict[str, float] = {"least": 0}
+_PART: dict[str, float] = {"least": 0, "below": 1}
+_SHARE: dict[str, float] = {"above": 0, "most": 1}
+_RANGES = {
+    **dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "learning_rate"), _POSITIVE),
+    **dict.fromkeys(("clip", "stop_patience", "rul_cap", "nonfinite_patience"), _POSITIVE),
+    **dict.fromkeys(("dropout", "ema_decay", "plateau_factor", "plateau_threshold"), _PART),
+    **dict.fromkeys(("smoothing", "capped_share"), _SHARE),
+    **dict.fromkeys(("seed", "warmup_steps", "weight_decay", "plateau_patience"), _COUNT),
+}
+
+_RENAMED = {
+    "gaba": 'method="paper"',
+    "amnl": 'method="uniform" and sample_weights=True',
+    "grace": 'method="paper" and sample_weights=True',
+}
+"""What the methods of 0.1.0 that have another name now are called."""
 
 
 @final
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a run's outcome, and where its files are.
+    """All settings of a run, and where its files are.
 
     Attributes:
         subset: ``"FD001"`` to ``"FD004"``, or ``"simulated"``.
-        method: How the losses are balanced; see :data:`gaba.turbofan.policies.METHODS`.
+        method: A method of :data:`gaba.methods.METHODS`, such as ``"gaba"``, ``"paper"`` or
+            ``"fixed:1,20"`` (for rul and health).
+        sample_weights: Whether the RUL loss has the sample weights of AMNL. AMNL is that with
+            ``"uniform"``, GRACE with ``"paper"``.
         size: ``"small"`` or ``"paper"``.
         seed: Decides the split, the initial parameters, the order of the windows and the dropout.
-        run_dir: The folder that the run writes to.
+        run_dir: The folder of the run.
         data_dir: The folder of the data; None looks for it.
         steps: The most optimizer steps.
         steps_per_epoch: Optimizer steps between two validations, each with a checkpoint.
         batch_size: Windows in a step.
-        learning_rate: Of AdamW, after the warm-up, in which it grows linearly.
-        warmup_steps: Length of that warm-up.
+        learning_rate: Of AdamW, after the linear warm-up.
+        warmup_steps: Length of the warm-up.
         weight_decay: Of AdamW.
-        dropout: In the backbone; half as much in the attention and of whole inputs.
+        dropout: In the backbone; half of it in the attention and on whole inputs.
         clip: The largest norm of the gradient of all parameters.
-        ema_decay: Of the averaged parameters, which are those that are validated and kept. At
-            step t it is min(``ema_decay``, (1 + t)/(10 + t)).
-        plateau_factor: What the learning rate is multiplied by on a plateau.
-        plateau_threshold: The least improvement between epochs, relative, that is no plateau.
-        plateau_patience: Epochs with less improvement than that which are no plateau yet.
+        ema_decay: Of the averaged parameters, which are validated and kept. At step t it is
+            min(``ema_decay``, (1 + t)/(10 + t)).
+        plateau_factor: Multiplies the learning rate on a plateau.
+        plateau_threshold: The least relative improvement between epochs that is no plateau.
+        plateau_patience: Epochs with less improvement before the learning rate falls.
         stop_patience: Epochs without any improvement after which training stops.
         rul_cap: The largest RUL label, in cycles.
-        smoothing: The weight of a new reading in the average of a sensor over what its engine has
-            flown so far; 1 takes the readings as they are. See :func:`gaba.turbofan.smoothed`.
-        capped_share: The most that windows with a capped label may be of all, in training and in
-            validation; 1 keeps every window. See :func:`gaba.turbofan.thinned`.
+        smoothing: The weight of a new reading in the running average of a sensor; 1 takes the
+            readings as they are. See :func:`gaba.turbofan.smoothed`.
+        capped_share: The largest share of windows with a capped label, in training and validation;
+            1 keeps every window. See :func:`gaba.turbofan.thinned`.
         nonfinite_patience: Steps in a row without a finite loss after which training gives up.
         device: A torch device.
 
     Raises:
-        ValueError: A setting out of range.
+        ValueError: A setting is out of range.
 
-    >>> TrainConfig(subset="FD002").steps_per_epoch
-    50
+    >>> TrainConfig(subset="FD002").method
+    'gaba'
     >>> TrainConfig(clip=0)
     Traceback (most recent call last):
         ...
-    ValueError: clip: must be positive; got 0
+    ValueError: clip must be above 0, found 0
     """
 
     subset: str = "FD001"
     method: str = "gaba"
+    sample_weights: bool = False
     size: Size = "small"
     seed: int = 0
     run_dir: str | Path = "runs/turbofan"
@@ -91,30 +119,19 @@ class TrainConfig:
         for name in _PLACES:  # both are written to a file as text
             if isinstance(place := getattr(self, name), Path):
                 object.__setattr__(self, name, str(place))
+        for name, bounds in _RANGES.items():
+            check(name, getattr(self, name), **bounds)
         if self.size not in HIDDEN:
-            raise ValueError(f"size: must be one of {', '.join(HIDDEN)}; got {self.size!r}")
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: must be positive; got {getattr(self, name)}")
-        for name in ("dropout", "ema_decay", "plateau_factor", "plateau_threshold"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}: must be at least 0 and below 1; got {getattr(self, name)}"
-                )
-        for name in ("smoothing", "capped_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name}: must be above 0 and at most 1; got {getattr(self, name)}"
-                )
-        for name in ("seed", "warmup_steps", "weight_decay", "plateau_patience"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: must be at least 0; got {getattr(self, name)}")
+            raise ValueError(f"size must be one of {', '.join(HIDDEN)}, found {self.size!r}")
+        if self.method in ("amnl", "grace"):
+            raise ValueError(f"method {self.method!r} is now {_RENAMED[self.method]}")
+        gaba.methods.find(self.method)
 
     def usable_device(self) -> torch.device:
-        """The device of that name, on which something has been made.
+        """The device of that name, after a tensor was made there.
 
         Raises:
-            ValueError: It does not exist here.
+            ValueError: This machine does not have it.
 
         >>> TrainConfig(device="cpu").usable_device()
         device(type='cpu')
@@ -123,27 +140,35 @@ class TrainConfig:
             return torch.empty(0, device=self.device).device
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"device: {self.device!r} cannot be used here: {reason}") from error
+            raise ValueError(f"device {self.device!r} cannot be used here: {reason}") from error
 
     def write(self) -> None:
-        """Writes ``config.json`` into ``run_dir``, which is made if it is absent."""
+        """Write ``config.json`` into ``run_dir``, and make that folder if it is absent."""
         Path(self.run_dir).mkdir(parents=True, exist_ok=True)
-        checkpoint.write_json(Path(self.run_dir, checkpoint.CONFIG), asdict(self))
+        settings = {_VERSION: gaba.__version__, **asdict(self)}
+        checkpoint.write_json(Path(self.run_dir, checkpoint.CONFIG), settings)
 
     @classmethod
     def read(cls, run_dir: str | Path) -> TrainConfig:
-        """The settings of the run in ``run_dir``, wherever that folder has been moved.
+        """The settings of the run in ``run_dir``, even if that folder was moved.
 
         Raises:
             FileNotFoundError: There is no run.
-            ValueError: ``config.json`` does not hold these settings.
+            ValueError: ``config.json`` does not hold these settings, or is of gaba 0.1.0.
         """
         path = Path(run_dir, checkpoint.CONFIG)
         if not path.is_file():
             raise FileNotFoundError(f"no run in {run_dir}: it has no {checkpoint.CONFIG}")
         try:
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+            settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if settings.pop(_VERSION, None) is None and "method" in settings:
+                old = settings["method"]
+                raise ValueError(
+                    f"it is of gaba 0.1.0; train the run again with "
+                    f"{_RENAMED.get(old, f'method={old!r}')} (0.1.0 called it {old!r})"
+                )
+            found = cls(**settings)
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not hold the settings of a run: {error}") from error
         return replace(found, run_dir=str(run_dir))
 
@@ -155,15 +180,3 @@ class TrainConfig:
         """
         names = (f.name for f in fields(self) if f.name not in _PLACES)
         return tuple(name for name in names if getattr(self, name) != getattr(other, name))
-
-
-_POSITIVE = (
-    "steps",
-    "steps_per_epoch",
-    "batch_size",
-    "learning_rate",
-    "clip",
-    "stop_patience",
-    "rul_cap",
-    "nonfinite_patience",
-)

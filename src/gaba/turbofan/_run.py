@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 CALIBRATION = 2048
-"""About so many training windows, evenly spaced, from which BatchNorm statistics are taken anew."""
+"""About so many training windows, evenly spaced, give the BatchNorm statistics."""
 _CALIBRATION_BATCH = 512
 
 
 @final
 class Shuffled:
-    """Batches of shuffled windows without end; each pass over the windows has its own order.
+    """Endless batches of shuffled windows; each pass over the windows has its own order.
 
-    The rest of a pass that fills no batch is left out. The state is that of the generator before
-    the pass and the position in it, from which the order is drawn again.
+    The rest of a pass that fills no batch is left out. The state is the position in the pass, and
+    that of the generator before it.
     """
 
     def __init__(self, seen: Windows, batch_size: int, seed: int, device: torch.device) -> None:
@@ -57,11 +57,11 @@ class Shuffled:
         return Batch(*(tensor[rows] for tensor in self.all))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it is."""
+        """The position."""
         return {"before": self.before, "position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to where ``state`` was taken."""
+        """Go back to ``state``."""
         self.generator.set_state(state["before"])
         self._start()
         self.position = state["position"]
@@ -70,7 +70,7 @@ class Shuffled:
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """The moving average of parameters and buffers: θ̄ ← d θ̄ + (1 − d) θ.
 
-    d = min(``decay``, (1 + t)/(10 + t)) at step t, so that a short run is not drawn to its start.
+    d = min(``decay``, (1 + t)/(10 + t)) at step t, so that a short run forgets its start.
     """
 
     def update(mean: Tensor, value: Tensor, t: Tensor | int) -> Tensor:
@@ -85,9 +85,8 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 def recalibrated(model: TurbofanNet, inputs: Tensor) -> TurbofanNet:
     """A copy of ``model`` whose BatchNorm statistics are those of ``inputs`` without dropout.
 
-    Averaged parameters need statistics of their own (Izmailov et al., Averaging Weights Leads to
-    Wider Optima, UAI 2018, section 3.2), and those gathered in training are of inputs that dropout
-    had made more variable than they are in use.
+    Averaged parameters need their own statistics (Izmailov et al., Averaging Weights Leads to Wider
+    Optima, UAI 2018, section 3.2), and dropout makes the statistics of training too large.
     """
     fresh = copy.deepcopy(model).eval()
     norms = [m for m in fresh.modules() if isinstance(m, nn.BatchNorm1d)]
@@ -103,7 +102,7 @@ def recalibrated(model: TurbofanNet, inputs: Tensor) -> TurbofanNet:
 
 @final
 class Schedule:
-    """The learning rate: a linear warm-up, then a cut wherever the validation stands still."""
+    """The learning rate: a linear warm-up, then a cut whenever the validation does not improve."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: TrainConfig) -> None:
         self.warmup = max(config.warmup_steps, 1)
@@ -137,9 +136,9 @@ class Schedule:
 
 @contextmanager
 def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers from ``seed`` on and deterministic algorithms; both as before after.
+    """Torch's random numbers from ``seed`` on and deterministic algorithms, restored afterwards.
 
-    Other devices than the CPU only warn where an operation has no deterministic form.
+    On devices other than the CPU an operation without a deterministic form only warns.
     """
     before = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -162,7 +161,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Goes back to a :func:`random_state`."""
+    """Go back to a :func:`random_state`."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,4 +1,4 @@
-"""Files that are either there and whole or not there: checkpoints, JSON, and lines of a log."""
+"""Files that appear whole or not at all: checkpoints, JSON, arrays, and lines of a log."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PREDICTIONS = "predictions.npz"
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Lets ``write`` fill a file beside ``path``, brings it to the disk, then renames it.
+    """Let ``write`` fill a file beside ``path``, bring it to the disk, then rename it.
 
-    Whoever is killed in between leaves the old file as it was; no one sees half of the new one.
+    A process that is killed in between leaves the old file as it was.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
 
 
 def save(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Writes tensors and plain values as a checkpoint, atomically.
+    """Write tensors and plain values as a checkpoint, atomically.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU; nothing but tensors and plain values is unpickled.
+    """Read a checkpoint onto the CPU; only tensors and plain values are unpickled.
 
     Raises:
         FileNotFoundError: There is none.
@@ -75,22 +75,18 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Writes ``value`` as indented JSON, atomically; NaN and infinity are refused."""
+    """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays as a compressed ``.npz``, atomically."""
-
-    def write(file: IO[bytes]) -> None:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-
-    write_atomically(path, write)
+    """Write named arrays as a compressed ``.npz``, atomically."""
+    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def append_line(path: str | Path, value: object) -> None:
-    """Adds one line of JSON to ``path`` and brings it to the disk."""
+    """Add one line of JSON to ``path`` and bring it to the disk."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(value, allow_nan=False) + "\n")
         file.flush()
@@ -98,7 +94,7 @@ def append_line(path: str | Path, value: object) -> None:
 
 
 def keep_lines(path: str | Path, count: int) -> None:
-    """Drops what follows the first ``count`` lines: what was written after the last checkpoint.
+    """Drop what follows the first ``count`` lines: it was written after the last checkpoint.
 
     Raises:
         ValueError: The file has fewer lines than that.
@@ -107,7 +103,7 @@ def keep_lines(path: str | Path, count: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     kept = lines[:count]
     if len(kept) < count or any(not line.endswith(b"\n") for line in kept):
-        raise ValueError(f"{path} must have {count} lines to go on from, got {len(lines)}")
+        raise ValueError(f"{path} must have {count} lines to resume from, found {len(lines)}")
     write_atomically(path, lambda file: file.writelines(kept))
 
 

@@ -1,90 +1,41 @@
-"""The C-MAPSS files: where they are, what they hold, and whether they are what they should be."""
+"""The C-MAPSS files: finding, reading, checking and writing them."""
 
 from __future__ import annotations
 
 import lzma
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import numpy as np
+import pandas as pd
 
-from gaba import folders as _folders
-from gaba.extras import needs
-
-with needs("gaba.turbofan needs", "turbofan", "pandas"):
-    import pandas as pd
+from gaba import folders
+from gaba.turbofan.fleet import COLUMNS, DECIMALS, SIMULATED, SUBSETS, Fleet
+from gaba.turbofan.simulate import simulate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SUBSETS = ("FD001", "FD002", "FD003", "FD004")
-"""The four subsets of the real data; :func:`load` also knows :data:`SIMULATED`."""
-
-SIMULATED = "simulated"
-"""The name of the subset that is simulated, not read."""
-
-SETTINGS = ("setting1", "setting2", "setting3")
-"""The operational settings: altitude (1000 ft), Mach number, throttle resolver angle (deg)."""
-
-SENSORS = tuple(f"s{number}" for number in range(1, 22))
-"""The 21 sensors, under the numbers that the files give them."""
-
-COLUMNS = ("unit", "cycle", *SETTINGS, *SENSORS)
-"""The 26 columns of a training or a test file."""
-
-INPUT_SENSORS = tuple(f"s{n}" for n in (2, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 17, 20, 21))
-"""The 14 sensors that respond to wear."""
-
-INPUTS = (*SETTINGS, *INPUT_SENSORS)
-"""The 17 columns that a model sees."""
-
-DECIMALS = (0, 0, 4, 4, 1, *(2,) * 14, 4, 2, 0, 0, 2, 2, 4)
-"""The decimals of each column in the files, all four subsets alike."""
-
-ENVIRONMENT = _folders.ENVIRONMENT
-"""The environment variable that names the folder with the data."""
-
+_KINDS = ("train", "test", "RUL")
 _REMEDY = "download them with `gaba data cmapss --dest DIR`, or use `--subset simulated`"
 
 
 @final
 class DataNotFoundError(FileNotFoundError):
-    """The C-MAPSS files are not where they were looked for."""
+    """No folder has the C-MAPSS files."""
 
 
 @final
 class DataFormatError(ValueError):
-    """A C-MAPSS file does not hold what it should; the message names the file and the line."""
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Fleet:
-    """The engines of one subset.
-
-    Attributes:
-        subset: ``"FD001"`` to ``"FD004"``, or ``"simulated"``.
-        train: Engines that run to failure, one row a cycle, the columns of :data:`COLUMNS`.
-        test: Engines that stop some time before failure, the same columns.
-        rul: Remaining useful life of each test engine after its last row, in cycles, (engines,).
-        simulated: Whether this is no measurement but a simulation, which every output must say.
-    """
-
-    subset: str
-    train: pd.DataFrame
-    test: pd.DataFrame
-    rul: NDArray[np.int64]
-    simulated: bool
+    """A C-MAPSS file is malformed; the message names the file and the line."""
 
 
 def find_data_dir(data_dir: str | Path | None = None) -> Path:
     """The folder that holds the C-MAPSS files.
 
-    Looked for, in this order: ``data_dir``; the environment variable ``GABA_DATA``; ``data`` in the
-    current directory and in the project; ``../shared/data`` beside either. Each may be the folder
-    with the files itself or the one above, with the files in ``cmapss/``. A place named by the
-    caller or by the environment is the only one tried.
+    ``data_dir`` or the environment variable ``GABA_DATA`` names the only place to look; without
+    either, ``data`` and ``../shared/data`` are tried, in the current directory and in the clone.
+    Each may hold the files themselves or a folder ``cmapss`` with them.
 
     Raises:
         DataNotFoundError: No place has any of the files.
@@ -94,7 +45,7 @@ def find_data_dir(data_dir: str | Path | None = None) -> Path:
         ...
     gaba.turbofan.data.DataNotFoundError: no C-MAPSS files in no/such/folder: download them ...
     """
-    return _folders.find(
+    return folders.find(
         "cmapss",
         lambda folder: any(_find(folder, f"train_{subset}.txt") for subset in SUBSETS),
         data_dir,
@@ -103,7 +54,7 @@ def find_data_dir(data_dir: str | Path | None = None) -> Path:
 
 
 def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
-    """Reads and checks one subset, from ``NAME.txt`` or ``NAME.txt.xz``.
+    """Read and check one subset, from ``NAME.txt`` or ``NAME.txt.xz``.
 
     Args:
         subset: One of :data:`SUBSETS`, or ``"simulated"``, which reads no file.
@@ -112,20 +63,18 @@ def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
     Raises:
         ValueError: ``subset`` is unknown.
         DataNotFoundError: A file of the subset is missing.
-        DataFormatError: A row that is not 26 finite numbers, a unit whose cycles are not
-            1, 2, 3, ..., or an RUL file without one line a test unit.
+        DataFormatError: A row is not 26 finite numbers, the cycles of a unit are not 1, 2, 3, ...,
+            or the RUL file does not have one line a test unit.
 
     >>> fleet = load("simulated")
     >>> fleet.simulated, fleet.train.shape[1], len(fleet.rul) == fleet.test["unit"].nunique()
     (True, 26, True)
     """
     if subset == SIMULATED:
-        from gaba.turbofan.simulate import simulate
-
         return simulate()
     if subset not in SUBSETS:
         known = ", ".join((*SUBSETS, SIMULATED))
-        raise ValueError(f"subset: must be one of {known}, got {subset!r}")
+        raise ValueError(f"subset: must be one of {known}, found {subset!r}")
     folder = find_data_dir(data_dir)
     train, test, rul = (_existing(folder, f"{kind}_{subset}.txt") for kind in _KINDS)
     test_frame = _read_frame(test)
@@ -139,9 +88,9 @@ def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
 
 
 def write(fleet: Fleet, folder: str | Path) -> list[Path]:
-    """Writes ``fleet`` as the three text files that :func:`load` reads, byte for byte as NASA does.
+    """Write ``fleet`` as the three text files that :func:`load` reads, byte for byte as NASA does.
 
-    A value with more decimals than the files have (see :data:`DECIMALS`) keeps them all.
+    A value with more decimals than :data:`DECIMALS` keeps them all.
 
     Returns:
         The paths of the training, the test and the RUL file.
@@ -162,9 +111,6 @@ def write(fleet: Fleet, folder: str | Path) -> list[Path]:
     for path, content in zip(paths, contents, strict=True):
         path.write_text(content, encoding="ascii", newline="\n")
     return paths
-
-
-_KINDS = ("train", "test", "RUL")
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -190,13 +136,13 @@ def _read_rul(path: Path, engines: int) -> NDArray[np.int64]:
     rul = _read_numbers(path, columns=1)[:, 0]
     for line in np.flatnonzero((rul < 0) | (rul != np.floor(rul)))[:1] + 1:
         raise DataFormatError(
-            f"{path}, line {line}: an RUL is a whole number of cycles, got {rul[line - 1]:g}"
+            f"{path}, line {line}: an RUL is a whole number of cycles, found {rul[line - 1]:g}"
         )
     if len(rul) != engines:
         line = min(len(rul), engines) + 1
         raise DataFormatError(
             f"{path}, line {line}: one RUL a test unit is needed, "
-            f"got {len(rul)} lines for {engines} units"
+            f"found {len(rul)} lines for {engines} units"
         )
     return rul.astype(np.int64)
 
@@ -218,36 +164,29 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _read_numbers(path: Path, columns: int) -> NDArray[np.float64]:
-    """The file as an array (rows, columns); what is wrong with it is looked for line by line."""
+    """The file as an array (rows, columns)."""
     lines = _read_lines(path)
     for number, line in enumerate(lines, start=1):
         if (found := len(line.split())) != columns:
-            raise DataFormatError(f"{path}, line {number}: {columns} columns needed, got {found}")
+            raise DataFormatError(f"{path}, line {number}: {columns} columns needed, found {found}")
     try:
         values = np.loadtxt(lines, dtype=np.float64, comments=None, ndmin=2)
     except ValueError:
-        raise _first_non_numeric(path, lines) from None
+        values = np.full(1, np.nan)
     if not np.isfinite(values).all():
-        raise _first_non_numeric(path, lines)
+        raise _not_finite(path, lines)
     return values
 
 
-def _first_non_numeric(path: Path, lines: list[str]) -> DataFormatError:
-    for number, line in enumerate(lines, start=1):
-        for column, word in enumerate(line.split(), start=1):
-            if not _is_finite_number(word):
-                return DataFormatError(
-                    f"{path}, line {number}: a finite number is needed in column {column}, "
-                    f"got {word!r}"
-                )
-    return DataFormatError(f"{path}, line 1: not readable as numbers")
-
-
-def _is_finite_number(word: str) -> bool:
-    try:
-        return "_" not in word and bool(np.isfinite(float(word)))
-    except ValueError:
-        return False
+def _not_finite(path: Path, lines: list[str]) -> DataFormatError:
+    """The error that names the first word that is no finite number."""
+    words = pd.DataFrame([line.split() for line in lines])
+    numbers = words.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    row, column = next(iter(np.argwhere(~np.isfinite(numbers))), (0, 0))
+    return DataFormatError(
+        f"{path}, line {row + 1}: a finite number is needed in column {column + 1}, "
+        f"found {words.iat[row, column]!r}"
+    )
 
 
 def _check_units(path: Path, unit: NDArray[np.float64], cycle: NDArray[np.float64]) -> None:
@@ -262,13 +201,13 @@ def _check_units(path: Path, unit: NDArray[np.float64], cycle: NDArray[np.float6
     row = int(wrong[0])
     if wrong_unit[row]:
         reason = (
-            f"units are whole numbers in increasing order, got unit {unit[row]:g} "
+            f"units are whole numbers in increasing order, found unit {unit[row]:g} "
             f"after unit {previous_unit[row]:g}"
         )
     else:
         reason = (
             f"the cycles of a unit run 1, 2, 3, ... without gaps: unit {unit[row]:g} needs "
-            f"cycle {expected[row]:g} here, got {cycle[row]:g}"
+            f"cycle {expected[row]:g} here, found {cycle[row]:g}"
         )
     raise DataFormatError(f"{path}, line {row + 1}: {reason}")
 

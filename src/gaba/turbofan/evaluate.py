@@ -1,4 +1,4 @@
-"""The test engines: what the chosen model says at the last cycle of each, and how good that is."""
+"""Evaluation of the chosen model at the last cycle of each test engine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from gaba.turbofan.normalise import Normaliser
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_MAIN = ("subset", "method", "sample_weights", "size", "seed")
 TRAJECTORIES = 6
-"""So many test engines, those with the longest record, are predicted at every cycle."""
+"""So many test engines, those with the longest records, are predicted at every cycle."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of N windows: ``rul`` (N,) in cycles, ``health`` (N, 3) probabilities."""
+    """The answers for N windows: ``rul`` (N,) in cycles, ``health`` (N, 3) probabilities."""
 
     rul: NDArray[np.float32]
     health: NDArray[np.float32]
@@ -38,7 +39,7 @@ class Predictions:
 
 
 def predict(model: TurbofanNet, inputs: NDArray[np.float32], batch_size: int = 512) -> Predictions:
-    """Runs ``model`` over windows (N, 30, 17) in evaluation mode, and restores its mode.
+    """Run ``model`` over windows (N, 30, 17) in evaluation mode, and restore its mode.
 
     >>> predictions = predict(TurbofanNet("small"), np.zeros((3, 30, 17), dtype=np.float32))
     >>> predictions.rul.shape, predictions.health.sum(axis=1).round(4).tolist()
@@ -60,35 +61,34 @@ def predict(model: TurbofanNet, inputs: NDArray[np.float32], batch_size: int = 5
 def evaluate(
     run_dir: str | Path, *, data_dir: str | Path | None = None, fleet: data.Fleet | None = None
 ) -> dict[str, Any]:
-    """Judges the best model of a run on the last window of each test engine.
+    """Evaluate the best model of a run on the last window of each test engine.
 
-    The model is the one that did best on the validation engines; nothing is chosen here. Writes
-    ``metrics.json`` and ``predictions.npz`` into the run folder. The latter holds, for the last
-    window of each test engine, ``unit``, ``cycle``, ``rul`` (capped), ``rul_raw``,
-    ``rul_predicted``, ``health``, ``health_predicted`` and ``health_probability`` (N, 3), and under
-    the same names with the prefix ``trajectory_`` every window of the test engines with the longest
-    records.
+    The model is the best on the validation engines. This writes ``metrics.json`` and
+    ``predictions.npz`` into the run folder. The latter holds ``unit``, ``cycle``, ``rul`` (capped),
+    ``rul_raw``, ``rul_predicted``, ``health``, ``health_predicted`` and ``health_probability``
+    (N, 3) for the last windows, and with the prefix ``trajectory_`` for every window of the test
+    engines with the longest records.
 
     Args:
         run_dir: The run's folder, finished or not.
-        data_dir: Where the data are now, if not where the run found them.
-        fleet: The data themselves, if they are at hand.
+        data_dir: Where the data are now, if they were moved.
+        fleet: The data themselves.
 
     Returns:
         What ``metrics.json`` holds: ``test.capped`` and ``test.raw`` (``rmse`` in cycles, NASA
-        ``score``, None if it is infinite), ``test.health`` (``accuracy``, ``macro_f1``,
-        ``confusion[true][predicted]``), ``validation`` (the epoch that was chosen), and what
-        was run. ``simulated`` says whether the data are.
+        ``score``, None if infinite), ``test.health`` (``accuracy``, ``macro_f1``,
+        ``confusion[true][predicted]``), ``validation`` (the epoch that was chosen), ``simulated``,
+        and the main settings.
 
     Raises:
         FileNotFoundError: The folder holds no run.
-        ValueError: The run has not yet seen its first validation.
+        ValueError: The run has no validation yet.
     """
     run_dir = Path(run_dir)
     config = TrainConfig.read(run_dir)
     state = checkpoint.load(run_dir / checkpoint.CHECKPOINT)
     if state["best"] is None:
-        raise ValueError(f"{run_dir} has no validated model yet: let it train for an epoch")
+        raise ValueError(f"{run_dir} has no validated model yet: train it for an epoch")
     if fleet is None:
         fleet = data.load(config.subset, data_dir or config.data_dir)
     return evaluate_state(config, run_dir, state, fleet)
@@ -105,17 +105,14 @@ def evaluate_state(
     every = windows.cut(
         fleet.test, normaliser, fleet.rul, cap=config.rul_cap, smoothing=config.smoothing
     )
-    last = every.take(np.append(every.unit[1:] != every.unit[:-1], True))
+    last = windows.last_of_each(every)
     longest = last.unit[np.argsort(-last.cycle, kind="stable")[:TRAJECTORIES]]
     at_last, arrays = _predicted(model, last)
     _, trajectories = _predicted(model, every.take(np.isin(every.unit, longest)))
     arrays |= {f"trajectory_{name}": array for name, array in trajectories.items()}
     metrics = {
-        "subset": config.subset,
+        **{name: getattr(config, name) for name in _MAIN},
         "simulated": fleet.simulated,
-        "method": config.method,
-        "size": config.size,
-        "seed": config.seed,
         "steps": state["steps"],
         "finished": state["finished"],
         "test_engines": len(last),

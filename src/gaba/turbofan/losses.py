@@ -1,4 +1,4 @@
-"""The two losses of the turbofan network, and the sample weights of AMNL."""
+"""The two losses of the turbofan network, with the sample weights of AMNL if you ask for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gaba.turbofan.model import Output
 
 TASKS = ("rul", "health")
-"""The tasks, in the order in which weights are given to ``fixed:``."""
+"""The tasks, in the order of the weights in ``fixed:W,W``."""
 
 RUL_CAP = 125.0
 """The largest RUL label, in cycles."""
@@ -27,13 +27,7 @@ class Batch(NamedTuple):
 
 
 def sample_weights(rul: Tensor) -> Tensor:
-    """AMNL's sample weights 1 + clip(1 − y/125, 0, 1): up to twice the weight near failure.
-
-    Args:
-        rul: Labels y, in cycles, any shape.
-
-    Returns:
-        Weights between 1 and 2, same shape.
+    """AMNL's sample weights 1 + clip(1 − y/125, 0, 1) of labels y in cycles: 2 at failure.
 
     >>> import torch
     >>> sample_weights(torch.tensor([0.0, 62.5, 125.0, 200.0]))
@@ -45,13 +39,12 @@ def sample_weights(rul: Tensor) -> Tensor:
 def losses(output: Output, batch: Batch, *, weigh_samples: bool = False) -> dict[str, Tensor]:
     """The loss of each task: mean squared error of the RUL, cross-entropy of the health class.
 
-    L_rul = mean w_i (ŷ_i − y_i)², in cycles squared, with w_i = 1, or with ``weigh_samples`` the
-    :func:`sample_weights` of AMNL; L_health = mean −log p_i(class i).
+    L_rul = mean w_i (ŷ_i − y_i)², in cycles squared; L_health = mean −log p_i(class i).
 
     Args:
-        output: What the model says: ``rul`` (N,), ``health`` (N, 3) logits.
+        output: Of the model: ``rul`` (N,), ``health`` (N, 3) logits.
         batch: The labels.
-        weigh_samples: Whether to weigh the RUL errors as AMNL does.
+        weigh_samples: Whether w_i are the :func:`sample_weights` of AMNL instead of 1.
 
     >>> import torch
     >>> batch = Batch(torch.zeros(2, 30, 17), torch.tensor([125.0, 0.0]), torch.tensor([0, 2]))

@@ -55,9 +55,9 @@ def rmse(predicted: ArrayLike, true: ArrayLike) -> float:
 def nasa_score(predicted: ArrayLike, true: ArrayLike) -> float:
     """The NASA score Σ s(d) with d = predicted − true, in cycles: late costs more than early.
 
-    s(d) = e^{−d/13} − 1 for d < 0 (early) and e^{d/10} − 1 otherwise (late). It is a sum, so it
-    grows with the number of engines, and a single late engine can outweigh all others. An error of
-    more than 7,000 cycles makes it infinite.
+    s(d) = e^{−d/13} − 1 for d < 0 (early) and e^{d/10} − 1 otherwise (late). The sum grows with the
+    number of engines, and one late engine can outweigh all others. An error above 7,000 cycles is
+    infinite.
 
     Source: A. Saxena, K. Goebel, D. Simon, N. Eklund, "Damage Propagation Modeling for Aircraft
     Engine Run-to-Failure Simulation", PHM08, equation 9.
@@ -85,8 +85,8 @@ def rul_metrics(predicted: ArrayLike, true: ArrayLike) -> RulMetrics:
 def health_metrics(predicted: ArrayLike, true: ArrayLike) -> HealthMetrics:
     """Accuracy, macro-F1 and confusion matrix of class numbers 0, 1 and 2, each (N,).
 
-    F1 of a class is 2 TP/(2 TP + FP + FN); macro-F1 is its plain mean over the classes that occur
-    among the labels or the predictions.
+    F1 of a class is 2 TP/(2 TP + FP + FN); macro-F1 is its mean over the classes that occur among
+    the labels or the predictions.
 
     Raises:
         ValueError: The two are not vectors of the same length, at least 1.
@@ -110,6 +110,6 @@ def _errors(predicted: ArrayLike, true: ArrayLike) -> NDArray[np.float64]:
     if p.ndim != 1 or p.shape != t.shape or not p.size:
         raise ValueError(
             "predicted and true must be vectors of the same length, at least 1; "
-            f"got shapes {p.shape} and {t.shape}"
+            f"found shapes {p.shape} and {t.shape}"
         )
     return p - t

@@ -7,19 +7,21 @@ from typing import Literal, TypedDict, final
 
 from torch import Tensor, nn
 
+from gaba.turbofan._checks import check
+
 SENSORS_AND_SETTINGS = 17
 WINDOW = 30
 HEALTH_CLASSES = 3
 FEATURES = 32
 MEAN_RUL = 85.0
-"""About the mean of the capped label, in cycles: where the RUL head starts."""
+"""About the mean of the capped label, in cycles; the RUL head starts there."""
 
 Size = Literal["small", "paper"]
 HIDDEN: dict[Size, int] = {"small": 64, "paper": 256}
 
 
 class Output(TypedDict):
-    """What the network says about N windows: ``rul`` (N,) in cycles, ``health`` (N, 3) logits."""
+    """The answers for N windows: ``rul`` (N,) in cycles, ``health`` (N, 3) logits."""
 
     rul: Tensor
     health: Tensor
@@ -27,11 +29,10 @@ class Output(TypedDict):
 
 @final
 class LastStepAttention(nn.Module):
-    """Self-attention with residual and LayerNorm, of the last step of a sequence only.
+    """Self-attention with residual and LayerNorm, computed for the last step of a sequence only.
 
-    The last row of ``LayerNorm(h + MultiheadAttention(h, h, h))`` needs the last row of the queries
-    only, so only this one is computed: (N, T, width) to (N, width), the same numbers at 1/T of the
-    products of queries and keys.
+    It is the last row of ``LayerNorm(h + MultiheadAttention(h, h, h))``, (N, T, width) to
+    (N, width).
 
     >>> import torch
     >>> attention = LastStepAttention(width=16)
@@ -56,9 +57,9 @@ class Backbone(nn.Module):
     """The shared part: windows (N, 30, 17) to features (N, 32).
 
     Conv1d 17→64→128→64 (kernel 3, BatchNorm, ReLU, dropout), a 2-layer bidirectional LSTM, 8-head
-    attention with residual and LayerNorm of which the last step is kept, fully connected to 32. In
-    training whole inputs (a sensor over the window) are dropped too, half as often: neighbouring
-    windows share 29 of their 30 cycles, and their noise would otherwise be learnt by heart.
+    attention for the last step, fully connected to 32. Training also drops whole inputs (a sensor
+    over the window), half as often: neighbouring windows share 29 of their 30 cycles, and the model
+    would learn their noise by heart.
 
     >>> import torch
     >>> Backbone(hidden=16)(torch.zeros(2, 30, 17)).shape
@@ -124,9 +125,8 @@ class Heads(nn.Module):
 class TurbofanNet(nn.Module):
     """RUL (in cycles) and health class of an engine from its last 30 cycles.
 
-    ``backbone`` holds the shared parameters and ``heads`` the others. ``small`` has an LSTM of 64
-    units a direction (about 0.3 million parameters in all), ``paper`` one of 256 (about 3.5
-    million).
+    ``backbone`` holds the shared parameters, ``heads`` the others. ``small`` has 64 LSTM units a
+    direction and about 0.3 million parameters in all, ``paper`` 256 and about 3.5 million.
 
     >>> import torch
     >>> model = TurbofanNet("small")
@@ -141,9 +141,8 @@ class TurbofanNet(nn.Module):
     def __init__(self, size: Size = "small", *, dropout: float = 0.2) -> None:
         super().__init__()
         if size not in HIDDEN:
-            raise ValueError(f"size must be one of {', '.join(HIDDEN)}; got {size!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1; got {dropout}")
+            raise ValueError(f"size must be one of {', '.join(HIDDEN)}, found {size!r}")
+        check("dropout", dropout, least=0, below=1)
         self.backbone = Backbone(HIDDEN[size], dropout)
         self.heads = Heads()
 

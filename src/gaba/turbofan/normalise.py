@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 
 from gaba.extras import needs
-from gaba.turbofan.data import INPUTS, SETTINGS
+from gaba.turbofan.fleet import INPUTS, SETTINGS
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
 MAX_CONDITIONS = 6
-"""The most operating conditions that are told apart: C-MAPSS has 1 or 6."""
+"""C-MAPSS has 1 or 6 operating conditions."""
 
 
 @final
@@ -24,10 +24,10 @@ MAX_CONDITIONS = 6
 class Normaliser:
     """Makes the inputs comparable: z = (x − mean) · scale.
 
-    A sensor is normalised within the operating condition of its row, whose settings lie nearest to
-    ``centres``: between conditions a sensor differs by hundreds of times what wear does to it. A
-    setting is normalised over all rows, because within a condition it is constant but for a
-    jitter without meaning. ``scale`` is 1/standard deviation, and 0 for what does not vary.
+    A sensor is normalised within the operating condition of its row, the one whose ``centres`` lie
+    nearest to its settings: conditions change a sensor hundreds of times more than wear does. A
+    setting is normalised over all rows. ``scale`` is 1/standard deviation, and 0 for what does not
+    vary.
 
     Attributes:
         centres: Settings at the middle of each condition, (conditions, 3).
@@ -51,7 +51,7 @@ class Normaliser:
         condition = _nearest(settings, centres)
         each = [_mean_and_scale(sensors[condition == c]) for c in range(len(centres))]
         setting_mean, setting_scale = _mean_and_scale(settings)
-        if len(centres) == 1:  # what varies then is the jitter
+        if len(centres) == 1:  # only the jitter varies
             setting_scale = np.zeros_like(setting_scale)
         mean, scale = (np.stack(parts) for parts in zip(*each, strict=True))
         return cls(centres, setting_mean, setting_scale, mean, scale)
@@ -81,7 +81,7 @@ class Normaliser:
         """
         names = [f.name for f in fields(cls)]
         if set(arrays) != set(names):
-            raise ValueError(f"arrays: must hold {', '.join(names)}, got {', '.join(arrays)}")
+            raise ValueError(f"arrays: must hold {', '.join(names)}, found {', '.join(arrays)}")
         return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in names})
 
 
@@ -99,9 +99,8 @@ def _mean_and_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
 def _find_centres(settings: NDArray[np.float64]) -> NDArray[np.float64]:
     """The middle of each operating condition, (conditions, 3), ordered by altitude.
 
-    Conditions are told apart where altitude (1000 ft) or throttle angle (deg) differ once rounded
-    to whole numbers: in C-MAPSS they then differ by 5 at least, and jitter by .01 at most. So many
-    centres does k-means look for, 6 at the most; with one there is nothing to cluster.
+    Two conditions differ in altitude (1000 ft) or throttle angle (deg), rounded to whole numbers:
+    by at least 5 in C-MAPSS, where the jitter is at most 0.01. K-means looks for that many centres.
     """
     distinct = len(np.unique(np.round(settings[:, [0, 2]]) + 0.0, axis=0))
     if distinct == 1:

@@ -1,4 +1,4 @@
-"""A simulated fleet in the C-MAPSS format, for where the real data are not at hand."""
+"""A simulated fleet in the C-MAPSS format, for when you do not have the real data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from gaba.turbofan.data import COLUMNS, DECIMALS, SIMULATED, Fleet
+from gaba.turbofan._checks import check
+from gaba.turbofan.fleet import COLUMNS, DECIMALS, SIMULATED, Fleet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,11 +26,10 @@ CONDITIONS = np.array(
 """The settings of each operating condition (altitude in 1000 ft, Mach, throttle), (6, 3)."""
 
 JITTER = np.array([0.004, 0.0005, 0.0])
-"""How far the settings stray from their condition at the most, (3,)."""
+"""The largest deviation of each setting from its condition, (3,)."""
 
-# Readings s1 to s21 of a new engine in each condition, and at sea level their noise and how far
-# each fault has moved them at failure: averages over the first 20 to 30 and the last 5 cycles of
-# the published FD002 (readings, noise) and FD003 (faults: compressor, fan), rounded.
+# Rounded averages over the first 20 to 30 and the last 5 cycles of the published FD002 (readings,
+# noise) and FD003 (faults: compressor, fan).
 # fmt: off
 NOMINAL = np.array([
     [518.67, 642.35, 1586.7, 1402.3, 14.62, 21.61, 553.98, 2388.06, 9055.0, 1.30, 47.35,
@@ -63,10 +63,10 @@ FAULTS = np.array([
 # fmt: on
 
 SHORTEST, USUAL, LONGEST = 130, 200, 350
-"""The lives of the engines, in cycles, are drawn from the triangle over these."""
+"""Lives, in cycles, follow the triangular distribution over these."""
 
 LEAST_SEEN = 20
-"""The fewest cycles that are seen of a test engine."""
+"""The shortest record of a test engine, in cycles."""
 
 
 def simulate(
@@ -76,21 +76,21 @@ def simulate(
     conditions: int = 6,
     fault_modes: int = 2,
 ) -> Fleet:
-    r"""A fleet with the columns of C-MAPSS: made up, and marked so (``fleet.simulated``).
+    """A simulated fleet with the columns of C-MAPSS; ``fleet.simulated`` is True.
 
-    The reading x of a sensor at cycle t of an engine with life T, in condition c, is
-    x = n_c + (n_c / n_0) (w d + σ ε): n the nominal reading (condition 0 is sea level), d what the
-    engine's fault adds by the time of failure, σ ε normal noise plus an offset that the engine is
-    born with, and w its wear, w(t) = w₀ + (1 − w₀) (e^{t/τ} − 1) / (e^{T/τ} − 1): exponential, from
-    w₀ in [0, .1] to 1 at failure, with τ from .15 T to .3 T. Lives run from 130 to 350 cycles. Test
-    engines stop 5 to 150 cycles before their failure, after 20 cycles at the earliest.
+    A sensor reads x = n_c + (n_c / n_0) (w d + σ ε) at cycle t of an engine with life T, in
+    condition c: n is the nominal reading (condition 0 is sea level), d the change that the engine's
+    fault has caused at failure, and σ ε normal noise plus an offset of the engine. The wear w grows
+    exponentially, w(t) = w₀ + (1 − w₀) (e^{t/τ} − 1) / (e^{T/τ} − 1), with w₀ up to 0.1 and τ from
+    0.15 T to 0.3 T. Lives run from 130 to 350 cycles. Test engines stop 5 to 150 cycles before
+    failure, after at least 20 cycles.
 
     Args:
         train_engines: Engines that run to failure.
-        test_engines: Engines that stop before.
-        seed: Of everything drawn; the training engines do not depend on the number of test engines.
-        conditions: Operating conditions that each flight is drawn from, 1 to 6.
-        fault_modes: Faults that each engine has one of, 1 (compressor) or 2 (or fan).
+        test_engines: Engines that stop earlier.
+        seed: Decides everything; the training engines do not depend on the number of test engines.
+        conditions: Operating conditions, 1 to 6; each flight is in one of them.
+        fault_modes: 1 (compressor) or 2 (compressor or fan); each engine has one fault.
 
     Raises:
         ValueError: An argument out of range.
@@ -99,15 +99,10 @@ def simulate(
     >>> fleet.train["unit"].unique().tolist(), len(fleet.rul), fleet.simulated
     ([1, 2, 3], 2, True)
     """
-    for name, value, most in (
-        ("train_engines", train_engines, None),
-        ("test_engines", test_engines, None),
-        ("conditions", conditions, len(CONDITIONS)),
-        ("fault_modes", fault_modes, len(FAULTS)),
-    ):
-        if value < 1 or (most is not None and value > most):
-            rule = "at least 1" if most is None else f"from 1 to {most}"
-            raise ValueError(f"{name}: must be {rule}, got {value}")
+    check("train_engines", train_engines, least=1)
+    check("test_engines", test_engines, least=1)
+    check("conditions", conditions, least=1, most=len(CONDITIONS))
+    check("fault_modes", fault_modes, least=1, most=len(FAULTS))
     train_rng, test_rng = np.random.default_rng(seed).spawn(2)
     train_life = _draw_lives(train_rng, train_engines)
     test_life = _draw_lives(test_rng, test_engines)

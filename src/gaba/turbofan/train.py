@@ -1,4 +1,4 @@
-"""Training: the recipe, the loop, and a run folder from which a killed run goes on exactly."""
+"""Training: the recipe, the loop, and a run folder from which you can resume exactly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from gaba.turbofan.losses import TASKS, losses
 from gaba.turbofan.metrics import health_metrics, rmse
 from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.normalise import Normaliser
-from gaba.turbofan.policies import policy
 
 __all__ = ["Epoch", "TrainConfig", "TrainResult", "TrainingDivergedError", "train"]
 
@@ -68,7 +67,7 @@ class Epoch:
 @final
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         config: Its settings.
@@ -76,9 +75,9 @@ class TrainResult:
         best: The validation that was chosen.
         epochs: Validations in all.
         steps: Optimizer steps in all.
-        resumed_at: The step at which this call took the run up, 0 for a new one.
+        resumed_at: The step from which this call resumed the run, 0 for a new one.
         metrics: What ``metrics.json`` holds; see :func:`gaba.turbofan.evaluate`.
-        seconds: What this call took, loading and evaluation included.
+        seconds: The duration of this call, with loading and evaluation.
     """
 
     config: TrainConfig
@@ -98,14 +97,19 @@ class Trainer:
     def __init__(self, config: TrainConfig, prepared: windows.Prepared) -> None:
         self.config, self.prepared = config, prepared
         self.device = torch.device(config.device)
-        self.policy = policy(config.method)
         self.model = TurbofanNet(config.size, dropout=config.dropout).to(self.device)
         self.mean = averaged(self.model, config.ema_decay)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
-        balancer = self.policy.make_balancer(self.model.backbone, self.optimizer)
-        self.balancer = balancer.to(self.device)
+        method = gaba.methods.get(config.method, TASKS, self.model.backbone)
+        asks = method.metric == "optimizer"
+        self.balancer = gaba.Balancer(
+            TASKS,
+            self.model.backbone,
+            config.method,
+            optimizer=self.optimizer if asks else None,
+        ).to(self.device)
         self.schedule = Schedule(self.optimizer, config)
         self.batches = Shuffled(prepared.train, config.batch_size, config.seed, self.device)
         self.steps = self.epochs = self.lost = self.since_best = 0
@@ -113,15 +117,15 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the steps are spent, or the validation has stood still for too long."""
+        """Whether all steps are done, or the validation has not improved for too long."""
         spent = self.steps >= self.config.steps
         return spent or self.since_best >= self.config.stop_patience
 
     def step(self) -> gaba.Step:
-        """One step of the optimizer, which a gradient that is not finite does not reach."""
+        """One step of the optimizer; it skips gradients that are not finite."""
         self.model.train()
         batch = next(self.batches)
-        both = losses(self.model(batch.inputs), batch, weigh_samples=self.policy.weigh_samples)
+        both = losses(self.model(batch.inputs), batch, weigh_samples=self.config.sample_weights)
         step = self.balancer.backward(both)
         length = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if bool(length.isfinite() & step.finite):
@@ -146,7 +150,7 @@ class Trainer:
             )
 
     def validate(self) -> Epoch:
-        """Validates the averaged parameters, recalibrated, and keeps them if they are the best."""
+        """Validate the averaged parameters, recalibrated, and keep them if they are the best."""
         seen = self.prepared.validation
         averaged_model = self.mean.module
         assert isinstance(averaged_model, TurbofanNet)
@@ -179,7 +183,7 @@ class Trainer:
         return epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything from which the run goes on bit for bit."""
+        """All that is needed to resume the run bit for bit."""
         parts = {name: getattr(self, name).state_dict() for name in _PARTS}
         counts = {name: getattr(self, name) for name in _COUNTS}
         normaliser = self.prepared.normaliser.to_arrays()
@@ -193,7 +197,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to where ``state`` was taken."""
+        """Go back to ``state``."""
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         for name in (*_COUNTS, "best"):
@@ -213,34 +217,30 @@ def train(
     resume: bool = False,
     fleet: data.Fleet | None = None,
 ) -> TrainResult:
-    """Trains a turbofan network, keeps the best by validation engines, and evaluates that.
+    """Train a turbofan network, keep the best by validation engines, and evaluate it.
 
     The run folder gets ``config.json``, ``history.jsonl`` (a line a step), ``epochs.jsonl`` (a line
     a validation), ``checkpoint.pt`` (after every epoch), and at the end ``metrics.json`` and
-    ``predictions.npz``. Whenever the process ends before that, also by SIGKILL or Ctrl-C, the same
-    call with ``resume`` goes on from the last checkpoint, and comes to the same parameters and
-    metrics, bit for bit, as if nothing had happened (on the same number of threads).
+    ``predictions.npz``. Safe to interrupt: the same call with ``resume`` continues from the last
+    checkpoint and gives the same parameters and metrics bit for bit (with as many threads).
 
     Args:
         config: The settings.
-        on_step: Called after every step with what the balancer did.
+        on_step: Called after every step.
         on_epoch: Called after every validation.
-        resume: Whether to go on with a run that the folder may hold.
-        fleet: The data, if they are at hand; else they are loaded as ``config`` says.
+        resume: Whether to continue a run that the folder may hold.
+        fleet: The data; by default they are loaded as ``config`` says.
 
     Raises:
         FileExistsError: The folder holds a run, and ``resume`` is false.
-        ValueError: The folder holds a run with other settings, a setting is out of range, or there
-            is no such device.
-        DataNotFoundError, DataFormatError: The data are not there, or not as they should be; this
-            and all of the above before anything is written.
-        TrainingDivergedError: No step was finite for ``config.nonfinite_patience`` steps in a row,
-            or a validation was not.
+        ValueError: The folder holds a run with other settings, or a setting cannot be used.
+        DataNotFoundError, DataFormatError: The data are missing or malformed. Up to here nothing
+            was written.
+        TrainingDivergedError: ``config.nonfinite_patience`` steps in a row were not finite, or a
+            validation was not.
     """
     began = time.perf_counter()
     folder = Path(config.run_dir)
-    # Whatever can be wrong is found before the run folder is made.
-    policy(config.method)
     device = config.usable_device()
     state = _found(config, folder, resume)
     fleet = data.load(config.subset, config.data_dir) if fleet is None else fleet
@@ -254,7 +254,7 @@ def train(
     )
     with reproducible(config.seed, device), ExitStack() as stack:
         trainer = Trainer(config, prepared)
-        if not (folder / checkpoint.CONFIG).is_file():
+        if not (folder / checkpoint.CONFIG).is_file():  # nothing was written until here
             config.write()
         if state:
             trainer.load_state_dict(state)
@@ -295,14 +295,14 @@ def train(
 
 
 def _found(config: TrainConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
-    """The state to go on from; None if the folder holds no run yet, or none with a checkpoint."""
+    """The state to resume from; None if the folder holds no run, or none with a checkpoint."""
     if not (folder / checkpoint.CONFIG).is_file():
         return None
     if not resume:
-        raise FileExistsError(f"run_dir: {folder} holds a run: resume it, or name another folder")
+        raise FileExistsError(f"run_dir {folder} holds a run: resume it, or name another folder")
     if names := config.differences(TrainConfig.read(folder)):
         raise ValueError(
-            f"run_dir: the run in {folder} was started with another {', '.join(names)}: "
+            f"run_dir {folder} holds a run with another {', '.join(names)}: "
             "resume it with its own settings, or name another folder"
         )
     path = folder / checkpoint.CHECKPOINT

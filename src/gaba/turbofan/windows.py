@@ -1,4 +1,4 @@
-"""From a fleet to what a model is trained and judged on: splits, normalisation, windows, labels."""
+"""From a fleet to training and evaluation data: splits, normalisation, windows, labels."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, final
 
 import numpy as np
+import pandas as pd
 
-from gaba.turbofan.data import SETTINGS, Fleet
+from gaba.turbofan._checks import check
+from gaba.turbofan.fleet import SETTINGS, Fleet
 from gaba.turbofan.normalise import Normaliser
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
 HEALTH = ("normal", "degrading", "critical")
@@ -32,7 +33,7 @@ class Windows:
     Attributes:
         inputs: Normalised :data:`~gaba.turbofan.data.INPUTS`, float32, (N, length, 17).
         rul: Remaining useful life, capped, in cycles, float32, (N,).
-        rul_raw: Remaining useful life as it is, in cycles, float32, (N,).
+        rul_raw: Remaining useful life, not capped, in cycles, float32, (N,).
         health: Index into :data:`HEALTH`, int64, (N,).
         unit: The engine, int64, (N,).
         cycle: The last cycle of the window, int64, (N,).
@@ -50,7 +51,7 @@ class Windows:
         return len(self.inputs)
 
     def take(self, rows: ArrayLike) -> Windows:
-        """The windows at ``rows``, an index or a mask as NumPy takes it."""
+        """The windows at ``rows``, an index or a mask."""
         rows = np.asarray(rows)
         return Windows(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
@@ -62,7 +63,7 @@ class Prepared:
 
     Attributes:
         train: Windows of the training engines.
-        validation: Windows of the validation engines, none of which is among the former.
+        validation: Windows of the validation engines.
         test: The last window of each test engine, in order of unit.
         test_trajectories: Every window of every test engine, in order of unit and cycle.
         normaliser: Fitted on the training engines only.
@@ -88,19 +89,20 @@ def prepare(
     smoothing: float = 1.0,
     capped_share: float = 1.0,
 ) -> Prepared:
-    """Splits by engine, normalises, and cuts windows with their labels.
+    """Split by engine, normalise, and cut windows with their labels.
 
     Args:
-        fleet: What :func:`~gaba.turbofan.data.load` gives.
+        fleet: From :func:`~gaba.turbofan.data.load`.
         seed: Chooses the validation engines.
         window: Cycles in a window. A shorter engine gives one window, its first row repeated.
         stride: Cycles between the ends of two training windows; the last cycle always ends one.
         cap: The largest RUL label, in cycles.
-        validation_fraction: Share of the engines, rounded, that are held out; at least one.
-        validation_stride: As ``stride``, for the validation engines.
-        normaliser: The normaliser of an earlier run; fitted on the training engines if None.
+        validation_fraction: The share of training engines that is held out; at least one engine.
+        validation_stride: ``stride`` of the validation engines.
+        normaliser: The normaliser of an earlier run; by default one is fitted to the training
+            engines.
         smoothing: See :func:`smoothed`; 1 leaves the readings as they are.
-        capped_share: See :func:`thinned`; of the windows of training and validation engines.
+        capped_share: See :func:`thinned`; applies to training and validation windows.
 
     Raises:
         ValueError: An argument out of range, or fewer than two training engines.
@@ -112,26 +114,27 @@ def prepare(
     >>> set(prepared.train.unit) & set(prepared.validation.unit)
     set()
     """
-    for name, value in (("window", window), ("stride", stride), ("cap", cap)):
-        _check_positive(name, value)
-    _check_positive("validation_stride", validation_stride)
+    check("window", window, above=0)
+    check("stride", stride, above=0)
+    check("validation_stride", validation_stride, above=0)
+    check("cap", cap, above=0)
     held_out = _choose_validation(fleet.train["unit"].unique(), validation_fraction, seed)
     is_validation = fleet.train["unit"].isin(held_out).to_numpy()
     train, validation = fleet.train[~is_validation], fleet.train[is_validation]
     if normaliser is None:
         normaliser = Normaliser.fit(train)
     how = {"window": window, "cap": cap, "smoothing": smoothing}
-    trajectories = cut(fleet.test, normaliser, fleet.rul, stride=1, **how)
-    is_last = np.append(trajectories.unit[1:] != trajectories.unit[:-1], True)
-    return Prepared(
-        train=thinned(cut(train, normaliser, stride=stride, **how), cap, capped_share),
-        validation=thinned(
-            cut(validation, normaliser, stride=validation_stride, **how), cap, capped_share
-        ),
-        test=trajectories.take(is_last),
-        test_trajectories=trajectories,
-        normaliser=normaliser,
+    trajectories = cut(fleet.test, normaliser, fleet.rul, **how)
+    seen, held = (
+        thinned(cut(frame, normaliser, stride=every, **how), cap, capped_share)
+        for frame, every in ((train, stride), (validation, validation_stride))
     )
+    return Prepared(seen, held, last_of_each(trajectories), trajectories, normaliser)
+
+
+def last_of_each(seen: Windows) -> Windows:
+    """The last window of each engine; ``seen`` is in order of unit and cycle."""
+    return seen.take(np.append(seen.unit[1:] != seen.unit[:-1], True))
 
 
 def cut(
@@ -149,14 +152,13 @@ def cut(
     Args:
         frame: Rows in order of unit and cycle.
         normaliser: Applied to the rows first.
-        rul: RUL of each engine after its last row, in cycles, (engines,); 0 where all ran to
-            failure.
+        rul: RUL of each engine after its last row, in cycles, (engines,); 0 if all ran to failure.
         window: Cycles in a window.
         stride: Cycles between the ends of two windows, counted back from the last cycle.
         cap: The largest RUL label, in cycles.
         smoothing: See :func:`smoothed`; 1 leaves the readings as they are.
     """
-    _check_smoothing(smoothing)
+    check("smoothing", smoothing, above=0, most=1)
     inputs = normaliser.transform(frame)
     if smoothing < 1:
         inputs = smoothed(inputs, frame["unit"], smoothing)
@@ -183,29 +185,23 @@ def cut(
 
 
 def thinned(seen: Windows, cap: float, share: float) -> Windows:
-    """``seen`` with so few of the windows whose label is capped that they are ``share`` of all.
+    """``seen`` without most of the windows with a capped label, so that they are ``share`` of all.
 
-    All capped windows have one and the same label, and engines that live long have many of them:
-    where they are half of the data, predictions of engines in mid-life are drawn to the cap. Those
-    that stay are spread evenly; windows below the cap all stay.
+    Engines that live long have many capped windows. If those are half of the data, predictions in
+    mid-life are drawn to the cap. The capped windows that stay are spread evenly.
 
     Args:
         seen: Windows with capped labels.
         cap: The largest RUL label, in cycles.
-        share: Above 0 and at most 1; 1 keeps every window.
+        share: Above 0; 1 keeps every window.
 
-    Raises:
-        ValueError: ``share`` is out of range.
-
-    Example:
-        >>> from gaba.turbofan.data import load
-        >>> every = prepare(load("simulated")).train
-        >>> fewer = thinned(every, cap=125.0, share=0.15)
-        >>> round(float((fewer.rul == 125).mean()), 2), int((fewer.rul < 125).sum())
-        (0.15, 9981)
+    >>> from gaba.turbofan.data import load
+    >>> every = prepare(load("simulated")).train
+    >>> fewer = thinned(every, cap=125.0, share=0.15)
+    >>> round(float((fewer.rul == 125).mean()), 2), int((fewer.rul < 125).sum())
+    (0.15, 9981)
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"capped_share: must be above 0 and at most 1, got {share}")
+    check("capped_share", share, above=0, most=1)
     capped = np.flatnonzero(seen.rul >= cap)
     below = len(seen) - len(capped)
     count = len(capped) if share == 1 or below == 0 else int(below * share / (1 - share))
@@ -217,24 +213,20 @@ def thinned(seen: Windows, cap: float, share: float) -> Windows:
 
 
 def smoothed(inputs: NDArray[np.float32], unit: ArrayLike, share: float) -> NDArray[np.float32]:
-    """Sensors averaged over what their engine has flown so far, by its last cycles the most.
+    """Sensors averaged over the past of their engine, the latest cycles most.
 
-    z̄_t = Σ_{i≤t} (1 − α)^{t−i} z_i / Σ_{i≤t} (1 − α)^{t−i}: an exponential average that sees
-    nothing of the future, nothing of other engines, and is right from the first cycle on. The
-    settings stay as they are.
+    z̄_t = Σ_{i≤t} (1 − α)^{t−i} z_i / Σ_{i≤t} (1 − α)^{t−i}: an exponential average, unbiased from
+    the first cycle on. The settings stay as they are.
 
     Args:
         inputs: Normalised inputs of each row, (rows, 17), in order of unit and cycle.
         unit: The engine of each row, (rows,).
         share: α, the weight of a new reading; it averages over about 2/α − 1 cycles.
 
-    Example:
-        >>> ramp = np.repeat(np.arange(3.0, dtype=np.float32)[:, None], 17, axis=1)
-        >>> smoothed(ramp, [1, 1, 2], 0.5)[:, -1].astype(float).round(4).tolist()
-        [0.0, 0.6667, 2.0]
+    >>> ramp = np.repeat(np.arange(3.0, dtype=np.float32)[:, None], 17, axis=1)
+    >>> smoothed(ramp, [1, 1, 2], 0.5)[:, -1].astype(float).round(4).tolist()
+    [0.0, 0.6667, 2.0]
     """
-    import pandas as pd
-
     table = pd.DataFrame(inputs[:, len(SETTINGS) :].astype(np.float64))
     means = table.groupby(np.asarray(unit), sort=False).ewm(alpha=share, adjust=True).mean()
     return np.concatenate((inputs[:, : len(SETTINGS)], means.to_numpy()), axis=1).astype(np.float32)
@@ -250,20 +242,9 @@ def health_class(rul: ArrayLike) -> NDArray[np.int64]:
     return (rul <= DEGRADING_UNTIL).astype(np.int64) + (rul <= CRITICAL_UNTIL)
 
 
-def _check_smoothing(smoothing: float) -> None:
-    if not 0 < smoothing <= 1:
-        raise ValueError(f"smoothing: must be above 0 and at most 1, got {smoothing}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name}: must be positive, got {value}")
-
-
 def _choose_validation(units: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction: must lie between 0 and 1, got {fraction}")
+    check("validation_fraction", fraction, above=0, below=1)
     if len(units) < 2:
-        raise ValueError(f"fleet: needs 2 training engines to hold one out, got {len(units)}")
+        raise ValueError(f"fleet must have 2 training engines to hold one out, found {len(units)}")
     count = min(max(round(fraction * len(units)), 1), len(units) - 1)
     return np.sort(np.random.default_rng(seed).choice(np.sort(units), count, replace=False))
