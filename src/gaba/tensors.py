@@ -59,6 +59,19 @@ def dense(gradient: Tensor) -> Tensor:
     return torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
 
 
+def entries(gradient: Tensor) -> Tensor:
+    """The numbers of ``gradient`` that may differ from 0, real and without its graph."""
+    plain = gradient.detach()
+    return dense(plain.coalesce().values() if plain.is_sparse else plain)
+
+
+def shaped(numbers: Tensor, like: Tensor) -> Tensor:
+    """A row of numbers, as :func:`flat` gives it, in the shape and dtype of ``like``."""
+    if like.is_complex():
+        return torch.view_as_complex(numbers.view(*like.shape, 2)).to(like.dtype)
+    return numbers.view(like.shape).to(like.dtype)
+
+
 def flat(gradient: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """:func:`dense` as one row of numbers, in ``dtype`` or in the working dtype."""
     whole = dense(gradient)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from gaba.autograd.graph import LossGraph, Mark, mark_of
-from gaba.autograd.shared import Call, SharedModule
+from gaba.autograd.graph import LossGraph
+from gaba.autograd.marks import Call, Mark, mark_of
+from gaba.autograd.shared import SharedModule
 
 
 @final

@@ -1,22 +1,22 @@
 """Losses → norms or Gramian: what is observed of each task's pull on the shared parameters."""
 
-from gaba.measurement._auto import Choice, choose
-from gaba.measurement._base import Measurement, Observation, TaskGradients
-from gaba.measurement._element_norms import ElementNorms
-from gaba.measurement._every import Every
-from gaba.measurement._exact import ExactNorms
-from gaba.measurement._features import FeatureNorms
-from gaba.measurement._half_batch import HalfBatch, SignalAndNoise
-from gaba.measurement._last_layer import LastLayerNorms
-from gaba.measurement._output_norms import OutputNorms
-from gaba.measurement._sketch import SketchNorms
-from gaba.measurement._smoothed import AveragedGradients, SmoothedGradients
+from gaba.autograd.losses import check_choice
+from gaba.measurement.base import Measurement, Observation, Request, TaskGradients
+from gaba.measurement.choice import Choice, choose
+from gaba.measurement.element_norms import ElementNorms
+from gaba.measurement.exact import ExactNorms
+from gaba.measurement.features import FeatureNorms
+from gaba.measurement.half_batch import HalfBatch, SignalAndNoise
+from gaba.measurement.last_layer import LastLayerNorms
+from gaba.measurement.output_norms import OutputNorms
+from gaba.measurement.sketch import SketchNorms
+from gaba.measurement.smoothed import AveragedGradients, SmoothedGradients
 
 __all__ = [
+    "NAMES",
     "AveragedGradients",
     "Choice",
     "ElementNorms",
-    "Every",
     "ExactNorms",
     "FeatureNorms",
     "HalfBatch",
@@ -24,6 +24,7 @@ __all__ = [
     "Measurement",
     "Observation",
     "OutputNorms",
+    "Request",
     "SignalAndNoise",
     "SketchNorms",
     "SmoothedGradients",
@@ -33,24 +34,27 @@ __all__ = [
 ]
 
 
+NAMES: dict[str, type[Measurement]] = {
+    "exact": ExactNorms,
+    "features": FeatureNorms,
+    "half-batch": HalfBatch,
+    "last-layer": LastLayerNorms,
+    "sketch": SketchNorms,
+}
+"""The measurements that have a name; ``"auto"`` is what :func:`choose` recommends."""
+
+
 def by_name(name: str) -> Measurement:
     """The measurement called ``name``.
 
     Raises:
-        ValueError: no measurement has that name; the message lists those that exist.
+        ValueError: no measurement has that name; the message suggests the nearest.
 
     Example:
         >>> by_name("exact")
         ExactNorms(mode='store')
     """
-    known: dict[str, type[Measurement]] = {
-        "exact": ExactNorms,
-        "features": FeatureNorms,
-        "half-batch": HalfBatch,
-        "last-layer": LastLayerNorms,
-        "sketch": SketchNorms,
-    }
-    if name not in known:
-        choices = ", ".join(("auto", *known))
-        raise ValueError(f"measurement must be one of {choices}, found {name!r}")
-    return known[name]()
+    check_choice("measure", name, ("auto", *NAMES))
+    if name == "auto":
+        raise ValueError("measure='auto' depends on the model: use gaba.measurement.choose")
+    return NAMES[name]()

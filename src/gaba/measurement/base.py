@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -28,7 +28,7 @@ class Request:
             divided by it. ``None`` is 1.
         gramian: give the Gramian too.
         gradients: give the gradients too, heads included, if the measurement has them.
-        step: the number of the step, from 0.
+        step: how many steps have been measured before this one.
         retain_graph: keep the whole graph; else what no later pass needs is freed together with
             ``gradients``.
     """
@@ -110,6 +110,8 @@ class Measurement(Piece[Request, Observation]):
     averages: ClassVar[bool] = False
     """Whether the norms are averages over the steps already, so that nothing need smooth them."""
 
-    def init(self, n_tasks: int) -> Any:
-        """The state before the first step, for K = ``n_tasks``. By default there is none."""
-        return ()
+    unreached_says: ClassVar[str] = (
+        "reaches no shared parameter: check what was passed as shared, and that the loss is "
+        "computed from its output"
+    )
+    """What is wrong with a loss that is among :attr:`Observation.unreached`, and what to do."""

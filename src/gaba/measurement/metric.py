@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gaba.tensors import dense
+
 _ADAM = (torch.optim.Adam, torch.optim.AdamW)  # before torch 2.7 the second is none of the first
 _KNOWN = (*_ADAM, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.SGD)
 
@@ -92,7 +94,7 @@ class OptimizerMetric:
             if place is None:  # nobody moves it
                 scales.append(torch.zeros_like(_wide(p)))
             else:
-                known = typical.to(p.device).expand_as(_real(p)) if scale is None else scale
+                known = typical.to(p.device).expand_as(dense(p)) if scale is None else scale
                 share = shares.get(id(place[1]), 1.0)
                 scales.append(known if share == 1.0 else known * share)
         return scales
@@ -138,12 +140,8 @@ def _mean(scales: Sequence[Tensor]) -> Tensor:
     return torch.stack([s.sum().to(scales[0].device) for s in scales]).sum() / total
 
 
-def _real(tensor: Tensor) -> Tensor:
-    return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
-
-
 def _wide(tensor: Tensor) -> Tensor:
-    real = _real(tensor)
+    real = dense(tensor)
     return real if real.dtype == torch.float64 else real.float()
 
 

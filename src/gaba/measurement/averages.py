@@ -9,9 +9,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from gaba.autograd.passes import Gradients
+from gaba.measurement.directions import direction, rotations
 from gaba.ranks.processes import Ranks
-from gaba.measurement._base import Gradients
-from gaba.measurement._directions import direction, rotations
+from gaba.tensors import dense, flat, length
 
 _APART = 0x5EED  # so that the signs are not those of SketchNorms with the same seed
 
@@ -79,13 +80,14 @@ class _Sketched(Averages):
         self._theta = theta
         self._seed = ranks.sync.seed + _APART
         self._count = torch.tensor(step, device=theta[0].device)
-        self._signs = direction(theta, self._seed, self._count, "rademacher")
+        self._signs = direction(theta, self._seed, self._count)
         self._rows: list[Tensor] = []
 
     def add(self, row: Gradients) -> None:
         m = self._ranks.sync.width
         total = torch.zeros(m, dtype=torch.float64, device=self._count.device)
-        signed = [None if g is None else g * v for g, v in zip(row, self._signs, strict=True)]
+        pairs = zip(row, self._signs, strict=True)
+        signed = [None if g is None else dense(g) * dense(v) for g, v in pairs]
         for number, bucket in enumerate(_buckets(signed, self._theta, self._ranks.sync.bucket)):
             blocks = torch.nn.functional.pad(bucket, (0, -len(bucket) % m)).view(-1, m)
             turn = rotations(len(blocks), m, self._seed + number, self._count)
@@ -98,34 +100,24 @@ class _Sketched(Averages):
         return [[_own_slice(row, self._ranks)] for row in means]
 
 
-def _own_slice(flat: Tensor, ranks: Ranks) -> Tensor:
-    """One R-th of ``flat``, another one for each rank."""
-    n = len(flat)
-    return flat[ranks.rank * n // ranks.size : (ranks.rank + 1) * n // ranks.size]
+def _own_slice(row: Tensor, ranks: Ranks) -> Tensor:
+    """One R-th of ``row``, another one for each rank."""
+    n = len(row)
+    return row[ranks.rank * n // ranks.size : (ranks.rank + 1) * n // ranks.size]
 
 
 def _buckets(row: Gradients, theta: Sequence[Tensor], size: int) -> Iterator[Tensor]:
     """The gradients one after the other in flat tensors of about ``size`` bytes, 0 for ``None``."""
-    kinds = {torch.float64 if _wide(p) else torch.float32 for p in (*theta, *row) if p is not None}
-    dtype = max(kinds, key=lambda kind: kind.itemsize)
+    kinds = {t.dtype.to_real() for t in (*theta, *row) if t is not None}
+    dtype = max(torch.float32, *kinds, key=lambda kind: kind.itemsize)
     waiting: list[Tensor] = []
     for gradient, p in zip(row, theta, strict=True):
-        waiting.append(_flat(gradient, p, dtype))
+        if gradient is None:
+            waiting.append(torch.zeros(length(p), dtype=dtype, device=p.device))
+        else:
+            waiting.append(flat(gradient, dtype))
         if sum(part.nbytes for part in waiting) >= size:
             yield torch.cat(waiting)
             waiting = []
     if waiting:
         yield torch.cat(waiting)
-
-
-def _wide(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.float64, torch.complex128)
-
-
-def _flat(gradient: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
-    if gradient is None:
-        n = like.numel() * (2 if like.is_complex() else 1)
-        return torch.zeros(n, dtype=dtype, device=like.device)
-    dense = gradient.to_dense() if gradient.is_sparse else gradient
-    dense = torch.view_as_real(dense) if dense.is_complex() else dense
-    return dense.detach().to(dtype).flatten()

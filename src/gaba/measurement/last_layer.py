@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from torch import nn
 
-from gaba.ranks.wrappers import sharded
-from gaba.autograd.graph import LossGraph
-from gaba.measurement._base import Measurement, Observation
-from gaba.measurement._gradients import observed, task_passes
+from gaba.autograd.passes import task_passes
+from gaba.autograd.sharding import sharded
 from gaba.autograd.shared import Shared, SharedModule
+from gaba.measurement.base import Measurement, Observation, Request
+from gaba.measurement.norms import observed
 
 
 @final
@@ -20,20 +20,17 @@ from gaba.autograd.shared import Shared, SharedModule
 class LastLayerNorms(Measurement):
     """The norms ‖∇_W L_k‖₂ with W the parameters of the last shared layer alone.
 
-    They are exact for W, and say about the layers before it no more than that these lie further
-    down the same path. Norms and Gramian are over W; the combined gradient is of everything, by
-    one weighted backward pass.
-
-    Cost: K passes through the heads and the last layer, and one whole backward pass. Held: K
-    gradients of W.
+    They are exact for W and say nothing of the layers before it. The cost is K passes through the
+    heads and that layer, and one whole backward pass of everything.
 
     Args:
         parameters: W; by default the trainable parameters of the last module in the shared one, in
-            the order of registration, that has any of its own. A LayerNorm at the end is such a
-            module: name the layer before it if that is what you mean.
+            the order of registration, that has any of its own. Every task must reach it: name the
+            layer yourself where the last one is a LayerNorm or a pooler.
 
     Raises:
-        ValueError: ``parameters`` is empty; or it is not given and what is shared is no module.
+        ValueError: ``parameters`` is empty or frozen; or it is not given and what is shared is no
+            module.
 
     Source: Chen et al., GradNorm, ICML 2018, section 3.1 (W "is generally chosen as the last
     shared layer of weights to save on compute costs").
@@ -45,10 +42,17 @@ class LastLayerNorms(Measurement):
         >>> trunk = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1, bias=False))
         >>> shared, hidden = as_shared(trunk), trunk[0](torch.ones(1, 2))
         >>> z = trunk[1](hidden)
-        >>> seen = LastLayerNorms()(LossGraph([z.sum(), 5 * z.sum()], shared))
+        >>> request = Request(LossGraph([z.sum(), 5 * z.sum()], shared))
+        >>> seen, _ = LastLayerNorms().update(request, ())
         >>> torch.allclose(seen.norms, hidden.norm() * torch.tensor([1.0, 5.0]).double())
         True
     """
+
+    unreached_says: ClassVar[str] = (
+        "does not reach the layer whose gradients are measured, by default the last one that the "
+        "shared module registers: name a layer that every task reaches, "
+        "measure=gaba.measurement.LastLayerNorms(layer.parameters())"
+    )
 
     parameters: Iterable[nn.Parameter] | None = field(default=None, repr=False)
 
@@ -62,37 +66,29 @@ class LastLayerNorms(Measurement):
                 "already used up?): pass those of a layer, or None for the last one"
             )
 
-    def __call__(
-        self, graph: LossGraph, state: Any = (), *, gramian: bool = False, gradients: bool = False
-    ) -> Observation:
-        """Observe the K losses of ``graph``; the gradients are left to a backward pass."""
+    def update(self, told: Request, state: Any) -> tuple[Observation, Any]:
+        """Observe the losses at the layer; the gradients are left to a backward pass."""
+        graph = told.graph
         layer = _last_layer(graph.shared) if self.parameters is None else tuple(self.parameters)
         layer = tuple(p for p in layer if p.requires_grad)
         if not layer:
             raise ValueError(
                 "parameters must hold a trainable parameter, found frozen ones only: name another "
-                "layer by LastLayerNorms(parameters=...)"
+                "layer by LastLayerNorms(layer.parameters())"
             )
         if sharded(layer):
             raise ValueError(
                 "LastLayerNorms cannot see one layer of parameters that FSDP has sharded: use "
-                "measurement='exact' or 'features'"
+                "measure='exact' or 'features'"
             )
-        own = task_passes(graph.losses, layer, free=False)
-        if not graph.ranks.several and all(g is None for row in own for g in row):
-            raise ValueError(
-                "parameters must be reached by the losses, found that none does: the last "
-                "registered layer is not in use, name another by LastLayerNorms(parameters=...)"
-            )
-        scales = graph.scales(layer)
-        return observed(own, graph, gramian=gramian, theta=layer, scales=scales, state=state)
+        return observed(told, task_passes(graph, layer, free=False), theta=layer), state
 
 
 def _last_layer(shared: Shared) -> tuple[nn.Parameter, ...]:
     if not isinstance(shared, SharedModule):
         raise ValueError(
             "parameters must be given where what is shared is no module: use "
-            "LastLayerNorms(parameters=layer.parameters())"
+            "LastLayerNorms(layer.parameters())"
         )
     layers = [
         own

@@ -1,4 +1,4 @@
-"""Exact norms where the shared parameters live on several ranks."""
+"""Exact norms where FSDP has spread the shared parameters over the ranks."""
 
 from __future__ import annotations
 
@@ -7,50 +7,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gaba.ranks.wrappers import copies, holds_gradients_back, local_part, sharded
-from gaba.autograd.graph import LossGraph
-from gaba.measurement._averages import averages
-from gaba.measurement._base import Gradients, Observation
-from gaba.measurement._gradients import known_shared, scaled, summed, task_passes
+from gaba.autograd.passes import Gradients, explained
+from gaba.autograd.sharding import copies, holds_gradients_back, local_part, sharded
 from gaba.autograd.shared import SharedModule
+from gaba.measurement.base import Observation, Request
+from gaba.measurement.norms import summed
 
 
-def averaged_passes(graph: LossGraph, *, gramian: bool) -> Observation:
-    """One pass a task; each gradient is averaged over the ranks while the next pass runs."""
-    leaves = graph.shared.parameters() or graph.leaves
-    theta = [leaves[i] for i in known_shared(graph, leaves)]
-    if not theta:
-        raise ValueError(
-            "shared='auto' has found nothing that two tasks share: pass shared=model.backbone"
-        )
-    scales, means = graph.scales(theta), averages(graph.ranks, theta, graph.step)
-    reached = []
-    for loss in graph.losses:
-        (row,) = task_passes([loss], theta, free=False)
-        reached.append(any(g is not None for g in row))
-        means.add(scaled(row, scales))
-        del row  # or it would be there while the next pass runs
-    return summed(means.parts(), reached, graph, gramian=gramian)
-
-
-def sharded_passes(graph: LossGraph, *, gramian: bool) -> Observation:
+def sharded_passes(request: Request) -> Observation:
     """One pass of FSDP a task, which leaves each rank its part of the averaged gradient.
 
     ``.grad`` of the shared parameters is set aside meanwhile, and that of all others is not
-    touched: the passes fill what lies below the features alone.
+    touched: the passes fill only what lies below the features.
 
     Raises:
         ValueError: what lies below the features is not the shared part, or FSDP has been told not
             to reduce gradients now.
     """
+    graph = request.graph
     theta = graph.shared.parameters()
-    inputs = _shared_in_use(graph, theta)
+    inputs = _shared_in_use(request, theta)
     if isinstance(graph.shared, SharedModule) and holds_gradients_back(graph.shared.module):
         raise ValueError(
             "ExactNorms on parameters that FSDP has sharded needs gradients reduced in the steps "
-            "that measure: leave set_requires_gradient_sync(True), or use measurement='features'"
+            "that measure: leave set_requires_gradient_sync(True), or use measure='features'"
         )
-    if graph.metric is not None:
+    if request.metric is not None:
         raise ValueError(
             "metric='optimizer' cannot read a state that FSDP has sharded: use metric='euclidean', "
             "or wrap the model in DistributedDataParallel"
@@ -60,25 +42,26 @@ def sharded_passes(graph: LossGraph, *, gramian: bool) -> Observation:
         for loss in graph.losses:
             for p in theta:
                 p.grad = None
-            torch.autograd.backward(loss, retain_graph=True, inputs=inputs)
+            with explained():
+                torch.autograd.backward(loss, retain_graph=True, inputs=inputs)
             found = [None if p.grad is None else local_part(p.grad) for p in theta]
             reached.append(any(g is not None for g in found))
             parts.append(_weighed(found, theta))
     finally:
         for p, gradient in zip(theta, aside, strict=True):
             p.grad = gradient
-    return summed(parts, reached, graph, gramian=gramian)
+    return summed(request, parts, reached)
 
 
-def _shared_in_use(graph: LossGraph, theta: Sequence[nn.Parameter]) -> Sequence[Tensor]:
+def _shared_in_use(request: Request, theta: Sequence[nn.Parameter]) -> Sequence[Tensor]:
     """The leaves that stand for θ in this graph: those that lie below the features."""
-    below = graph.below if graph.features is not None else ()
+    below = request.graph.below if request.graph.features is not None else ()
     shapes = sorted(tuple(leaf.shape) for leaf in below)
     if not all(sharded([p]) for p in theta) or shapes != sorted(tuple(p.shape) for p in theta):
         raise ValueError(
             "ExactNorms on parameters that FSDP has sharded needs shared=... to be a module that "
             "is all there is below the features, and FSDP to hold all of it: use "
-            "measurement='features', or wrap the model in DistributedDataParallel"
+            "measure='features', or wrap the model in DistributedDataParallel"
         )
     return below
 

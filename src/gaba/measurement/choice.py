@@ -8,35 +8,31 @@ from typing import final
 
 import torch
 
-from gaba.ranks.wrappers import sharded
-from gaba.measurement._base import Measurement
-from gaba.measurement._every import Every
-from gaba.measurement._exact import ExactNorms
-from gaba.measurement._sketch import SketchNorms
+from gaba.autograd.sharding import sharded
 from gaba.autograd.shared import Shared, SharedModule, SharedSpec, as_shared
+from gaba.measurement.base import Measurement
+from gaba.measurement.exact import ExactNorms
+from gaba.measurement.sketch import SketchNorms
 
 FEW = 3
-"""So many tasks are measured exactly: now and then that is cheaper than a sketch."""
+"""Up to so many tasks are measured exactly: now and then that is cheaper than a sketch."""
 DEAREST = 50
-"""The most steps between two exact measurements, after which weights would be too old."""
+"""The most steps between two exact measurements; later the multipliers would be too old."""
 
 
 @final
 @dataclass(frozen=True)
 class Choice:
-    """A measurement, and why it was chosen.
+    """A measurement, how often to make it, and why.
 
     Attributes:
         measurement: what to measure with.
+        every: n, to measure in the steps 0, n, 2n, ...
         reason: why, in words.
-
-    Example:
-        >>> from gaba.measurement import ExactNorms
-        >>> Choice(ExactNorms(), "each step needs the gradients of each task").measurement.mode
-        'store'
     """
 
     measurement: Measurement
+    every: int
     reason: str
 
 
@@ -50,17 +46,16 @@ def choose(
 ) -> Choice:
     """The cheapest measurement whose norm ratios between tasks are within ``error`` of exact.
 
-    What exact norms add to a step grows with K, by about .6 of a plain step for each task after the
-    first; what a sketch adds does not. So up to 3 tasks are measured exactly in every 10 (K − 1)-th
-    step, and more by a sketch in every 4th, with the decay d that its error asks for: the ratio of
-    two norms then has the standard error ((1 − d)/(1 + d))^½ for gradients at right angles. Where
-    a sketch cannot be taken, exact norms are, at most 50 steps apart.
+    Exact norms add about 0.6 of a plain step for each task after the first; the cost of a sketch
+    does not grow with K. So up to 3 tasks are measured exactly in every 10 (K − 1)-th step, and
+    more by a sketch in every 4th, with the decay that the error asks for. Where a sketch cannot be
+    taken, exact norms are, at most 50 steps apart.
 
     Args:
         n_tasks: K.
         shared: as the Balancer takes it.
-        error: the relative standard error allowed, in (0, 1); .1 is one part in ten.
-        gramian: whether the weighting needs the Gramian, for which a sketch must have seen more
+        error: the relative standard error allowed, in (0, 1); 0.1 is one part in ten.
+        gramian: whether the rule needs the Gramian, for which a sketch must have seen more
             directions than there are tasks.
         every_step: whether each step must have the gradients of each task.
 
@@ -69,34 +64,30 @@ def choose(
 
     Example:
         >>> trunk = torch.nn.Linear(3, 4)
-        >>> choose(2, trunk).measurement
-        Every(n=10, engine=ExactNorms(mode='store'))
-        >>> choose(40, trunk).measurement.every
+        >>> choose(2, trunk).measurement, choose(2, trunk).every
+        (ExactNorms(mode='store'), 10)
+        >>> choose(40, trunk).every
         4
         >>> choose(8, trunk.parameters()).reason
         '8 tasks, but what is shared is no module: exact norms now and then instead of a sketch'
     """
     if not 0 < error < 1:
         raise ValueError(f"error must be above 0 and below 1, found {error}")
-    exact = ExactNorms()
+    exact, apart = ExactNorms(), min(10 * (n_tasks - 1), DEAREST)
     if every_step:
-        return Choice(exact, "each step needs the gradients of each task")
-    apart = min(10 * (n_tasks - 1), DEAREST)
+        return Choice(exact, 1, "each step needs the gradients of each task")
     if n_tasks <= FEW:
-        return Choice(
-            Every(apart, exact),
-            f"{n_tasks} tasks: exact norms in every {apart}th step cost less than a sketch",
-        )
-    sparse = Every(apart, exact)
+        reason = f"{n_tasks} tasks: exact norms in every {apart}th step cost less than a sketch"
+        return Choice(exact, apart, reason)
     if why := _no_sketch(shared, n_tasks, error, gramian):
         reason = f"{n_tasks} tasks, but {why}: exact norms now and then instead of a sketch"
-        return Choice(sparse, reason)
+        return Choice(exact, apart, reason)
     decay = round((1 - error**2) / (1 + error**2), 4)
-    return Choice(
-        SketchNorms(every=4, decay=decay),
-        f"{n_tasks} tasks, whose number a sketch does not feel; decay {decay} for ratios within "
-        f"{error:.0%} of exact",
+    reason = (
+        f"{n_tasks} tasks: the cost of a sketch does not grow with their number; decay {decay} for "
+        f"ratios within {error:.0%} of exact"
     )
+    return Choice(SketchNorms(decay=decay), 4, reason)
 
 
 def _no_sketch(shared: Shared | SharedSpec, n_tasks: int, error: float, gramian: bool) -> str:
