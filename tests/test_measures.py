@@ -42,6 +42,8 @@ def test_imbalance_is_1_only_where_all_pull_equally() -> None:
         ([1.0, 0.0], [1.0, np.nan], 1.0),
         ([0.0, 0.0], [np.nan, np.nan], np.nan),
         ([0.5, 0.5], [1.0, np.nan], np.nan),
+        ([2.0, 3.0, np.nan], [1.0, 4.0, np.nan], 6.0),
+        ([np.nan, 3.0], [1.0, 4.0], np.nan),
     ],
 )
 def test_imbalance_of_zero_missing_and_broken_norms(
@@ -80,6 +82,16 @@ def test_a_task_that_opposes_the_update_has_a_negative_share() -> None:
 def test_shares_of_no_update_are_not_numbers() -> None:
     opposite = np.array([[1.0, -1.0], [-1.0, 1.0]])
     assert np.isnan(shares(np.array([0.5, 0.5]), opposite)).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, np.nan])
+def test_a_missing_task_has_no_share_and_leaves_the_others_theirs(weight: float) -> None:
+    gramian = random_gramians(3, count=1)[0]
+    expected = shares(np.array([0.2, 0.8]), gramian[:2, :2])
+    gramian[2] = gramian[:, 2] = np.nan
+    found = shares(np.array([0.2, 0.8, weight]), gramian)
+    np.testing.assert_allclose(found, [*expected, 0.0], rtol=1e-14)
+    assert np.isnan(shares(np.array([0.2, 0.7, 0.1]), gramian)).all()
 
 
 def test_shares_of_a_batch() -> None:

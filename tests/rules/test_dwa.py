@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from _streams import led, stream, taken
-from gaba.rules import DWA, Measured
+from _streams import both, led, stream, taken
+from gaba.rules import DWA
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 5])
@@ -17,7 +17,7 @@ def test_every_epoch_has_the_weights_of_the_formula(
     n_tasks: int, window: int, temperature: float
 ) -> None:
     along = stream(n_tasks, steps=5 * window + window // 2, seed=window)
-    losses = np.stack([measured.losses.numpy() for measured in along])
+    losses = np.stack([seen.losses.numpy() for seen in along])
     found = led(DWA(temperature, window), along)[0].numpy()
     for step, weights in enumerate(found):
         epoch, wanted = step // window, np.ones(n_tasks)
@@ -37,7 +37,7 @@ def test_a_task_that_misses_steps_has_longer_epochs_of_its_own() -> None:
     every, _ = led(DWA(window=2), along)
     a, b = every[-2, 0].log() - every[-2, 1].log(), own[-1, 0].log() - own[-1, 1].log()
     assert a != b
-    state_all = led(DWA(window=2), [taken(m, [1]) for m in along[::2]])[1]
+    state_all = led(DWA(window=2), [taken(seen, [1]) for seen in along[::2]])[1]
     state_some = led(DWA(window=2), along, flags)[1]
     for name in ("total", "count", "last", "before", "whole"):
         assert getattr(state_some, name)[1] == getattr(state_all, name)[0]
@@ -45,13 +45,13 @@ def test_a_task_that_misses_steps_has_longer_epochs_of_its_own() -> None:
 
 
 def test_a_window_without_loss_has_rate_one() -> None:
-    along = [Measured(torch.tensor(x).double()) for x in ([0.0, 1.0], [2.0, 1.0], [1.0, 1.0])]
+    along = [both(x) for x in ([0.0, 1.0], [2.0, 1.0], [1.0, 1.0])]
     weights, _ = led(DWA(window=1), along)
     assert weights[-1].tolist() == [1.0, 1.0]
 
 
 def test_large_rates_do_not_overflow() -> None:
-    along = [Measured(torch.tensor(x).double()) for x in ([1e-9, 1.0], [1e9, 1.0], [1.0, 1.0])]
+    along = [both(x) for x in ([1e-9, 1.0], [1e9, 1.0], [1.0, 1.0])]
     weights, _ = led(DWA(temperature=0.01, window=1), along)
     assert weights[-1].tolist() == [2.0, 0.0]
 

@@ -16,8 +16,8 @@ from gaba.rules import (
     InverseNorm,
     LogInverse,
     RankInverse,
+    Rule,
     Uniform,
-    Weighting,
 )
 
 NORMS = norm_families()
@@ -75,7 +75,7 @@ def test_equal_contributions_are_not_equal_shares_with_the_first_task_apart() ->
 )
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_the_table_of_norms_5_and_a_hundredth(
-    kind: type, rule: Weighting, weights: str, pulls: str, ratio: str
+    kind: type, rule: Rule, weights: str, pulls: str, ratio: str
 ) -> None:
     norms = kind([5.0, 0.01])
     found = rule(norms)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from _streams import led, stream
-from gaba.rules import FAMO, Measured
+from _streams import both, led, stream
+from gaba.rules import FAMO
 
 
 def by_autograd(losses: Sequence[Tensor], rate: float, decay: float, minimum: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def test_every_step_is_that_of_autograd(
     along = stream(n_tasks, steps=60, seed=n_tasks, spread=0.5)
     minimum = torch.full((n_tasks,), bound, dtype=torch.float64)
     found, _ = led(FAMO(rate, decay, bound), along)
-    expected = by_autograd([measured.losses for measured in along], rate, decay, minimum)
+    expected = by_autograd([seen.losses for seen in along], rate, decay, minimum)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(found.sum(1), torch.ones(60).double())
 
@@ -50,7 +50,7 @@ def test_a_task_that_falls_faster_loses_weight_until_all_fall_alike() -> None:
     speed = torch.tensor([0.04, 0.01]).double()
     z = torch.ones(2).double() / 2
     for _ in range(600):
-        weights, state = led(rule, [Measured(losses)], state=state)
+        weights, state = led(rule, [both(losses)], state=state)
         z = weights[0] * losses / (weights[0] * losses).sum()
         losses = losses * torch.exp(-speed * z)  # each falls as it is weighed
     rates = speed * z
@@ -59,7 +59,7 @@ def test_a_task_that_falls_faster_loses_weight_until_all_fall_alike() -> None:
 
 def test_bounds_of_each_task() -> None:
     rule = FAMO(minimum=[1.0, -1.0])
-    weights, _ = rule.update(Measured(torch.tensor([2.0, 1.0])), rule.init(2))
+    weights, _ = rule.update(both([2.0, 1.0]), rule.init(2))
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 1 / 3]).double(), rtol=1e-7, atol=0)
     with pytest.raises(ValueError, match="FAMO: minimum"):
         rule.init(3)
@@ -68,7 +68,7 @@ def test_bounds_of_each_task() -> None:
 @pytest.mark.parametrize("loss", [0.5, 1.0 - 3e-8, -3.0])
 def test_a_loss_below_its_bound_gives_nan(loss: float) -> None:
     rule = FAMO(minimum=1.0)
-    weights, _ = rule.update(Measured(torch.tensor([loss, 2.0]).double()), rule.init(2))
+    weights, _ = rule.update(both([loss, 2.0]), rule.init(2))
     assert weights.isnan().all()
 
 

@@ -8,22 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from _streams import led, norms_of, stream
-from gaba.rules import GradNorm, InverseNorm, Measured
+from _streams import both, led, stream
+from gaba.rules import GradNorm, InverseNorm, Seen
 
 
 def by_autograd(
-    along: list[Measured], alpha: float, rate: float, descent: Literal["adam", "sgd"]
+    along: list[Seen], alpha: float, rate: float, descent: Literal["adam", "sgd"]
 ) -> Tensor:
     """The published algorithm: autograd of Σ|w g − ḡ r^α|, torch's own optimizer, Σ w = K."""
     n_tasks = len(along[0].losses)
     w = torch.ones(n_tasks, dtype=torch.float64, requires_grad=True)
     kind = torch.optim.Adam if descent == "adam" else torch.optim.SGD
     optimizer, rows = kind([w], lr=rate), []
-    for measured in along:
+    for seen in along:
         rows.append(w.detach().clone())
-        ratio = measured.losses / along[0].losses
-        pulls = w * norms_of(measured)
+        ratio = seen.losses / along[0].losses
+        pulls = w * seen.norms
         wanted = (pulls.mean() * (ratio / ratio.mean()) ** alpha).detach()
         optimizer.zero_grad()
         (pulls - wanted).abs().sum().backward()
@@ -55,7 +55,7 @@ def test_at_alpha_zero_the_fixed_point_is_inverse_norm(norms: list[float]) -> No
     wanted = len(norms) * InverseNorm()(g)
     state = None
     for rate in (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6):  # |x| has a kink: it ends within a few rates
-        along = [Measured(torch.rand(len(norms)).double() + 0.5, g)] * 200
+        along = [both(torch.rand(len(norms)) + 0.5, g)] * 200
         weights, state = led(GradNorm(0.0, rate), along, state=state)
     torch.testing.assert_close(weights[-1], wanted, rtol=0, atol=1e-4)
     contributions = weights[-1] * g
@@ -65,9 +65,9 @@ def test_at_alpha_zero_the_fixed_point_is_inverse_norm(norms: list[float]) -> No
 @pytest.mark.parametrize("ratio", [[0.9, 0.3], [0.2, 1.4, 0.8]], ids=str)
 def test_at_alpha_one_contributions_end_in_the_proportions_of_the_rates(ratio: list[float]) -> None:
     rates, g = torch.tensor(ratio).double(), torch.linspace(3, 1, len(ratio)).double()
-    _, state = led(GradNorm(1.0), [Measured(torch.ones(len(ratio)).double(), g)])
+    _, state = led(GradNorm(1.0), [both(torch.ones(len(ratio)), g)])
     for rate in (0.1, 0.01, 1e-3, 1e-4, 1e-5):
-        weights, state = led(GradNorm(1.0, rate), [Measured(rates, g)] * 200, state=state)
+        weights, state = led(GradNorm(1.0, rate), [both(rates, g)] * 200, state=state)
     parts = weights[-1] * g / rates
     assert float(parts.max() / parts.min()) < 1.001
 
@@ -75,7 +75,7 @@ def test_at_alpha_one_contributions_end_in_the_proportions_of_the_rates(ratio: l
 def test_the_first_step_by_hand() -> None:
     # c = (3, 1), c̄ = 2, r = 1: slopes (+3, −1); w = (1 − .3, 1 + .1) → times 2/1.8
     rule = GradNorm(alpha=1.0, learning_rate=0.1, descent="sgd")
-    seen = Measured(torch.tensor([7.0, 0.5]), torch.tensor([3.0, 1.0]))
+    seen = both([7.0, 0.5], [3.0, 1.0])
     weights, state = rule.update(seen, rule.init(2))
     assert weights.tolist() == [1.0, 1.0]  # the step acts in the next one
     torch.testing.assert_close(state.weights, torch.tensor([1.4 / 1.8, 2.2 / 1.8]).double())
@@ -84,10 +84,23 @@ def test_the_first_step_by_hand() -> None:
 
 def test_a_weight_is_never_negative_and_comes_back_from_zero() -> None:
     rule = GradNorm(alpha=0.0, learning_rate=0.9, descent="sgd")
-    loud = Measured(torch.ones(2).double(), torch.tensor([2.0, 1.0]).double())
+    loud = both([1.0, 1.0], [2.0, 1.0])
     weights, state = led(rule, [loud] * 2)
     torch.testing.assert_close(weights[1], torch.tensor([0.0, 2.0]).double())
     assert float(state.weights[0]) > 0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
+def test_a_first_loss_of_zero_is_not_the_one_to_compare_with(alpha: float) -> None:
+    along = [
+        both([0.0, 0.0], [2.0, 1.0]),
+        both([0.0, 4.0], [2.0, 1.0]),
+        both([3.0, 2.0], [2.0, 1.0]),
+    ]
+    weights, state = led(GradNorm(alpha), [*along, *along])
+    assert state.first.tolist() == [3.0, 4.0]
+    assert weights.isfinite().all()
+    assert (state.weights != 1).all()
 
 
 def test_a_late_task_starts_from_its_own_first_loss() -> None:
@@ -109,9 +122,3 @@ def test_a_late_task_starts_from_its_own_first_loss() -> None:
 def test_settings_out_of_range(settings: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         GradNorm(**settings)
-
-
-def test_norms_are_needed() -> None:
-    rule = GradNorm()
-    with pytest.raises(ValueError, match="needs norms"):
-        rule.update(Measured(torch.ones(2)), rule.init(2))

@@ -30,15 +30,15 @@ from _inputs import (
     with_norms,
 )
 from gaba.measures import shares
-from gaba.rules import EqualProjection, EqualShare, Weighting
+from gaba.rules import EqualProjection, EqualShare, Rule
 
-RULES: dict[str, Weighting] = {"share": EqualShare(), "projection": EqualProjection()}
+RULES: dict[str, Rule] = {"share": EqualShare(), "projection": EqualProjection()}
 GRAMIANS = gramian_families(100)
 WELL_CONDITIONED = ("orthogonal", "random", "alternating", "one against all")
 
 
 @pytest.fixture(params=RULES)
-def rule(request: pytest.FixtureRequest) -> Weighting:
+def rule(request: pytest.FixtureRequest) -> Rule:
     return RULES[request.param]
 
 
@@ -46,7 +46,7 @@ def rule(request: pytest.FixtureRequest) -> Weighting:
 
 
 @pytest.mark.parametrize("name", GRAMIANS)
-def test_weights_of_every_family_are_on_the_simplex(rule: Weighting, name: str) -> None:
+def test_weights_of_every_family_are_on_the_simplex(rule: Rule, name: str) -> None:
     assert_on_simplex(rule(GRAMIANS[name]))
     assert_same_on_numpy_and_torch(rule, GRAMIANS[name], rtol=1e-9)
 
@@ -59,7 +59,7 @@ def test_order_and_unit_do_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 3, 10])
-def test_order_and_unit_do_not_matter_to_a_batch(rule: Weighting, n_tasks: int) -> None:
+def test_order_and_unit_do_not_matter_to_a_batch(rule: Rule, n_tasks: int) -> None:
     # Weights that the rule makes 0 are 0 only to about 1e-12, hence the absolute comparison.
     gramians = random_gramians(n_tasks)
     weights = rule(gramians)
@@ -70,26 +70,26 @@ def test_order_and_unit_do_not_matter_to_a_batch(rule: Weighting, n_tasks: int) 
 
 
 @pytest.mark.parametrize("shape", BATCH_SHAPES)
-def test_any_batch_shape(rule: Weighting, shape: tuple[int, ...]) -> None:
+def test_any_batch_shape(rule: Rule, shape: tuple[int, ...]) -> None:
     gradients = np.random.default_rng(1).standard_normal((*shape, 4, 12))
     gradients[..., 0, :] *= np.random.default_rng(2).integers(0, 2, (*shape, 1))
     assert_batched_like_loop(rule, gramian_of(gradients), n_core=2, rtol=1e-9, atol=1e-12)
 
 
-def test_a_task_without_a_gradient_gets_the_uniform_weight(rule: Weighting) -> None:
+def test_a_task_without_a_gradient_gets_the_uniform_weight(rule: Rule) -> None:
     gradients = np.random.default_rng(3).standard_normal((5, 20)) + 1
     gradients[[1, 4]] = 0
     assert_zero_like_absent(rule, gramian_of(gradients), gramian=True, rtol=1e-9)
     np.testing.assert_array_equal(rule(np.zeros((4, 4))), np.full(4, 0.25))
 
 
-def test_one_task_gets_everything(rule: Weighting) -> None:
+def test_one_task_gets_everything(rule: Rule) -> None:
     assert rule(np.array([[1e-46]])).tolist() == [1.0]
     assert rule(np.array([[1e40]])).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("where", [(0, 0), (0, 1)])
-def test_nan_propagates_and_stays_in_its_matrix(rule: Weighting, where: tuple[int, int]) -> None:
+def test_nan_propagates_and_stays_in_its_matrix(rule: Rule, where: tuple[int, int]) -> None:
     batch = np.stack([np.eye(3), np.eye(3)])
     batch[(0, *where)] = np.nan
     weights = rule(batch)
@@ -98,13 +98,13 @@ def test_nan_propagates_and_stays_in_its_matrix(rule: Weighting, where: tuple[in
 
 
 @pytest.mark.parametrize("broken", [np.inf, -np.inf])
-def test_an_infinite_gramian_is_not_silently_weighed(rule: Weighting, broken: float) -> None:
+def test_an_infinite_gramian_is_not_silently_weighed(rule: Rule, broken: float) -> None:
     gramian = torch.eye(2, dtype=torch.float64)
     gramian[0, 0] = broken
     assert torch.isnan(rule(gramian)).all()
 
 
-def test_no_host_sync(rule: Weighting) -> None:
+def test_no_host_sync(rule: Rule) -> None:
     gramians = random_gramians(3)
     gramians[0, 0, :] = gramians[0, :, 0] = 0
     gramians[1] = 1
@@ -112,14 +112,14 @@ def test_no_host_sync(rule: Weighting) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
-def test_weights_are_float64_whatever_comes_in(rule: Weighting, dtype: torch.dtype) -> None:
+def test_weights_are_float64_whatever_comes_in(rule: Rule, dtype: torch.dtype) -> None:
     gramian = torch.tensor([[8.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 4.0]]).to(dtype)
     weights = rule(gramian)
     assert weights.dtype == torch.float64
     assert torch.equal(weights, rule(gramian.double()))
 
 
-def test_what_is_passed_is_left_as_it_was(rule: Weighting) -> None:
+def test_what_is_passed_is_left_as_it_was(rule: Rule) -> None:
     gramian = GRAMIANS["random"].copy()
     gramian.flags.writeable = False
     rule(gramian)
@@ -129,18 +129,18 @@ def test_what_is_passed_is_left_as_it_was(rule: Weighting) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 0)])
-def test_what_is_no_square_is_refused(rule: Weighting, shape: tuple[int, ...]) -> None:
+def test_what_is_no_square_is_refused(rule: Rule, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must have shape"):
         rule(np.ones(shape))
 
 
-def test_negative_squared_norms_are_refused_on_the_host(rule: Weighting) -> None:
+def test_negative_squared_norms_are_refused_on_the_host(rule: Rule) -> None:
     with pytest.raises(ValueError, match="diagonal must be zero or more, found -1"):
         rule(np.diag([1.0, -1.0]))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_matrix_that_is_no_gramian_still_gives_weights(rule: Weighting, seed: int) -> None:
+def test_a_matrix_that_is_no_gramian_still_gives_weights(rule: Rule, seed: int) -> None:
     symmetric = np.random.default_rng(seed).standard_normal((50, 6, 6))
     indefinite = symmetric + np.swapaxes(symmetric, -1, -2) + 3 * np.eye(6)
     assert_on_simplex(rule(indefinite * (1 - np.eye(6)) + 3 * np.eye(6)))
@@ -252,7 +252,9 @@ def test_three_gradients_that_cancel_out_are_weighed_equally() -> None:
 
 
 def test_too_few_iterations_are_refused() -> None:
-    with pytest.raises(ValueError, match="iterations must be 1 or more, found 0"):
+    with pytest.raises(
+        ValueError, match="iterations must be an int of at least 1, found 0; 30 is enough"
+    ):
         EqualShare(iterations=0)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from _streams import led, stream
-from gaba.rules import InverseInitial, Measured
+from _streams import both, led, stream
+from gaba.rules import InverseInitial
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -15,7 +15,7 @@ def test_it_is_the_inverse_mean_of_the_first_losses_for_ever(steps: int, n_tasks
     along = stream(n_tasks, steps=10, seed=n_tasks)
     weights, _ = led(InverseInitial(steps), along)
     for step, found in enumerate(weights):
-        first = torch.stack([measured.losses for measured in along[: min(step + 1, steps)]])
+        first = torch.stack([seen.losses for seen in along[: min(step + 1, steps)]])
         torch.testing.assert_close(found, 1 / first.mean(0), rtol=1e-12, atol=0)
     assert (weights[steps:] == weights[-1]).all()
 
@@ -31,7 +31,7 @@ def test_a_late_task_has_first_losses_of_its_own() -> None:
 @pytest.mark.parametrize("loss", [0.0, -1.0])
 def test_a_start_without_inverse_gives_nan(loss: float) -> None:
     rule = InverseInitial()
-    weights, _ = rule.update(Measured(torch.tensor([loss, 1.0]).double()), rule.init(2))
+    weights, _ = rule.update(both([loss, 1.0]), rule.init(2))
     assert weights.isnan().tolist() == [True, False]
 
 

@@ -19,9 +19,9 @@ from _asserts import (
     assert_zero_like_absent,
 )
 from _inputs import BATCH_SHAPES, norm_families, norms_with_zeros
-from gaba.rules import Gaba, InverseNorm, LogInverse, RankInverse, Weighting
+from gaba.rules import Gaba, InverseNorm, LogInverse, RankInverse, Rule
 
-RULES: dict[str, Weighting] = {
+RULES: dict[str, Rule] = {
     "gaba": Gaba(),
     "inverse": InverseNorm(),
     "square root": InverseNorm(power=0.5),
@@ -35,12 +35,12 @@ ZEROS = norms_with_zeros()
 
 
 @pytest.fixture(params=RULES)
-def rule(request: pytest.FixtureRequest) -> Weighting:
+def rule(request: pytest.FixtureRequest) -> Rule:
     return RULES[request.param]
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_weights_of_every_family(rule: Weighting, name: str) -> None:
+def test_weights_of_every_family(rule: Rule, name: str) -> None:
     norms = NORMS[name]
     assert_on_simplex(rule(norms))
     assert_permutation_equivariant(rule, norms)
@@ -49,7 +49,7 @@ def test_weights_of_every_family(rule: Weighting, name: str) -> None:
 
 
 @pytest.mark.parametrize("shape", BATCH_SHAPES)
-def test_any_batch_shape(rule: Weighting, shape: tuple[int, ...]) -> None:
+def test_any_batch_shape(rule: Rule, shape: tuple[int, ...]) -> None:
     norms = np.exp(np.random.default_rng(1).standard_normal((*shape, 5)))
     norms[..., 0] *= np.random.default_rng(2).integers(0, 2, shape)
     assert_batched_like_loop(rule, norms)
@@ -57,7 +57,7 @@ def test_any_batch_shape(rule: Weighting, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", ZEROS)
-def test_a_task_without_a_gradient_gets_the_uniform_weight(rule: Weighting, name: str) -> None:
+def test_a_task_without_a_gradient_gets_the_uniform_weight(rule: Rule, name: str) -> None:
     if not isinstance(rule, Gaba):  # the published formula stands as it is
         assert_zero_like_absent(rule, ZEROS[name])
     assert_same_on_numpy_and_torch(rule, ZEROS[name])
@@ -69,51 +69,51 @@ def test_the_published_formula_holds_for_a_norm_of_zero() -> None:
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 5])
-def test_no_gradient_at_all_is_uniform(rule: Weighting, n_tasks: int) -> None:
+def test_no_gradient_at_all_is_uniform(rule: Rule, n_tasks: int) -> None:
     assert rule(np.zeros(n_tasks)).tolist() == [1 / n_tasks] * n_tasks
 
 
-def test_one_task_gets_everything(rule: Weighting) -> None:
+def test_one_task_gets_everything(rule: Rule) -> None:
     for norm in (1e-23, 3.0, 1e20):
         assert rule(np.array([norm])).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("norms", [[np.nan, 1.0], [0.0, np.nan, 2.0], [np.nan]])
-def test_nan_propagates_and_stays_in_its_row(rule: Weighting, norms: list[float]) -> None:
+def test_nan_propagates_and_stays_in_its_row(rule: Rule, norms: list[float]) -> None:
     batch = np.array([norms, np.ones(len(norms))])
     for weights in (rule(batch), rule(torch.tensor(batch)).numpy()):
         assert np.isnan(weights[0]).all()
         assert_on_simplex(weights[1])
 
 
-def test_only_infinite_norms_are_not_silently_weighed(rule: Weighting) -> None:
+def test_only_infinite_norms_are_not_silently_weighed(rule: Rule) -> None:
     weights = rule(torch.tensor([torch.inf, torch.inf])).numpy()
     assert np.isnan(weights).all() or weights.tolist() == [0.5, 0.5]
 
 
-def test_louder_tasks_never_weigh_more(rule: Weighting) -> None:
+def test_louder_tasks_never_weigh_more(rule: Rule) -> None:
     for norms in NORMS.values():
         weights = rule(norms)[np.argsort(norms)]
         assert (np.diff(weights) <= 1e-15 * weights[1:]).all()
 
 
-def test_negative_norms_are_refused_on_the_host(rule: Weighting) -> None:
+def test_negative_norms_are_refused_on_the_host(rule: Rule) -> None:
     with pytest.raises(ValueError, match=r"norms must be zero or more, found -2"):
         rule(np.array([1.0, -2.0]))
 
 
 @pytest.mark.parametrize("norms", [np.array(1.0), np.empty((3, 0))])
-def test_norms_without_tasks_are_refused(rule: Weighting, norms: np.ndarray) -> None:
+def test_norms_without_tasks_are_refused(rule: Rule, norms: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"norms must have shape \(..., K\)"):
         rule(norms)
 
 
-def test_no_host_sync(rule: Weighting) -> None:
+def test_no_host_sync(rule: Rule) -> None:
     assert_no_host_sync(rule, np.array([[5.0, 0.01, 0.0], [1.0, 2.0, 3.0]]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
-def test_weights_are_float64_whatever_comes_in(rule: Weighting, dtype: torch.dtype) -> None:
+def test_weights_are_float64_whatever_comes_in(rule: Rule, dtype: torch.dtype) -> None:
     norms = torch.tensor([[8.0, 2.0, 0.0, 1.0]]).to(dtype)
     weights = rule(norms)
     assert weights.dtype == torch.float64

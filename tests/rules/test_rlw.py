@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from _streams import led
-from gaba.rules import RLW, Measured
+from _streams import both, led
+from gaba.rules import RLW
 
 _WORD = 2**64 - 1
 _STEP = 0x9E3779B97F4A7C15
@@ -29,7 +29,7 @@ def normal(seed: int, step: int, task: int) -> float:
 
 
 def drawn(n_tasks: int, steps: int, seed: int = 0) -> torch.Tensor:
-    return led(RLW(seed), [Measured(torch.ones(n_tasks).double())] * steps)[0]
+    return led(RLW(seed), [both([1.0] * n_tasks)] * steps)[0]
 
 
 def test_the_finaliser_is_that_of_the_published_generator() -> None:
@@ -78,7 +78,7 @@ def test_seeds_differ_and_no_generator_is_touched() -> None:
 def test_a_task_has_its_own_stream() -> None:
     here = torch.tensor([True, False, True])
     all_of_them = drawn(3, 4)
-    some, _ = led(RLW(), [Measured(torch.ones(3).double())] * 4, [here] * 4)
+    some, _ = led(RLW(), [both([1.0] * 3)] * 4, [here] * 4)
     kept = all_of_them[:, here]
     torch.testing.assert_close(some[:, here], kept / kept.sum(1, keepdim=True))
     assert (some[:, ~here] == 0).all()

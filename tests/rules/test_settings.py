@@ -1,4 +1,4 @@
-"""Constant weights, targets, names; and rules as frozen, hashable values."""
+"""Constant weights and targets; and rules as frozen, hashable values."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ from gaba.rules import (
     Fixed,
     Gaba,
     InverseNorm,
-    LogInverse,
-    RankInverse,
+    Rule,
+    Seen,
     Targets,
     Uniform,
-    Weighting,
-    by_name,
+    asked,
 )
 
 NORMS = norm_families()
@@ -42,7 +41,7 @@ NORMS = norm_families()
 
 @pytest.mark.parametrize("rule", [Uniform(), Fixed((1, 2, 3))])
 @pytest.mark.parametrize("shape", BATCH_SHAPES)
-def test_constant_weights_in_any_batch_shape(rule: Weighting, shape: tuple[int, ...]) -> None:
+def test_constant_weights_in_any_batch_shape(rule: Rule, shape: tuple[int, ...]) -> None:
     losses = np.random.default_rng(0).standard_normal((*shape, 3))
     assert_on_simplex(rule(losses))
     assert_batched_like_loop(rule, losses)
@@ -52,11 +51,21 @@ def test_constant_weights_in_any_batch_shape(rule: Weighting, shape: tuple[int, 
 
 
 def test_constant_weights_do_not_look_at_the_losses() -> None:
-    losses = np.array([np.nan, -3.0, np.inf])
+    losses = np.array([0.0, -3.0, np.inf])
     np.testing.assert_allclose(Uniform()(losses), 1 / 3)
+    np.testing.assert_allclose(Uniform().raw(losses), 1)
     np.testing.assert_allclose(Fixed((1, 2, 1))(losses), [0.25, 0.5, 0.25])
+    np.testing.assert_allclose(Fixed((1, 2, 1)).raw(losses), [1, 2, 1])
     assert Fixed((1, 0))(np.array([1, 2])).tolist() == [1.0, 0.0]
     assert Uniform()(torch.tensor([1, 2])).tolist() == [0.5, 0.5]
+
+
+def test_constant_weights_of_a_missing_task() -> None:
+    losses = torch.tensor([torch.nan, 2.0, 3.0])
+    seen = Seen(losses, torch.full_like(losses, torch.nan))
+    raw, _ = asked(Fixed((1, 2, 3)), seen, ())
+    torch.testing.assert_close(raw, torch.tensor([torch.nan, 2.0, 3.0]), equal_nan=True)
+    assert np.isnan(Uniform()(losses.numpy())).all()
 
 
 @pytest.mark.parametrize(
@@ -79,9 +88,9 @@ def test_another_number_of_tasks_is_refused() -> None:
         ValueError, match=r"Fixed: weights must hold .* found 2 for 3 tasks; give 3"
     ):
         Fixed((1, 2))(np.ones(3))
-    with pytest.raises(ValueError, match=r"InverseNorm: ratios must hold .* found 2 for 3 tasks"):
+    with pytest.raises(ValueError, match=r"Targets: ratios must hold .* found 2 for 3 tasks"):
         Targets((1, 2))(np.ones(3))
-    with pytest.raises(ValueError, match=r"EqualShare: ratios must hold .* found 2 for 3 tasks"):
+    with pytest.raises(ValueError, match=r"Targets: ratios must hold .* found 2 for 3 tasks"):
         Targets((1, 2), EqualShare())(np.eye(3))
 
 
@@ -149,31 +158,6 @@ def test_a_target_around_a_rule_that_makes_nothing_equal_is_refused() -> None:
 def test_impossible_powers_are_refused(power: float) -> None:
     with pytest.raises(ValueError, match="power must be finite and zero or more"):
         InverseNorm(power=power)
-
-
-# ---- names ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "rule"),
-    [
-        ("uniform", Uniform()),
-        ("gaba", Gaba()),
-        ("inverse", InverseNorm()),
-        ("sqrt-inverse", InverseNorm(power=0.5)),
-        ("log-inverse", LogInverse()),
-        ("rank-inverse", RankInverse()),
-        ("equal-share", EqualShare()),
-        ("equal-projection", EqualProjection()),
-    ],
-)
-def test_every_rule_is_found_by_its_name(name: str, rule: Weighting) -> None:
-    assert by_name(name) == rule
-
-
-def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"'inverted'; use one of uniform, gaba, .*projection"):
-        by_name("inverted")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from _streams import led, stream
-from gaba.rules import Measured, ScaleInvariant, SmoothTchebycheff
+from _streams import both, led, stream
+from gaba.rules import ScaleInvariant, SmoothTchebycheff
 
 
 @pytest.mark.parametrize("mu", [0.01, 0.5, 1.0, 30.0])
@@ -15,10 +15,10 @@ from gaba.rules import Measured, ScaleInvariant, SmoothTchebycheff
 def test_every_step_is_that_of_autograd(mu: float, n_tasks: int, warm_up: int, window: int) -> None:
     along = stream(n_tasks, steps=20, seed=n_tasks)
     found, _ = led(SmoothTchebycheff(mu, warm_up, window), along)
-    averaged = [measured.losses for measured in along[warm_up : warm_up + window]]
+    averaged = [seen.losses for seen in along[warm_up : warm_up + window]]
     nadir = torch.stack(averaged).mean(0)
-    for step, measured in enumerate(along):
-        losses = measured.losses.clone().requires_grad_()
+    for step, seen in enumerate(along):
+        losses = seen.losses.clone().requires_grad_()
         if step < warm_up + window:
             losses.log().sum().backward()
         else:
@@ -28,7 +28,7 @@ def test_every_step_is_that_of_autograd(mu: float, n_tasks: int, warm_up: int, w
 
 
 def test_small_mu_looks_at_the_worst_task_and_large_mu_at_all_alike() -> None:
-    along = [Measured(torch.ones(3).double()), Measured(torch.tensor([0.5, 0.9, 0.1]).double())]
+    along = [both([1.0] * 3), both([0.5, 0.9, 0.1])]
     worst, _ = led(SmoothTchebycheff(1e-3, 0, 1), along)
     torch.testing.assert_close(worst[1], torch.tensor([0.0, 3 / 0.9, 0.0]).double())
     even, _ = led(SmoothTchebycheff(1e6, 0, 1), along)
@@ -49,7 +49,7 @@ def test_a_late_task_warms_up_by_itself() -> None:
 
 @pytest.mark.parametrize("loss", [0.0, -1.0])
 def test_a_loss_without_logarithm_gives_nan(loss: float) -> None:
-    along = [Measured(torch.ones(2).double()), Measured(torch.tensor([loss, 1.0]).double())]
+    along = [both([1.0] * 2), both([loss, 1.0])]
     weights, _ = led(SmoothTchebycheff(1.0, 0, 1), along)
     assert weights[1].isnan().any()
 

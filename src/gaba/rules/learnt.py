@@ -233,7 +233,7 @@ class LearntWeights:
 
     Attributes:
         weights: (K,), w.
-        first: (K,), the first loss of each task.
+        first: (K,), the first loss of each task that is not 0.
         seen: (K,), bool, whether there has been one.
         moments: Adam's.
     """
@@ -261,8 +261,7 @@ class GradNorm(Rule):
         descent: ``"adam"`` or ``"sgd"``.
 
     Raises:
-        ValueError: A setting is out of its range. Losses that are all 0 give NaN in the state, and
-            the step is dropped.
+        ValueError: A setting is out of its range.
 
     Source: Chen et al., GradNorm, ICML 2018, equations 1 and 2 and algorithm 1; the defaults are
     those of its experiments, which measure at the last shared layer, unsmoothed.
@@ -304,16 +303,19 @@ class GradNorm(Rule):
         def total(values: Tensor) -> Tensor:
             return torch.where(here, values, 0.0).sum(-1, keepdim=True)
 
-        first = torch.where(here & ~state.seen, losses, state.first)
-        rates = torch.where(here, losses / torch.where(here, first, 1.0), 0.0)
+        started = state.seen | (here & (losses != 0))
+        first = torch.where(state.seen, state.first, torch.where(started, losses, 0.0))
+        rates = torch.where(here, losses / torch.where(started, first, 1.0), 0.0)
+        mean_rate = total(rates) / n_tasks
+        slowness = rates / torch.where(mean_rate == 0, 1.0, mean_rate)
         pulls = state.weights * norms
-        wanted = total(pulls) / n_tasks * (rates / (total(rates) / n_tasks)) ** self.alpha
+        wanted = total(pulls) / n_tasks * slowness**self.alpha
         slope = torch.where(here, (pulls - wanted).sign() * norms, 0.0)
         moved, moments = self._step(state.weights, slope, state.moments, here)
         moved = moved.clamp(min=0)
         before, after = total(state.weights), total(moved)
         weights = torch.where(here & (after != 0), moved * (before / after), state.weights)
-        return state.weights, LearntWeights(weights, first, state.seen | here, moments)
+        return state.weights, LearntWeights(weights, first, started, moments)
 
     def _step(
         self, weights: Tensor, slope: Tensor, moments: Moments, here: Tensor

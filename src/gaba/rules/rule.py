@@ -99,8 +99,8 @@ def asked(rule: Rule, seen: Seen, state: Any) -> tuple[Tensor, Any]:
     Raises:
         ValueError: The rule needs a Gramian and there is none.
     """
-    raw, state = rule.update(seen, state)
     lengths = _lengths(rule, seen)
+    raw, state = rule.update(seen, state)
     by_norms = rule.needs != "losses" and not rule.defined_at_zero
     live = ~lengths.isnan()
     if by_norms:
@@ -138,7 +138,7 @@ def gramian_of(rule: Rule, seen: Seen) -> Tensor:
 def _lengths(rule: Rule, seen: Seen) -> Tensor:
     """(..., K): NaN for an unknown task, and 0 for one without a gradient if ``rule`` asks."""
     if rule.needs == "gramian":
-        return gramian_of(rule, seen).diagonal(dim1=-2, dim2=-1)
+        return gramian_of(rule, seen).diagonal(dim1=-2, dim2=-1).sqrt()
     return seen.losses if rule.needs == "losses" else seen.norms
 
 
