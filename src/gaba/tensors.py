@@ -68,7 +68,8 @@ def entries(gradient: Tensor) -> Tensor:
 def shaped(numbers: Tensor, like: Tensor) -> Tensor:
     """A row of numbers, as :func:`flat` gives it, in the shape and dtype of ``like``."""
     if like.is_complex():
-        return torch.view_as_complex(numbers.view(*like.shape, 2)).to(like.dtype)
+        pairs = numbers.view(*like.shape, 2).clone()  # begins anywhere, and must begin at a pair
+        return torch.view_as_complex(pairs).to(like.dtype)
     return numbers.view(like.shape).to(like.dtype)
 
 

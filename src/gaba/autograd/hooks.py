@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import replace
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from typing import Any, cast, final
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
@@ -21,31 +22,39 @@ class FeatureHook:
     The mark lives in the nodes that made the tensors and goes with them: nothing is held after the
     step, and several calls a step need no bookkeeping. Where a measurement wants to make the calls
     again, the mark has their inputs and what they returned, without graph. While a graph is being
-    compiled the hooks do nothing: name the features.
+    compiled or traced the hooks do nothing: name the features.
+
+    A copy of the module has a copy of the hook, with a key of its own. It does nothing until a copy
+    of the owner adopts it. TorchScript does not see the hooks.
+
+    Args:
+        owner: whose features they are; the hooks do nothing once it is gone.
     """
 
-    def __init__(self, key: str) -> None:
-        self.key = key
+    def __init__(self, owner: object) -> None:
         self.keeps_calls = False
+        self.adopt(owner)
+
+    def adopt(self, owner: object) -> None:
+        """Mark features for ``owner`` from now on."""
+        self.key: str = f"gaba-features-{uuid4().hex}"
+        self._owner = weakref.ref(owner)
         self._count = 0
         self._current: Call | None = None
 
-    def put_on(self, module: nn.Module) -> Callable[[], None]:
-        """Watch ``module``; call what comes back to stop."""
-        before = module.register_forward_pre_hook(_Ours(self._before), with_kwargs=True)
-        after = module.register_forward_hook(_Ours(self._after))
+    def put_on(self, module: nn.Module) -> None:
+        """Watch ``module`` as long as there is an owner."""
+        owner = self._owner()
+        for name in ("_forward_pre_hooks", "_forward_hooks"):
+            if not getattr(module, name):  # no handle of anybody's refers to it
+                setattr(module, name, _Hooks())
+        before = module.register_forward_pre_hook(_Before(self), with_kwargs=True)
+        after = module.register_forward_hook(_After(self))
+        weakref.finalize(owner, before.remove)
+        weakref.finalize(owner, after.remove)
 
-        def stop() -> None:
-            before.remove()
-            after.remove()
-
-        return stop
-
-    def _before(
-        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> None:
-        if torch.compiler.is_compiling():
-            return
+    def before(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
+        """Note the call, if calls are kept and this one builds a graph."""
         self._count += 1
         if self.keeps_calls and torch.is_grad_enabled():
             self._current = Call(
@@ -56,9 +65,8 @@ class FeatureHook:
                 buffers=versions_of(floating_buffers(module)),
             )
 
-    def _after(self, module: nn.Module, args: object, output: object) -> None:
-        if torch.compiler.is_compiling():
-            return
+    def after(self, output: object) -> None:
+        """Mark the tensors in ``output`` that have a graph."""
         call, self._current = self._current, None
         for position, tensor in enumerate(tree_leaves(output)):
             if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
@@ -68,19 +76,53 @@ class FeatureHook:
                     mark = replace(mark, kept=call, value=kept, version=tensor._version)
                 marks_of(tensor.grad_fn, self.key).setdefault(tensor.output_nr, mark)
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether nobody is left whose features these would be."""
+        return self._owner() is None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"keeps_calls": self.keeps_calls}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(_Nobody())
+        self.__dict__.update(state)
+
+
+class _Nobody:
+    """An owner that is gone at once."""
+
 
 @final
-class _Ours:
-    """One hook. A copy or a pickle of the module gets one that does nothing and needs no gaba."""
+@dataclass(frozen=True, eq=False)
+class _Before:
+    hook: FeatureHook
 
-    def __init__(self, call: Callable[..., None]) -> None:
-        self._call = call
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not _watched_by_a_compiler() and not self.hook.orphaned:
+            self.hook.before(module, args, kwargs)
 
-    def __call__(self, *args: Any) -> None:
-        self._call(*args)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (nullcontext(), "__exit__")
+@final
+@dataclass(frozen=True, eq=False)
+class _After:
+    hook: FeatureHook
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not _watched_by_a_compiler() and not self.hook.orphaned:
+            self.hook.after(output)
+
+
+def _watched_by_a_compiler() -> bool:
+    tracing = torch.jit.is_tracing  # pyright: ignore[reportPrivateImportUsage]
+    return torch.compiler.is_compiling() or tracing()
+
+
+class _Hooks(OrderedDict[int, Any]):
+    """The hooks of a module, of which ``torch.jit.script`` looks at the values: at all but ours."""
+
+    def values(self) -> Any:
+        return [hook for hook in super().values() if not isinstance(hook, _Before | _After)]
 
 
 def _without_graph(value: object) -> object:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias, final
-from uuid import uuid4
+from typing import Any, Literal, TypeAlias, final
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,8 +17,10 @@ SharedSpec: TypeAlias = "nn.Module | Iterable[nn.Parameter] | Literal['auto']"
 class Shared(ABC):
     """The shared parameters θ: the parameters that two or more tasks reach."""
 
-    key: str = ""
-    """What marks the features of this shared part in the graph; empty if nothing does."""
+    @property
+    def key(self) -> str:
+        """What marks the features of this shared part in the graph; empty if nothing does."""
+        return ""
 
     @abstractmethod
     def parameters(self) -> tuple[nn.Parameter, ...]:
@@ -44,14 +44,22 @@ class SharedModule(Shared):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.key: str = f"gaba-features-{uuid4().hex}"
         if not any(True for _ in module.parameters()):
             raise ValueError(
                 f"shared must hold at least one parameter, found {type(module).__name__} without "
                 "any: pass the module (or the parameters) that two or more tasks use"
             )
-        self.hook: FeatureHook = FeatureHook(self.key)
-        weakref.finalize(self, self.hook.put_on(module))
+        self.hook: FeatureHook = FeatureHook(self)
+        self.hook.put_on(module)
+
+    @property
+    def key(self) -> str:
+        """What marks the features of the module; another one for each copy."""
+        return self.hook.key
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.hook.adopt(self)
 
     def keep_calls(self) -> None:
         """Keep the inputs of each call as long as its graph, without graph."""
