@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from gaba.record import History, Step
+from gaba.record.jsonl import COMBINED, Row
 
 TASKS = ("rul", "health", "third")
 
@@ -54,32 +55,18 @@ def make_history(
     finite: ArrayLike | None = None,
     measured: ArrayLike = True,
     tasks: Sequence[str] = TASKS,
-    keep: int | None = None,
-    **others: Any,
+    about: Mapping[str, str] | None = None,
 ) -> History:
     """A history with these columns; anything with one row is repeated for every step."""
     norms = np.asarray(norms, dtype=float)
     n, k = np.broadcast_shapes(norms.shape, np.shape(multipliers))
-    norms = np.broadcast_to(norms, (n, k))
-    losses = norms if losses is None else np.broadcast_to(losses, (n, k))
-    multipliers = np.broadcast_to(np.asarray(multipliers, float), (n, k))
-    held = np.broadcast_to(saturated, (n, k))
-    seen = np.isfinite(losses) | np.isnan(norms)
-    good = np.broadcast_to(seen.all(1) if finite is None else finite, (n,))
-    when = np.broadcast_to(measured, (n,))
-    history = History(tuple(tasks[:k]), keep)
-    for i in range(n):
-        history.append(
-            make_step(
-                multipliers[i],
-                norms[i],
-                losses=losses[i],
-                saturated=held[i],
-                finite=bool(good[i]),
-                measured=bool(when[i]),
-                step=i,
-                tasks=tasks,
-                **others,
-            )
-        )
+    vectors = [norms if losses is None else losses, norms, multipliers, saturated]
+    vectors = [np.broadcast_to(np.asarray(vector, float), (n, k)) for vector in vectors]
+    seen = np.isfinite(vectors[0]) | np.isnan(vectors[1])
+    good = seen.all(1) if finite is None else finite
+    caller = float(COMBINED.index("caller"))
+    scalars = np.broadcast_arrays(np.arange(n), measured, caller, np.arange(n), good)
+    numbers = np.column_stack([*scalars, *vectors]).astype(float)
+    history = History(tuple(tasks[:k]), keep=None)
+    history.add([Row(line) for line in numbers.tolist()], about)
     return history

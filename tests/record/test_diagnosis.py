@@ -13,49 +13,10 @@ import torch
 from numpy.typing import ArrayLike
 
 import gaba
+from _steps import make_history
 from gaba.record.diagnosis import Diagnosis, Finding, diagnose
 
 QUIET = {"balanced", "fixed-would-do", "still"}  # what a healthy history may say
-
-
-def make_history(
-    norms: ArrayLike,
-    weights: ArrayLike,
-    *,
-    losses: ArrayLike | None = None,
-    saturated: ArrayLike | None = None,
-    gain: ArrayLike = 1.0,
-    finite: ArrayLike | None = None,
-    measured: ArrayLike = True,
-    tasks: tuple[str, ...] = ("rul", "health", "third"),
-) -> gaba.History:
-    """A history with these columns; anything with one row is repeated for every step."""
-    norms = np.asarray(norms, dtype=float)
-    n, k = np.broadcast_shapes(norms.shape, np.shape(weights))
-    norms = np.broadcast_to(norms, (n, k))
-    shape = {"weights": weights, "losses": norms if losses is None else losses}
-    columns = {name: np.broadcast_to(np.array(v, float), (n, k)) for name, v in shape.items()}
-    floored = np.broadcast_to(np.asarray(False if saturated is None else saturated), (n, k))
-    seen = np.isfinite(columns["losses"]) | np.isnan(norms)
-    good = np.broadcast_to(np.asarray(seen.all(1) if finite is None else finite), (n,))
-    gains, when = np.broadcast_to(np.asarray(gain, float), (n,)), np.broadcast_to(measured, (n,))
-    history = gaba.History(tasks[:k])
-    for i in range(n):
-        history.append(
-            gaba.Step(
-                tasks=tasks[:k],
-                step=i,
-                measured=bool(when[i]),
-                combined="caller",
-                losses=torch.tensor(columns["losses"][i].copy()),
-                norms=torch.tensor(norms[i].copy()),
-                weights=torch.tensor(columns["weights"][i].copy()),
-                saturated=torch.tensor(floored[i]),
-                gain=torch.tensor(gains[i]),
-                finite=torch.tensor(bool(good[i])),
-            )
-        )
-    return history
 
 
 def scattered(n: int, centre: ArrayLike, sigma: float, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -70,17 +31,21 @@ def simplex(raw: ArrayLike) -> np.ndarray[Any, Any]:
 
 
 def found(history: gaba.History, kind: str) -> Finding:
-    finding = diagnose(history).find(kind)
-    assert finding is not None, diagnose(history).kinds
+    return found_in(diagnose(history), kind)
+
+
+def found_in(diagnosis: Diagnosis, kind: str) -> Finding:
+    finding = diagnosis.find(kind)
+    assert finding is not None, diagnosis.kinds
     return finding
 
 
 def healthy() -> gaba.History:
     """Norms that drift slowly and weights that follow them: contributions equal within scatter."""
     drift = np.exp(np.linspace(0, 3, 400))[:, None] ** np.array([1.0, -1.0])
-    norms, weights = drift * scattered(400, [1, 1], 0.05), simplex(1 / drift)
-    gain = norms.mean(axis=1) / (weights * norms).sum(axis=1)
-    return make_history(norms, weights, gain=gain)
+    norms, weights = drift * scattered(400, [1, 1], 0.05), 1 / drift
+    gain = norms.sum(axis=1) / (weights * norms).sum(axis=1)
+    return make_history(norms, gain[:, None] * weights)
 
 
 # --- nothing to say ---------------------------------------------------------------------------
@@ -133,7 +98,7 @@ def test_a_run_that_is_lost_is_dated_from_where_it_went() -> None:
 def test_a_missing_task_is_not_called_non_finite() -> None:
     norms = np.ones((100, 2))
     weights = np.full((100, 2), 0.5)
-    norms[::4, 1], weights[::4] = np.nan, (1.0, 0.0)
+    norms[::4, 1], weights[::4] = np.nan, (0.5, np.nan)
     diagnosis = diagnose(make_history(norms, weights, losses=norms, finite=True))
     finding = diagnosis.find("missing")
     assert finding is not None
@@ -236,19 +201,24 @@ def test_imbalance_with_a_weight_of_zero_is_infinite_and_none_in_json() -> None:
     assert figures["imbalance"]["median"] is None
 
 
-@pytest.mark.parametrize(("gain", "factor"), [(1.0, 125.5), (125.5, 1.0), (12.55, 10.0)])
-def test_the_update_is_shorter_by_what_the_gain_does_not_restore(
-    gain: float, factor: float
-) -> None:
-    weights = simplex([0.01, 5.0])
-    finding = diagnose(make_history([[5.0, 0.01]] * 60, weights, gain=gain)).find("shrunk")
+@pytest.mark.parametrize(("gain", "factor"), [(1.0, 251.0), (251.0, 1.0), (25.1, 10.0)])
+def test_the_update_is_shorter_than_that_of_the_plain_sum(gain: float, factor: float) -> None:
+    multipliers = gain * simplex([0.01, 5.0])
+    finding = diagnose(make_history([[5.0, 0.01]] * 60, multipliers)).find("shrunk")
     assert (finding is not None) is (factor > 2)
     if finding is not None:
         assert finding.figures["factor"] == pytest.approx(factor, rel=1e-3)
-        assert 'scale="mean"' in finding.text
+        assert finding.code == 'gaba.Balancer(tasks, shared, scale="sum")'
 
 
-# --- weights ----------------------------------------------------------------------------------
+def test_equal_multipliers_of_one_are_the_plain_sum() -> None:
+    diagnosis = diagnose(make_history([[5.0, 0.01]] * 60, [1.0, 1.0]))
+    assert "shrunk" not in diagnosis.kinds
+    half = diagnose(make_history([[5.0, 0.01]] * 60, [0.4, 0.4]))
+    assert found_in(half, "shrunk").figures["factor"] == pytest.approx(2.5)
+
+
+# --- multipliers ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("since", [0, 50, 199, 200])
@@ -271,6 +241,37 @@ def test_interrupted_saturation_is_dated_from_its_first_step() -> None:
     floored[50:60, 1] = floored[90:, 1] = True
     finding = found(make_history([[1.0, 1.0]] * 200, [0.5, 0.5], saturated=floored), "saturated")
     assert "first in step 50" in finding.text
+
+
+def at_a_limit(limit: float | None, method: str = "gaba") -> Diagnosis:
+    """Norms 5,000 to 1 under multipliers of at most 32 and at least 1/32."""
+    about = {"method": method, **({} if limit is None else {"limit": f"{limit:g}"})}
+    held, rows = [False, True], [[5000.0, 1.0]] * 100
+    return diagnose(make_history(rows, [0.99, 32.0], saturated=held, about=about))
+
+
+def test_a_multiplier_at_its_limit_is_told_with_the_limit_that_is_enough() -> None:
+    finding = found_in(at_a_limit(32), "saturated")
+    assert "The multiplier of 'health' was at its limit in 100 % of the steps" in finding.text
+    assert "no loss is multiplied or divided by more than 32" in finding.text
+    assert finding.figures["limit"] == 32
+    assert finding.code == "gaba.Balancer(tasks, shared, limit=10_000)"  # 32 · 4950 / 32 = 4950
+    assert at_a_limit(32).code == finding.code
+    other = at_a_limit(32, "inverse").code
+    assert other == 'gaba.Balancer(tasks, shared, method="inverse", limit=10_000)'
+
+
+def test_a_weight_at_its_floor_is_told_with_the_floor() -> None:
+    for limit in (None, 1000):  # no limit, or one that is not reached
+        finding = found_in(at_a_limit(limit, "paper"), "saturated")
+        assert "The weight of 'health' reached its minimum (0.97)" in finding.text
+        assert finding.code == 'gaba.Balancer(tasks, shared, method="gaba")'
+
+
+def test_a_limit_that_does_no_harm_needs_no_change() -> None:
+    about = {"method": "gaba", "limit": "32"}
+    history = make_history([[32.0, 1.0]] * 60, [1, 32.0], saturated=[False, True], about=about)
+    assert found(history, "saturated").code == ""
 
 
 def moving(n: int, factor: float) -> np.ndarray[Any, Any]:
@@ -332,7 +333,7 @@ def test_the_judgement_looks_at_the_second_half_only() -> None:
 def test_steps_without_a_task_do_not_count_as_movement() -> None:
     weights = np.full((200, 2), [0.1, 0.9])
     norms = np.full((200, 2), [9.0, 1.0])
-    weights[::3], norms[::3, 1] = (1.0, 0.0), np.nan
+    weights[::3, 1] = norms[::3, 1] = np.nan
     assert (
         "never moved"
         in found(make_history(norms, weights, losses=norms, finite=True), "still").text
@@ -377,7 +378,9 @@ def test_permuting_the_tasks_permutes_the_figures() -> None:
 def test_the_text_holds_every_finding_and_the_figures_survive_json() -> None:
     diagnosis = diagnose(make_history([[50.0, 1.0]] * 60, [0.5, 0.5]))
     flat = " ".join(str(diagnosis).split())
-    assert flat.startswith("60 steps of 2 tasks (rul, health).")
+    verdict = "Not balanced. Contributions were 50.0 times apart in the median step, 50.0 times at"
+    assert flat.startswith(verdict)
+    assert "1 is equal. 60 steps of 2 tasks (rul, health). - Under equal weights 'rul'" in flat
     for finding in diagnosis.findings:
         assert finding.text in flat
     assert max(len(line) for line in str(diagnosis).splitlines()) <= 100
@@ -407,7 +410,7 @@ def test_the_paper_preset_at_500_times_is_told_that_it_became_a_fixed_weighting(
     tmp_path: Path,
 ) -> None:
     theta = torch.nn.Parameter(torch.ones(2))
-    balancer = gaba.Balancer.paper(["rul", "health"], [theta])
+    balancer = gaba.Balancer(["rul", "health"], [theta], method="paper")
     diagnosis = run(balancer, theta, 1000)
 
     saturated = diagnosis.find("saturated")
@@ -417,6 +420,8 @@ def test_the_paper_preset_at_500_times_is_told_that_it_became_a_fixed_weighting(
     assert saturated.figures["first_step"] == 332
     assert saturated.figures["count"] == 668
     assert "in every step since 332" in saturated.text
+    assert "reached its minimum (0.0478)" in saturated.text
+    assert diagnosis.code == 'gaba.Balancer(tasks, shared, method="gaba")'
 
     still = diagnosis.find("still")
     assert still is not None
@@ -424,7 +429,7 @@ def test_the_paper_preset_at_500_times_is_told_that_it_became_a_fixed_weighting(
     assert isinstance(since, float)
     assert 325 <= since <= 335
     assert still.figures["weights"] == pytest.approx([0.0478, 0.9522], abs=2e-4)
-    assert ".048/.952" in still.text
+    assert "0.048/0.952" in still.text
 
     imbalance = diagnosis.find("imbalance")
     assert imbalance is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,6 +14,9 @@ import pytest
 
 import gaba
 from _web_records import read, step_lines, write
+from gaba.extras import install
+
+VECTORS = ("losses", "norms", "multipliers", "weights", "contributions", "saturated", "shares")
 
 
 @pytest.fixture(name="history")
@@ -40,30 +44,31 @@ def cells(html: str) -> list[str]:
 
 def test_a_notebook_shows_the_last_step_of_each_task(history: gaba.History) -> None:
     shown = cells(history._repr_html_())
-    assert shown[0].startswith("80 steps of 2 tasks, imbalance")
+    assert shown[0].startswith("80 steps of rul, <b>health</b>; imbalance")
     assert "<b>health</b>" in shown
     at = shown.index("rul")
-    assert shown[at + 3] == f"{history.weights[-1, 0]:.4g}"
-    assert shown[at + 5] == f"{history.saturated[:, 0].mean():.1%}"
-    assert "0 steps of 1 task" in gaba.History(["a"])._repr_html_()
+    assert shown[at + 3] == f"{history.multipliers[-1, 0]:.4g}"
+    assert shown[at + 4] == f"{history.weights[-1, 0]:.4g}"
+    assert shown[at + 6] == f"{history.saturated[:, 0].mean():.1%}"
+    assert "0 steps of a" in gaba.History(["a"])._repr_html_()
 
 
 def test_pandas_gets_every_column(history: gaba.History) -> None:
     frame = history.to_pandas()
     np.testing.assert_array_equal(frame.index, history.steps)
     for k, task in enumerate(history.tasks):
-        for name in ("losses", "norms", "weights", "contributions", "saturated"):
+        for name in VECTORS:
             np.testing.assert_array_equal(frame[f"{name}/{task}"], getattr(history, name)[:, k])
-    for name in ("gain", "imbalance", "times", "finite", "measured"):
+    for name in ("combined", "imbalance", "times", "finite", "measured"):
         np.testing.assert_array_equal(frame[name], getattr(history, name))
     cosines = frame["cosines/rul/<b>health</b>"]
     np.testing.assert_array_equal(cosines, history.cosines[:, 0, 1])
-    assert len(frame.columns) == 5 + 5 * 2 + 1
+    assert len(frame.columns) == 5 + 7 * 2 + 1
 
 
 def test_parquet_keeps_every_value(history: gaba.History, tmp_path: Path) -> None:
     if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(ImportError, match=r"pyarrow.*pip install \"gaba\[parquet\]\""):
+        with pytest.raises(ImportError, match=f"pyarrow.*{re.escape(install('parquet'))}"):
             history.to_parquet(tmp_path / "run.parquet")
         assert not (tmp_path / "run.parquet").exists()
         return
@@ -82,6 +87,5 @@ def test_without_pandas_the_extra_is_named() -> None:
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == (
-        'to_pandas needs pandas, which is not installed: pip install "gaba[parquet]"\n'
-    )
+    remedy = f"to_pandas needs pandas, which is not installed: {install('parquet')}"
+    assert done.stdout.strip() == remedy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final, overload
 
@@ -26,7 +26,7 @@ from gaba.record.jsonl import (
     parse_lines,
     whole_lines,
 )
-from gaba.record.step import Step
+from gaba.record.step import Step, cosines_of
 
 KEEP = 100_000
 _CHUNK = 256
@@ -86,7 +86,7 @@ class History:
         scalars = [step.step, step.measured, COMBINED.index(step.combined), step.time]
         parts = [step.finite.reshape(1), *(getattr(step, name) for name in VECTORS)]
         numbers = torch.cat([part.to(step.multipliers.dtype) for part in parts])
-        self._open.append(([float(x) for x in scalars], numbers, step.cosines))
+        self._open.append(([float(x) for x in scalars], numbers, step.gramian))
         self.about = dict(step.about)
         if len(self._open) == _CHUNK:
             self._fetch()
@@ -95,34 +95,36 @@ class History:
         """Record the steps that lines of a record hold, with what they say of many steps."""
         self._fetch()
         if rows:
-            self._add([row.numbers for row in rows], [row.cosines for row in rows])
+            numbers = np.array([row.numbers for row in rows], dtype=np.float64)
+            self._add(numbers, [row.cosines for row in rows])
         self.about = dict(about) if about else self.about
 
     def _fetch(self) -> None:
         if not self._open:
             return
-        scalars, numbers, cosines = zip(*self._open, strict=True)
+        scalars, numbers, gramians = zip(*self._open, strict=True)
         self._open = []
-        measured = [found for found in cosines if found is not None]
-        fetched = iter(torch.stack(measured).cpu().numpy() if measured else ())
+        known = [gramian for gramian in gramians if gramian is not None]
+        cosines = iter(cosines_of(torch.stack(known)).cpu().numpy() if known else ())
         self._add(
             np.hstack([scalars, torch.stack(numbers).cpu().numpy()]),
-            [None if found is None else next(fetched).ravel() for found in cosines],
+            [None if gramian is None else next(cosines).ravel() for gramian in gramians],
         )
 
-    def _add(self, rows: Any, cosines: Iterable[Any]) -> None:
-        first = self._rows.count
-        self._rows.add(np.asarray(rows, dtype=np.float64))
-        known = [[first + i, *found] for i, found in enumerate(cosines) if found is not None]
-        if known:
-            self._angles.add(np.asarray(known, dtype=np.float64))
+    def _add(self, rows: Floats, cosines: Sequence[Any]) -> None:
+        places = [i for i, found in enumerate(cosines) if found is not None]
+        if places:
+            known = np.array([cosines[i] for i in places], dtype=np.float64)
+            self._angles.add(np.column_stack([np.add(places, self._rows.count), known]))
+        self._rows.add(rows)
 
     # --- reading --------------------------------------------------------------------------------
 
     @property
     def recorded(self) -> int:
         """How many steps were recorded. ``len(history)`` is less once old ones are thinned out."""
-        return self._rows.count + len(self._open)
+        numbers = self._rows.numbers
+        return (int(numbers[-1] - numbers[0]) + 1 if len(numbers) else 0) + len(self._open)
 
     def since(self, cursor: int) -> tuple[History, int]:
         """The steps recorded after ``cursor`` of them, and the cursor for the next time.
@@ -262,7 +264,8 @@ class History:
     def weights(self) -> Floats:
         """(N, K), λ_k = m_k / Σ m over the tasks present; 0 for a missing task."""
         total = self._present.sum(axis=1, keepdims=True)
-        return self._present / np.where(total == 0, 1, total)
+        with np.errstate(invalid="ignore"):  # a file may hold an infinite multiplier
+            return self._present / np.where(total == 0, 1, total)
 
     @property
     def contributions(self) -> Floats:
@@ -386,9 +389,7 @@ class History:
         return f"History({self._summary()})"
 
     def _summary(self) -> str:
-        n, k = len(self), len(self.tasks)
-        numbers = self._rows.numbers
-        whole = int(numbers[-1] - numbers[0]) + 1 if n else 0
+        n, k, whole = len(self), len(self.tasks), self.recorded
         thinned = f"{n:,} of " if n < whole else ""
         of = ", ".join(self.tasks) if k <= 6 else f"{k} tasks"
         imbalance = self.imbalance

@@ -244,7 +244,7 @@ def _row(found: Mapping[str, Any], tasks: Sequence[str]) -> Row:
             for weight, loss in pairs
         ]
     scalars = (
-        float(int(found["step"])),
+        _whole(found["step"]),
         float(measured),
         float(COMBINED.index(combined)),
         _number(found.get("time")),
@@ -256,6 +256,12 @@ def _row(found: Mapping[str, Any], tasks: Sequence[str]) -> Row:
             raise ValueError(f"cosines must be {k} lists of {k} numbers")
         cosines = _numbers(value for line in cosines for value in line)
     return Row([*scalars, *losses, *norms, *multipliers, *saturated], cosines)
+
+
+def _whole(step: Any) -> float:
+    if not abs(number := float(int(step))) < 2**63:
+        raise ValueError(f"step must be an integer of 64 bits, found {number:g}")
+    return number
 
 
 def _number(value: Any) -> float:

@@ -14,8 +14,7 @@ from typing import Any, final
 import numpy as np
 
 import gaba
-from gaba.record import diagnosis
-from gaba.record import plots
+from gaba.record import diagnosis, plots
 
 __all__ = ["Run", "html", "markdown"]
 

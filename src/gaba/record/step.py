@@ -78,10 +78,7 @@ class Step:
     @property
     def cosines(self) -> Tensor | None:
         """(K, K), cos(∇L_k, ∇L_l) where the Gramian was measured; NaN for missing tasks."""
-        if self.gramian is None:
-            return None
-        length = self.gramian.diagonal().sqrt()
-        return self.gramian / (length[:, None] * length)
+        return None if self.gramian is None else cosines_of(self.gramian)
 
     @property
     def _present(self) -> Tensor:
@@ -119,6 +116,12 @@ class Step:
 
     def _named(self, values: Iterable[Any]) -> dict[str, Any]:
         return dict(zip(self.tasks, values, strict=True))
+
+
+def cosines_of(gramian: Tensor) -> Tensor:
+    """cos(∇L_k, ∇L_l) from the Gramian, both (..., K, K); NaN where a gradient is 0 or unknown."""
+    length = gramian.diagonal(dim1=-2, dim2=-1).sqrt()
+    return gramian / (length[..., None] * length[..., None, :])
 
 
 def _plain(values: Iterable[float]) -> Iterator[float | None]:

@@ -22,8 +22,8 @@ _CHECKS = (
     unmeasured,
     would_dominate,
     dominated,
-    balance,
     saturated,
+    balance,
     stood_still,
     fixed_would_do,
     noisy,
@@ -32,47 +32,32 @@ _CHECKS = (
 
 
 def diagnose(history: History) -> Diagnosis:
-    """Read a history and say what the balancer did, what it could not do, and what to change.
+    """Read a history and say whether the tasks were balanced, what to change, and why.
 
-    Each check gives one ``Finding`` or none. With the norms g (N, K), weights λ (N, K) on the
-    simplex and gain a (N,) of N steps and K tasks, all medians over the measured, finite steps:
-
-    - ``non-finite``: steps whose losses or norms were not finite (the smoothers skipped them).
-    - ``dead``: a norm of exactly 0 in many steps on end.
-    - ``missing``: tasks that some steps did not have.
-    - ``unmeasured``: no norm was measured, so that nothing can be said of the pulls.
-    - ``would-dominate``: g_k / Σ_l g_l, what would have happened under equal weights.
-    - ``dominated``: λ_k g_k / Σ_l λ_l g_l, what did happen.
-    - ``imbalance`` or ``balanced``: max λg / min λg, median and worst.
-    - ``saturated``: weights that sat on their floor.
-    - ``still``: weights that have not moved since some step.
-    - ``fixed-would-do``: the judgement that the second half needed no adaptive weights.
-    - ``noisy``: weights that jump from step to step without getting anywhere.
-    - ``shrunk``: (Σ_k g_k / K) / (a Σ_k λ_k g_k), how much shorter the update was than under
-      uniform weights: plain SGD slows down, Adam divides a steady factor out.
-
-    The thresholds are the named constants of ``gaba.record.diagnosis._trouble``, ``_pull`` and
-    ``_weights``, each with its reason. Figures that belong to tasks are lists in task order.
+    Each check gives one :class:`Finding` or none: ``non-finite`` steps, ``dead`` and ``missing``
+    tasks, ``unmeasured`` norms, the task that ``would-dominate`` under equal weights or
+    ``dominated`` under those used, ``saturated`` multipliers, ``imbalance`` or ``balanced``,
+    weights that stand ``still``, a ``fixed-would-do``, ``noisy`` weights, a ``shrunk`` update.
+    Medians are over measured, finite steps. The thresholds are named constants beside the checks.
 
     Args:
-        history: The steps of a run, from ``balancer.history`` or ``gaba.History.read(path)``.
+        history: the steps of a run, from ``balancer.history`` or ``gaba.History.read(path)``.
 
     Raises:
-        ValueError: If ``history`` has no steps.
+        ValueError: ``history`` has no steps.
 
-    Examples:
-        >>> import torch
-        >>> import gaba
+    Example:
+        >>> import torch, gaba
         >>> trunk = torch.nn.Linear(3, 2)
-        >>> balancer = gaba.Balancer(["loud", "quiet"], trunk, norm_stabiliser=None)
+        >>> balancer = gaba.Balancer(["loud", "quiet"], trunk, method="inverse")
         >>> for _ in range(60):
         ...     z = trunk(torch.ones(4, 3))
         ...     step = balancer.backward({"loud": 500 * z[:, 0].mean(), "quiet": z[:, 1].mean()})
         >>> print(diagnose(balancer.history))
+        Balanced. Contributions were equal in every step.
         60 steps of 2 tasks (loud, quiet), pulls in the Euclidean metric.
         - Under equal weights 'loud' would have pulled 500 times as hard as 'quiet'.
-        - Contributions were equal in every step.
-        - The weights never moved: they were .0020/.9980 (loud/quiet) throughout.
+        - The weights never moved: they were 0.0020/0.9980 (loud/quiet) throughout.
     """
     if len(history) == 0:
         raise ValueError("history: at least one step is needed, found 0; train before diagnosing")
@@ -82,5 +67,6 @@ def diagnose(history: History) -> Diagnosis:
         tasks=view.tasks,
         steps=len(history),
         findings=tuple(finding for finding in found if finding is not None),
-        about=history.about,
+        about=dict(history.about),
+        recorded=history.recorded,
     )

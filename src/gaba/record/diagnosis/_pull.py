@@ -1,12 +1,11 @@
-"""How hard the tasks pulled: under equal weights, under the weights used, and altogether."""
+"""How hard the tasks pulled: under equal weights, under the multipliers used, and altogether."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from gaba.record.diagnosis._result import Finding, times
-from gaba.record.diagnosis._view import Floats, View, task_medians
+from gaba.record.diagnosis._view import Floats, View, over, ratios, task_medians
 
 DOMINATES = 2.0
 """A task dominates when it pulls this many times as hard as all the others together: then at
@@ -35,7 +34,7 @@ def would_dominate(view: View) -> Finding | None:
 
 def dominated(view: View) -> Finding | None:
     """The task that did dominate, judged by contributions."""
-    found = _strongest(view, view.weights * view.pulls)
+    found = _strongest(view, view.contributions)
     if found is None:
         return None
     task, ratio, medians, others = found
@@ -48,12 +47,12 @@ def _strongest(view: View, pulls: Floats) -> tuple[str, float, list[float], str]
     rows = pulls[view.contested]
     if not len(rows):
         return None
-    shares = task_medians(_ratio(rows, np.nansum(rows, axis=1, keepdims=True)))
-    strongest = int(np.nanargmax(shares))
+    parts = task_medians(over(rows, np.nansum(rows, axis=1, keepdims=True)))
+    strongest = int(np.nanargmax(parts))
     own = rows[:, strongest]
     known = ~np.isnan(own)
     others = np.nansum(np.delete(rows[known], strongest, axis=1), axis=1)
-    ratio = float(np.median(_ratio(own[known], others)))
+    ratio = float(np.median(over(own[known], others)))
     if ratio < DOMINATES:
         return None
     rest = [task for task in view.tasks if task != view.tasks[strongest]]
@@ -66,12 +65,11 @@ def balance(view: View) -> Finding | None:
     rows = np.flatnonzero(view.contested)
     if not len(rows):
         return None
-    contributions = (view.weights * view.pulls)[rows]
-    ratios = _ratio(np.nanmax(contributions, axis=1), np.nanmin(contributions, axis=1))
-    typical = task_medians(contributions)
-    overall = float(_ratio(np.nanmax(typical), np.nanmin(typical)))
-    median, worst = float(np.median(ratios)), float(ratios.max())
-    worst_step = view.step(rows[int(ratios.argmax())])
+    contributions = view.contributions[rows]
+    apart, typical = ratios(contributions), task_medians(contributions)
+    overall = float(ratios(typical[None])[0])
+    median, worst = float(np.median(apart)), float(apart.max())
+    worst_step = view.step(rows[int(apart.argmax())])
     figures = {
         "median": median,
         "worst": worst,
@@ -89,34 +87,28 @@ def balance(view: View) -> Finding | None:
         return Finding("balanced", text, figures)
     text = (
         f"Contributions were {times(median)} times apart in the median step, {times(worst)} times "
-        f"at worst (step {worst_step}); equal would be 1."
+        f"at worst (step {worst_step}); 1 is equal."
     )
     if overall <= UNEQUAL:
         text += f" Over the run they were only {times(overall)} apart: noise, not bias."
-    return Finding("imbalance", text, figures)
+        return Finding("imbalance", text, figures)
+    other = view.about.get("method", "gaba") != "gaba"
+    return Finding("imbalance", text, figures, view.line(method="gaba") if other else "")
 
 
 def shrunk(view: View) -> Finding | None:
-    """By how much the update was shorter than under uniform weights."""
+    """By how much the update was shorter than that of the plain sum of the losses."""
     rows = view.contested
     if not rows.any():
         return None
-    pulls, gain = view.pulls[rows], view.gain[rows]
-    uniform = np.nanmean(pulls, axis=1)
-    used = gain * np.nansum(view.weights[rows] * pulls, axis=1)
-    factor = float(np.median(_ratio(uniform, used)))
-    if not factor >= SHRUNK:
+    plain = np.nansum(view.pulls[rows], axis=1)
+    used = np.nansum(view.contributions[rows], axis=1)
+    factor = float(np.median(over(plain, used)))
+    if not factor > SHRUNK * (1 + 1e-9):
         return None
     text = (
-        f"The combined gradient was about {times(factor)} times shorter than under uniform weights "
-        "(by the sum of the contributions). Adam and its kin divide a steady factor out; plain SGD "
-        'slows down as much: choose scale="mean".'
+        f"The update was about {times(factor)} times shorter than that of the plain sum of the "
+        "losses (by the sum of the contributions). Adam and its kin divide a steady factor out; "
+        "plain SGD slows down as much."
     )
-    return Finding("shrunk", text, {"factor": factor, "median_gain": float(np.median(gain))})
-
-
-def _ratio(above: ArrayLike, below: ArrayLike) -> Floats:
-    """``above / below``; anything above a weight or sum of 0 is infinitely far from it."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.divide(above, below)
-    return np.where(np.asarray(below) == 0, np.inf, ratio)
+    return Finding("shrunk", text, {"factor": factor}, view.line(scale="sum"))

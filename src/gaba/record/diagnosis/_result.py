@@ -12,6 +12,10 @@ Figure: TypeAlias = float | str | list[float] | list[str]
 
 LISTED_TASKS = 4  # more weights than these do not fit into a sentence; the figures have them all
 
+METRICS = {"euclidean": "the Euclidean metric", "optimizer": "the optimizer's metric"}
+VERDICTS = {"imbalance": "Not balanced.", "balanced": "Balanced.", "unmeasured": "Not known."}
+NOTHING = "There was nothing to balance: no step had two tasks that pull."
+
 
 @final
 @dataclass(frozen=True)
@@ -19,11 +23,12 @@ class Finding:
     """One thing that a history says.
 
     Attributes:
-        kind: A fixed name to look for, such as ``"saturated"``.
-        text: One or two sentences for a person.
-        figures: The numbers behind the text; a list has one entry a task, in task order.
+        kind: a fixed name to look for, such as ``"saturated"``.
+        text: one or two sentences for a person.
+        figures: the numbers behind the text; a list has one entry a task, in task order.
+        code: the line of code that changes it; empty if there is none.
 
-    Examples:
+    Example:
         >>> Finding("dead", "'b' pulled nothing for 40 steps.", {"tasks": ["b"]}).kind
         'dead'
     """
@@ -31,42 +36,62 @@ class Finding:
     kind: str
     text: str
     figures: dict[str, Figure]
+    code: str = ""
 
 
 @final
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings of one history; ``str()`` gives a text to read.
+    """All findings of one history. ``str()`` gives the verdict, the line to use, the evidence.
 
     Attributes:
-        tasks: The K task names.
-        steps: How many steps the history has.
-        findings: Trouble first, then the pulls, the weights and the size of the update.
-        about: What the record says of all its steps: the metric, the measurement, and why that.
+        tasks: the K task names.
+        steps: how many steps of the history were read.
+        findings: trouble first, then the pulls, the weights and the size of the update.
+        about: what the record says of all its steps: the metric, the measurement, and why that.
+        recorded: how many steps there were, where old ones are thinned out.
 
-    Examples:
-        >>> diagnosis = Diagnosis(("a", "b"), 9, (Finding("missing", "'b' was away.", {}),))
+    Example:
+        >>> equal = Finding("balanced", "Contributions were equal in every step.", {})
+        >>> diagnosis = Diagnosis(("a", "b"), 9, (Finding("missing", "'b' was away.", {}), equal))
         >>> print(diagnosis)
+        Balanced. Contributions were equal in every step.
         9 steps of 2 tasks (a, b).
         - 'b' was away.
         >>> diagnosis.kinds
-        ('missing',)
+        ('missing', 'balanced')
     """
 
     tasks: tuple[str, ...]
     steps: int
     findings: tuple[Finding, ...]
     about: Mapping[str, str] = field(default_factory=dict)
+    recorded: int = 0
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of the findings, in order."""
         return tuple(finding.kind for finding in self.findings)
 
+    @property
+    def verdict(self) -> str:
+        """Whether the tasks were balanced, in a sentence or two."""
+        found = self._decisive
+        return NOTHING if found is None else f"{VERDICTS[found.kind]} {found.text}"
+
+    @property
+    def code(self) -> str:
+        """The line of code to use, from the first finding that has one; empty if none has."""
+        return next((finding.code for finding in self.findings if finding.code), "")
+
+    @property
+    def _decisive(self) -> Finding | None:
+        return next((finding for finding in self.findings if finding.kind in VERDICTS), None)
+
     def find(self, kind: str) -> Finding | None:
         """The finding of this kind, or None.
 
-        Examples:
+        Example:
             >>> Diagnosis(("a", "b"), 9, ()).find("saturated") is None
             True
         """
@@ -75,36 +100,44 @@ class Diagnosis:
     def asdict(self) -> dict[str, Any]:
         """Plain values for JSON: a figure that is infinite or not a number becomes None.
 
-        Examples:
+        Example:
             >>> finding = Finding("imbalance", "Infinite.", {"median": float("inf")})
             >>> Diagnosis(("a", "b"), 9, (finding,)).asdict()["findings"]
-            [{'kind': 'imbalance', 'text': 'Infinite.', 'figures': {'median': None}}]
+            [{'kind': 'imbalance', 'text': 'Infinite.', 'figures': {'median': None}, 'code': ''}]
         """
         return {
             "tasks": list(self.tasks),
             "steps": self.steps,
             "about": dict(self.about),
+            "verdict": self.verdict,
+            "code": self.code,
             "findings": [
                 {
                     "kind": finding.kind,
                     "text": finding.text,
                     "figures": {name: _plain(value) for name, value in finding.figures.items()},
+                    "code": finding.code,
                 }
                 for finding in self.findings
             ],
         }
 
     def __str__(self) -> str:
-        """The findings as a list of sentences, wrapped to 100 columns."""
-        head = f"{self.steps:,} step{'s' * (self.steps != 1)} of {len(self.tasks)} tasks"
-        metric = {"euclidean": "the Euclidean metric", "optimizer": "the optimizer's metric"}
-        known = metric.get(self.about.get("metric", ""))
+        """The verdict, the line of code, and the other findings, wrapped to 100 columns."""
+        of = f" of {self.recorded:,}" if self.recorded > self.steps else ""
+        head = f"{self.steps:,}{of} step{'s' * (self.steps != 1)} of {len(self.tasks)} tasks"
+        known = METRICS.get(self.about.get("metric", ""))
         said = f", pulls in {known}" if known else ""
-        lines = [f"{head} ({', '.join(self.tasks)}){said}."]
+        lines = textwrap.wrap(self.verdict, 100)
+        if self.code:
+            lines.append(f"Use: {self.code}")
+        lines += textwrap.wrap(f"{head} ({', '.join(self.tasks)}){said}.", 100)
         if reason := self.about.get("reason"):
-            lines.append(f"Measured by {self.about.get('measurement')}: {reason}.")
+            lines += textwrap.wrap(f"Measured by {self.about.get('measurement')}: {reason}.", 100)
         for finding in self.findings:
-            lines += textwrap.wrap(finding.text, 100, initial_indent="- ", subsequent_indent="  ")
+            if finding is not self._decisive:
+                text = finding.text
+                lines += textwrap.wrap(text, 100, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines)
 
 
@@ -130,8 +163,9 @@ def times(ratio: float) -> str:
 def percent(share: float) -> str:
     """A share as a percentage that shows 0 and 100 only when they are exact.
 
-    >>> percent(0.668), percent(0.25), percent(0.9996), percent(1.0), percent(0.0001)
-    ('66.8 %', '25.0 %', 'over 99.9 %', '100 %', 'under 0.1 %')
+    Example:
+        >>> percent(0.668), percent(0.25), percent(0.9996), percent(1.0), percent(0.0001)
+        ('66.8 %', '25.0 %', 'over 99.9 %', '100 %', 'under 0.1 %')
     """
     if share in (0.0, 1.0):
         return f"{share:.0%}".replace("%", " %")
@@ -143,21 +177,20 @@ def percent(share: float) -> str:
 
 
 def weights_text(weights: Sequence[float], tasks: Sequence[str]) -> str:
-    """Weights as ``.048/.952 (rul/health)``; the smallest decides the digits, up to six."""
+    """Weights as ``0.048/0.952 (rul/health)``; the smallest decides the digits, up to six."""
     if len(tasks) > LISTED_TASKS:
-        low, high = min(weights), max(weights)
-        return f"{len(tasks)} weights from {low:.3g} to {high:.3g}"
+        return f"{len(tasks)} weights from {min(weights):.3g} to {max(weights):.3g}"
     positive = [weight for weight in weights if weight > 0]
-    digits = min(6, max(3, 1 - math.floor(math.log10(min(positive)))))
-    numbers = [f"{weight:.{digits}f}".removeprefix("0") for weight in weights]
-    return f"{'/'.join(numbers)} ({'/'.join(tasks)})"
+    digits = min(6, max(3, 1 - math.floor(math.log10(min(positive))))) if positive else 3
+    return f"{'/'.join(f'{weight:.{digits}f}' for weight in weights)} ({'/'.join(tasks)})"
 
 
-def named(tasks: Sequence[str]) -> str:
+def named(tasks: Sequence[str], last: str = "and") -> str:
     """Task names in quotes, joined for a sentence.
 
-    >>> named(["a"]), named(["a", "b", "c"])
-    ("'a'", "'a', 'b' and 'c'")
+    Example:
+        >>> named(["a"]), named(["a", "b", "c"])
+        ("'a'", "'a', 'b' and 'c'")
     """
     quoted = [f"'{task}'" for task in tasks]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {last} {quoted[-1]}"

@@ -8,8 +8,8 @@ from gaba.record.diagnosis._result import Finding, named, percent
 from gaba.record.diagnosis._view import View, runs
 
 DEAD_STEPS = 10
-"""Measured steps on end with a norm of exactly 0. One batch without a useful example gives a
-zero; ten of them in a row are a detached graph, a dead activation or a constant loss."""
+"""Measured steps in a row with a norm of exactly 0. One batch without a useful example gives a
+zero; ten in a row are a detached graph, a dead activation or a constant loss."""
 
 
 def non_finite(view: View) -> Finding | None:
@@ -34,7 +34,7 @@ def non_finite(view: View) -> Finding | None:
     )
     text = (
         f"{n} of {len(bad)} steps ({percent(n / len(bad))}) had a loss or norm that was not "
-        f"finite{whose}: {when}. The smoothers skipped them."
+        f"finite{whose}: {when}. Nothing was learnt from them."
     )
     figures = {
         "count": float(n),
@@ -48,7 +48,7 @@ def non_finite(view: View) -> Finding | None:
 
 
 def dead(view: View) -> Finding | None:
-    """Tasks whose norm was exactly 0 for many measured steps on end."""
+    """Tasks whose norm was exactly 0 for many measured steps in a row."""
     clauses: list[str] = []
     tasks: list[str] = []
     lengths: list[float] = []
@@ -68,8 +68,8 @@ def dead(view: View) -> Finding | None:
     if not tasks:
         return None
     text = (
-        f"No pull at all on the shared parameters: {'; '.join(clauses)}. No weight can make such "
-        "a task contribute; look for a detached graph, a dead activation or a constant loss."
+        f"No pull at all on the shared parameters: {'; '.join(clauses)}. No multiplier makes such "
+        "a task contribute. Look for a detached graph, a dead activation or a constant loss."
     )
     return Finding("dead", text, {"tasks": tasks, "steps": lengths, "since": since})
 
@@ -84,7 +84,9 @@ def missing(view: View) -> Finding | None:
         for task, share in zip(view.tasks, shares.tolist(), strict=True)
         if share
     ]
-    text = f"Tasks were missing from steps: {', '.join(clauses)}. The others shared the weight."
+    text = (
+        f"Tasks were missing from steps: {', '.join(clauses)}. The others kept their multipliers."
+    )
     return Finding("missing", text, {"shares": shares.tolist()})
 
 
@@ -92,8 +94,6 @@ def unmeasured(view: View) -> Finding | None:
     """No norm was measured in the whole history."""
     if (view.measured[:, None] & ~np.isnan(view.norms)).any():
         return None
-    text = (
-        "No norms were measured, so nothing can be said of how hard the tasks pulled; "
-        "a weighting that needs norms has them recorded."
-    )
-    return Finding("unmeasured", text, {"steps": float(len(view.steps))})
+    text = "The method needs no norms, so none were measured: how hard the tasks pull is not known."
+    code = view.line(method="gaba")
+    return Finding("unmeasured", text, {"steps": float(len(view.steps))}, code)

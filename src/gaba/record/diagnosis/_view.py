@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -18,20 +19,21 @@ Bools = NDArray[np.bool_]
 @final
 @dataclass(frozen=True)
 class View:
-    """The columns of a history, and the three masks that every check needs.
+    """The columns of a history, and the masks that every check needs.
 
-    ``present`` (N, K): the step had the task. A missing task has a NaN loss and weight 0.
+    ``present`` (N, K): the step had the task. A missing task has no multiplier.
     ``pulls`` (N, K): norms that were measured in a finite step and are above 0; NaN elsewhere.
     ``complete`` (N,): finite steps that had every task, so that their weights can be compared.
     """
 
     tasks: tuple[str, ...]
+    about: Mapping[str, str]
     steps: NDArray[np.int64]
     losses: Floats
     norms: Floats
+    multipliers: Floats
     weights: Floats
     saturated: Bools
-    gain: Floats
     finite: Bools
     measured: Bools
     present: Bools
@@ -41,26 +43,28 @@ class View:
     @classmethod
     def of(cls, history: History) -> View:
         """The view of ``history``."""
-        floats = {
-            name: np.asarray(getattr(history, name), dtype=np.float64)
-            for name in ("losses", "norms", "weights", "gain")
-        }
-        finite = np.asarray(history.finite, dtype=np.bool_)
-        measured = np.asarray(history.measured, dtype=np.bool_)
-        norms, weights = floats["norms"], floats["weights"]
-        present = ~(np.isnan(floats["losses"]) & (weights == 0))
-        usable = (finite & measured)[:, None] & present & (norms > 0)
+        norms, present = history.norms, ~np.isnan(history.multipliers)
+        usable = (history.finite & history.measured)[:, None] & present & (norms > 0)
         return cls(
-            tasks=tuple(history.tasks),
-            steps=np.asarray(history.steps, dtype=np.int64),
+            tasks=history.tasks,
+            about=history.about,
+            steps=history.steps,
+            losses=history.losses,
+            norms=norms,
+            multipliers=history.multipliers,
+            weights=history.weights,
+            saturated=history.saturated,
+            finite=history.finite,
+            measured=history.measured,
             present=present,
             pulls=np.where(usable & np.isfinite(norms), norms, np.nan),
-            complete=np.all(present, axis=1) & finite,
-            saturated=np.asarray(history.saturated, dtype=np.bool_),
-            finite=finite,
-            measured=measured,
-            **floats,
+            complete=present.all(axis=1) & history.finite,
         )
+
+    @property
+    def contributions(self) -> Floats:
+        """(N, K), m_k g_k where the task pulled; NaN elsewhere."""
+        return self.multipliers * self.pulls
 
     @property
     def contested(self) -> Bools:
@@ -71,12 +75,24 @@ class View:
         """The number of the step in this row."""
         return int(self.steps[row])
 
+    def line(self, **settings: object) -> str:
+        """The line that makes the Balancer of this run with other settings."""
+        method = self.about.get("method", "gaba")
+        if method != "gaba" and "(" not in method:
+            settings = {"method": method, **settings}
+        written = (
+            f"{name}={value:_}" if isinstance(value, int) else f'{name}="{value}"'
+            for name, value in settings.items()
+        )
+        return f"gaba.Balancer(tasks, shared, {', '.join(written)})"
+
 
 def runs(mask: Bools) -> list[tuple[int, int]]:
     """The stretches in which ``mask`` (N,) is true, as (first row, length).
 
-    >>> runs(np.array([True, False, True, True]))
-    [(0, 1), (2, 2)]
+    Example:
+        >>> runs(np.array([True, False, True, True]))
+        [(0, 1), (2, 2)]
     """
     padded = np.concatenate(([False], mask, [False]))
     edges = np.flatnonzero(padded[1:] != padded[:-1])
@@ -85,9 +101,17 @@ def runs(mask: Bools) -> list[tuple[int, int]]:
 
 def task_medians(values: Floats) -> Floats:
     """The median (K,) over steps of ``values`` (N, K), NaN where a task never has one."""
-    return np.array(
-        [
-            np.median(column[known]) if (known := ~np.isnan(column)).any() else np.nan
-            for column in values.T
-        ]
-    )
+    known = [column[~np.isnan(column)] for column in values.T]
+    return np.array([np.median(column) if len(column) else np.nan for column in known])
+
+
+def ratios(values: Floats) -> Floats:
+    """(N,), the largest over the smallest of ``values`` (N, K) that are known; ∞ above a 0."""
+    high, low = np.nanmax(values, axis=1), np.nanmin(values, axis=1)
+    return over(high, low)
+
+
+def over(above: Floats, below: Floats) -> Floats:
+    """``above / below``; anything above a sum or weight of 0 is infinitely far from it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below == 0, np.inf, above / below)

@@ -1,11 +1,14 @@
-"""What the weights did: sat on a floor, stood still, jumped about, or could have been fixed."""
+"""What the multipliers did: reach a limit, stand still, jump about, or what a fixed one does."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from gaba.record.diagnosis._result import Finding, percent, times, weights_text
-from gaba.record.diagnosis._view import Bools, Floats, View, runs
+from gaba.record.diagnosis._pull import UNEQUAL
+from gaba.record.diagnosis._result import Finding, named, percent, times, weights_text
+from gaba.record.diagnosis._view import Bools, Floats, View, ratios, runs
 
 SATURATED_SHARE = 0.01
 """A floor that binds in fewer steps than these catches outliers, which is what it is for."""
@@ -26,7 +29,7 @@ WOULD_DO_SHARE = 0.95
 half is left out: warm-up and settling are not what a fixed weighting is compared with."""
 
 NOISY = 0.1
-"""Median relative change of a weight from one measurement to the next. An EMA with decay .99
+"""Median relative change of a weight from one measurement to the next. An EMA with decay 0.99
 passes on a hundredth of a jump, so 10 % a step means that nothing smooths in earnest."""
 
 NOISY_DRIFT = 0.5
@@ -38,27 +41,50 @@ ENOUGH_STEPS = 50
 
 
 def saturated(view: View) -> Finding | None:
-    """Weights that sat on their floor."""
-    any_task = np.any(view.saturated, axis=1)
+    """Multipliers at their limit, and weights at their floor."""
+    any_task = np.asarray(view.saturated.any(axis=1))
     share = float(any_task.mean())
     if share < SATURATED_SHARE:
         return None
     shares = view.saturated.mean(axis=0)
-    floored = [f"'{task}'" for task, part in zip(view.tasks, shares, strict=True) if part]
-    first = view.step(int(np.argmax(any_task)))
+    held = [task for task, part in zip(view.tasks, shares, strict=True) if part]
+    first, n = view.step(int(np.argmax(any_task))), int(any_task.sum())
     start, length = runs(any_task)[-1]
-    n = int(any_task.sum())
     when = (
         f"in every step since {view.step(start)}"
         if start + length == len(any_task) and length == n
         else f"first in step {first}"
     )
-    text = (
-        f"Saturated in {percent(share)} of the steps ({n} of {len(any_task)}, {when}): the weight "
-        f"of {' or '.join(floored)} sat on its floor, and the rule asked for less."
-    )
-    figures = {"share": share, "count": float(n), "first_step": float(first)}
-    return Finding("saturated", text, {**figures, "shares": shares.tolist()})
+    counted = f"in {percent(share)} of the steps ({n} of {len(any_task)}, {when})"
+    limit = float(view.about.get("limit", "inf"))
+    with np.errstate(divide="ignore"):
+        factors = np.abs(np.log(view.multipliers[view.saturated]))
+    at_limit = np.isclose(factors, math.log(limit))
+    apart = ratios(view.contributions[any_task & view.contested])
+    unequal = float(np.median(apart)) if len(apart) else math.inf
+    figures = {
+        "share": share,
+        "count": float(n),
+        "first_step": float(first),
+        "shares": shares.tolist(),
+    }
+    if at_limit.any():
+        text = (
+            f"The multiplier of {named(held, 'or')} was at its limit {counted}: no loss is "
+            f"multiplied or divided by more than {limit:,g}."
+        )
+        figures["limit"] = limit
+        enough = limit * (unequal if math.isfinite(unequal) else 2)
+        code = view.line(limit=10 ** math.ceil(math.log10(enough)))
+    else:
+        floor = float(np.median(view.weights[view.saturated]))
+        text = (
+            f"The weight of {named(held, 'or')} reached its minimum ({floor:.3g}) {counted}, and "
+            "the rule asked for less."
+        )
+        figures["floor"] = floor
+        code = view.line(method="gaba")
+    return Finding("saturated", text, figures, code if unequal > UNEQUAL else "")
 
 
 def stood_still(view: View) -> Finding | None:
@@ -139,9 +165,10 @@ def noisy(view: View) -> Finding | None:
     task = view.tasks[noisiest]
     text = (
         f"The weights are noisy: that of '{task}' moved by {percent(jump)} from one step to the "
-        'next in the median, to and fro. Smooth the norms: norm_stabiliser="log-ema".'
+        "next in the median, to and fro. Smooth the norms."
     )
-    return Finding("noisy", text, {"task": task, "jump": jump, "drift": drift})
+    figures = {"task": task, "jump": jump, "drift": drift}
+    return Finding("noisy", text, figures, "method.replace(believe=gaba.stabilisers.LogEMA())")
 
 
 def _typical(weights: Floats) -> list[float]:
@@ -155,8 +182,5 @@ def _within(weights: Floats, fixed: Floats, ratio: float) -> Bools:
 
 
 def _imbalance(contributions: Floats) -> float:
-    known = contributions[~np.any(np.isnan(contributions), axis=1)]
-    if not len(known):
-        return float("nan")
-    with np.errstate(divide="ignore"):
-        return float(np.median(known.max(axis=1) / known.min(axis=1)))
+    known = contributions[~np.isnan(contributions).any(axis=1)]
+    return float(np.median(ratios(known))) if len(known) else math.nan

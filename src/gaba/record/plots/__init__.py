@@ -188,14 +188,14 @@ def _single(history: History, dark: bool, part: Part, height: float = 3.2) -> Pi
     return figure
 
 
-def _two_tasks(weighting: str = "inverse") -> History:
+def _two_tasks(method: str = "inverse") -> History:
     """Two steps, for the examples above."""
     import torch
 
     import gaba
 
     w = torch.nn.Parameter(torch.ones(2))
-    balancer = gaba.Balancer(["a", "b"], shared=[w], weighting=weighting)
+    balancer = gaba.Balancer(["a", "b"], shared=[w], method=method)
     for _ in range(2):
         balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
     return balancer.history
