@@ -185,7 +185,7 @@ def test_multipliers_have_the_length_of_their_formulas() -> None:
 
 def test_a_rule_without_its_gramian_says_what_to_do() -> None:
     seen = Seen(torch.ones(2), torch.ones(2))
-    with pytest.raises(ValueError, match="EqualShare needs .* found none; use measure='exact'"):
+    with pytest.raises(ValueError, match=r"EqualShare needs .* found none; use measure='exact'"):
         asked(EqualShare(), seen, ())
 
 
