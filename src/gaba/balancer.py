@@ -143,10 +143,12 @@ class Balancer(nn.Module):
         self._closures = ClosureGuard()
         if self.method.measured.needs_calls:
             self._shared.keep_calls()
+        bounds = self.method.bounds
         self._about = {
             "method": method if isinstance(method, str) else repr(method.rule),
             "metric": self.method.metric,
             "measurement": repr(self.method.measure),
+            **({"limit": f"{bounds.limit:g}"} if bounds.limited and bounds.limit else {}),
             **({"reason": reason} if reason else {}),
         }
         self._steps = 0
