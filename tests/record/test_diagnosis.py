@@ -446,3 +446,15 @@ def test_the_defaults_at_500_times_are_told_that_they_balance() -> None:
     diagnosis = run(gaba.Balancer(["rul", "health"], [theta]), theta, 100)
     assert set(diagnosis.kinds) <= QUIET | {"would-dominate"}
     assert "balanced" in diagnosis.kinds
+
+
+def test_a_limit_that_is_too_narrow_is_told_with_the_line_that_widens_it() -> None:
+    theta = torch.nn.Parameter(torch.ones(2))
+    diagnosis = run(gaba.Balancer(["rul", "health"], [theta], limit=32), theta, 60)
+    lines = str(diagnosis).splitlines()
+    assert lines[0].startswith("Not balanced. Contributions were ")
+    assert "Use: gaba.Balancer(tasks, shared, limit=1_000)" in lines
+    finding = found_in(diagnosis, "saturated")
+    assert "The multiplier of 'health' was at its limit in 100 % of the steps" in finding.text
+    wider = run(gaba.Balancer(["rul", "health"], [theta], limit=1_000), theta, 60)
+    assert wider.kinds[-2:] == ("balanced", "still")
