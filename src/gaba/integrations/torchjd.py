@@ -17,10 +17,7 @@ from torch import Tensor, nn
 
 from gaba import methods
 from gaba.extras import needs
-from gaba.pieces import Seen
-from gaba.rules import Needs, Rule
-from gaba.rules.rule import gramian_of
-from gaba.state import flatten
+from gaba.rules import Needs, Rule, Seen
 
 with needs("the bridge to TorchJD needs", "bench", "torchjd"):
     from torchjd import aggregation
@@ -132,7 +129,8 @@ class FromTorchJD(Rule):
 
         Of many Gramians (..., K, K) each is the next step after ``state``, which stays as it is.
         """
-        gramian = gramian_of(self, seen)
+        gramian = seen.gramian
+        assert gramian is not None
         if gramian.ndim == 2:
             return self._next(gramian, state)
         each = [self._next(one, state)[0] for one in gramian.reshape(-1, *gramian.shape[-2:])]
@@ -275,7 +273,8 @@ class ToTorchJD(aggregation.Weighting[PSDMatrix]):
         return self.rule(gramian if self.rule.needs == "gramian" else norms).to(stat.dtype)
 
     def _refuse_memory(self, n_tasks: int) -> None:
-        if flatten(self.rule.init(n_tasks)):
+        state = self.rule.init(n_tasks)
+        if not isinstance(state, tuple) or state:
             raise TypeError(
                 f"rule must have no memory, found {self.rule!r}: TorchJD saves none for a "
                 "weighting; use it in a Balancer"

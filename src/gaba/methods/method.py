@@ -191,7 +191,7 @@ class Method(Piece[Seen, Decision]):
         smooth, smooth_state = self.smooth.update(weights, state.smooth)
         multipliers, bounded = bounds.update(Asked(smooth, norms), state.bounds)
         new = MethodState(believe_state, rule_state, smooth_state, bounded)
-        decision = Decision(multipliers, _saturated(new), self._sound(told, raw, new))
+        decision = Decision(multipliers, _saturated(new), self._sound(told, weights, new))
         return decision, new
 
     def keep(self, state: MethodState) -> Decision:
@@ -199,15 +199,15 @@ class Method(Piece[Seen, Decision]):
         multipliers = state.multipliers
         return Decision(multipliers, _saturated(state), multipliers.isfinite().all())
 
-    def _sound(self, told: Seen, raw: Tensor, new: MethodState) -> Tensor:
+    def _sound(self, told: Seen, weights: Tensor, new: MethodState) -> Tensor:
         """Whether the rule answered for each task it was told of, and all is finite: (), bool."""
         known = {
             "losses": told.losses,
             "norms": told.norms,
             "gramian": told.norms if told.gramian is None else told.gramian.diagonal(),
         }[self.rule.needs]
-        answered = (known.isnan() | ~raw.isnan()).all()
-        return answered & new.multipliers.isfinite().all() & all_finite(new).to(raw.device)
+        answered = (known.isnan() | ~weights.isnan()).all()
+        return answered & new.multipliers.isfinite().all() & all_finite(new).to(weights.device)
 
 
 def _believing(told: Seen, norms: Tensor) -> Seen:
