@@ -172,7 +172,7 @@ def test_other_bad_input_is_refused() -> None:
     for doses in ({"drug 0": -1.0}, {"drug 0": math.nan}, {"other": 1.0}):
         with pytest.raises(ValueError, match=r"must be zero or more, of one of drug 0, drug 1"):
             effect_of(drugs, doses)
-    with pytest.raises(ValueError, match=r"Loewe additivity says nothing there"):
+    with pytest.raises(ValueError, match=r"Loewe additivity is not defined there"):
         effect_of({"a": Hill(1.0, 1.0), "b": Hill(0.5, 1.0)}, {"a": 9.0, "b": 1.0})
     with pytest.raises(ValueError, match=r"drug flat: the dose .* must be positive and finite"):
         split({"flat": Hill(1.0, 1.0, 1e-4)}, 0.9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from _inputs import norm_families
 from gaba.domains.federated import ClientWeights, Round, merge, update_norm
+from gaba.extras import install
 from gaba.stabilisers import LogEMA
 
 NAN, INF = math.nan, math.inf
@@ -59,7 +61,7 @@ def test_equal_norms_by_examples_is_plain_federated_averaging() -> None:
 
 @pytest.mark.parametrize("bad", [NAN, INF])
 def test_a_client_without_a_finite_norm_is_left_out_and_named(bad: float) -> None:
-    rule = ClientWeights(norm_stabiliser=LogEMA(0.5))
+    rule = ClientWeights(believe=LogEMA(0.5))
     first = rule.weigh({"a": 1.0, "b": 4.0})
     second = rule.weigh({"a": 1.0, "b": bad}, beliefs=first.beliefs)
     assert second.weights == {"a": 1.0}
@@ -82,7 +84,7 @@ def test_a_client_that_changed_nothing_gets_the_uniform_weight() -> None:
 
 
 def test_a_missing_client_keeps_what_is_believed_and_clients_are_smoothed_apart() -> None:
-    rule, decay = ClientWeights(norm_stabiliser=LogEMA(0.75)), 0.75
+    rule, decay = ClientWeights(believe=LogEMA(0.75)), 0.75
     visits = [{"a": 1.0, "b": 8.0}, {"a": 5.0}, {"b": 0.5, "late": 2.0}, {"a": 0.2, "b": 3.0}]
     logs: dict[str, list[float]] = {"a": [], "b": [], "late": []}
     beliefs = None
@@ -103,7 +105,7 @@ def test_a_missing_client_keeps_what_is_believed_and_clients_are_smoothed_apart(
 
 
 def test_beliefs_of_the_caller_are_not_changed() -> None:
-    rule = ClientWeights(norm_stabiliser=LogEMA(0.5))
+    rule = ClientWeights(believe=LogEMA(0.5))
     first = rule.weigh({"a": 1.0})
     kept = dict(first.beliefs)
     again = [rule.weigh({"a": 9.0, "b": 1.0}, beliefs=first.beliefs) for _ in range(2)]
@@ -114,23 +116,24 @@ def test_beliefs_of_the_caller_are_not_changed() -> None:
 @given(norms=NORMS)
 def test_the_scale_makes_all_pulls_together_as_long_as_the_median(norms: dict[int, float]) -> None:
     seen = ClientWeights().weigh(norms)
-    total = seen.gain * sum(seen.contributions.values())
+    total = sum(seen.contributions.values())
     assert total == pytest.approx(float(np.median([*norms.values()])), rel=1e-9)
-    assert ClientWeights(scale="simplex").weigh(norms).gain == 1
+    mean = ClientWeights(scale="simplex").weigh(norms)
+    assert mean.multipliers == pytest.approx(seen.weights, rel=1e-12)
 
 
 @pytest.mark.parametrize("odd", [0.0, 1e-12, 1e12])
 def test_one_client_of_any_norm_hardly_changes_the_length_of_the_step(odd: float) -> None:
     seen = ClientWeights().weigh({"odd": odd, **{f"client {k}": 1.0 for k in range(9)}})
-    others = [seen.gain * c for k, c in seen.contributions.items() if k != "odd"]
+    others = [c for k, c in seen.contributions.items() if k != "odd"]
     np.testing.assert_allclose(others, 0.1 if odd else 1 / 9, rtol=1e-9)
 
 
-def test_of_nothing_but_zeros_the_gain_is_one() -> None:
-    assert ClientWeights().weigh({"a": 0.0, "b": 0.0}).gain == 1
+def test_of_nothing_but_zeros_a_mean_is_taken() -> None:
+    assert ClientWeights().weigh({"a": 0.0, "b": 0.0}).multipliers == {"a": 0.5, "b": 0.5}
 
 
-def test_a_mean_of_models_at_gain_one() -> None:
+def test_a_mean_of_models_where_multipliers_sum_to_one() -> None:
     before, models = models_of()
     weights = {"a": 0.5, "b": 0.2, "c": 0.3}
     for key in "wb":
@@ -221,34 +224,37 @@ def test_models_of_another_kind_are_refused_by_name(change: str) -> None:
         merge(before, {**models, "a": other}, dict.fromkeys(models, 1 / 3))
 
 
-@pytest.mark.parametrize("gain", [1.0, 7.0])
-def test_merged_updates_pull_equally_hard(gain: float) -> None:
+@pytest.mark.parametrize("scale", ["median", "simplex"])
+def test_merged_updates_pull_equally_hard(scale: Literal["median", "simplex"]) -> None:
     before, models = models_of()
     models["a"] = {
         k: (before[k] + 100 * (v - before[k])).astype(v.dtype) for k, v in models["a"].items()
     }
-    seen = ClientWeights().weigh({k: update_norm(before, m) for k, m in models.items()})
-    merged = merge(before, models, seen.weights, gain)
+    rule = ClientWeights(scale=scale)
+    seen = rule.weigh({k: update_norm(before, m) for k, m in models.items()})
+    merged = merge(before, models, seen.multipliers)
     steps = {
-        name: {k: weight * (models[name][k].astype(float) - before[k]) for k in "wb"}
-        for name, weight in seen.weights.items()
+        name: {k: m * (models[name][k].astype(float) - before[k]) for k in "wb"}
+        for name, m in seen.multipliers.items()
     }
     lengths = [math.sqrt(sum((s**2).sum() for s in step.values())) for step in steps.values()]
     np.testing.assert_allclose(lengths, lengths[0], rtol=1e-6)
     for key in "wb":
-        total = before[key] + gain * sum(step[key] for step in steps.values())
+        total = before[key] + sum(step[key] for step in steps.values())
         np.testing.assert_allclose(merged[key], total, rtol=1e-4, atol=1e-5)
         assert merged[key].dtype == np.float32
     assert merged["count"].dtype == before["count"].dtype
+    mean = sum(weight * int(models[name]["count"]) for name, weight in seen.weights.items())
+    assert merged["count"] == round(mean)
 
 
-def test_a_model_without_weight_is_not_used() -> None:
+def test_a_model_without_multiplier_is_not_used() -> None:
     before, models = models_of()
     models["c"]["w"] = np.full((3, 2), NAN, dtype=np.float32)
     assert np.isfinite(merge(before, models, {"a": 0.5, "b": 0.5})["w"]).all()
     with pytest.raises(ValueError, match="no model of"):
         merge(before, models, {"a": 0.5, "z": 0.5})
-    with pytest.raises(ValueError, match="found 0 weights"):
+    with pytest.raises(ValueError, match="found 0 multipliers"):
         merge(before, models, {})
 
 
@@ -267,10 +273,11 @@ def test_the_strategy_says_what_is_missing_without_flower(
 
     from gaba.domains import _flower
 
-    monkeypatch.setitem(sys.modules, "flwr.serverapp.strategy", None)
+    for name in ("flwr", "flwr.serverapp.strategy"):
+        monkeypatch.setitem(sys.modules, name, None)
     module = importlib.reload(_flower)
     try:
-        with pytest.raises(ImportError, match=r'pip install "gaba\[flwr\]"'):
+        with pytest.raises(ImportError, match=re.escape(install("flwr"))):
             module.BalancedFedAvg(ClientWeights(kind))
     finally:
         monkeypatch.undo()

@@ -135,7 +135,7 @@ def test_a_round_without_a_usable_client_leaves_the_model_alone() -> None:
 
 
 def test_beliefs_go_on_over_rounds_and_missing_clients() -> None:
-    strategy = BalancedFedAvg(ClientWeights(norm_stabiliser=LogEMA(0.5)))
+    strategy = BalancedFedAvg(ClientWeights(believe=LogEMA(0.5)))
     both = [reply(record(GLOBAL + PULLS[1])), reply(record(GLOBAL + PULLS[2]))]
     answered(strategy, both)
     answered(strategy, [both[0], BAD["error"][0]])

@@ -19,8 +19,8 @@ from sklearn.pipeline import Pipeline
 
 import gaba
 from gaba.domains.portfolio import EqualEffect, turnover
-from gaba.stabilisers import EMA, LogEMA
 from gaba.rules import InverseNorm, Targets, Uniform
+from gaba.stabilisers import EMA, LogEMA
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,7 @@ def test_a_stabiliser_sees_the_windows_oldest_first(random: np.random.Generator)
 def test_a_rule_object_and_its_name_are_the_same(random: np.random.Generator) -> None:
     values = random.normal(size=(50, 4))
     for name in ("inverse", "equal-share", "sqrt-inverse", "equal-projection", "uniform"):
-        rule = gaba.rules.by_name(name)
-        assert isinstance(rule, gaba.rules.Weighting)
+        rule = gaba.methods.get(name).rule
         one, other = EqualEffect(name).fit(values), EqualEffect(rule).fit(values)
         np.testing.assert_array_equal(one.weights_, other.weights_)
     twice = EqualEffect(Targets((1, 1, 1, 2))).fit(values)
@@ -196,11 +195,11 @@ def test_a_riskless_portfolio_is_refused_where_shares_are_asked_for(
         ({"risk_budget": {"A": 1.0, "C": 1.0}}, r"risk_budget must name the assets of X.*B, C"),
         ({"risk_budget": [1.0, 0.0]}, r"Targets: ratios must be finite and positive, found 0"),
         ({"risk_budget": [1.0, 2.0, 3.0]}, r"found 3 for 2 tasks"),
-        ({"risk_budget": [1, 2], "weighting": Uniform()}, r"risk_budget: only a rule"),
-        ({"stabiliser": "log-ema", "window": 31}, r"window must be from 2 to the 30 observations"),
-        ({"stabiliser": "log-ema", "window": 1}, r"window must be from 2"),
-        ({"weighting": "risk"}, r"no rule is called 'risk'"),
-        ({"stabiliser": "mean"}, r"stabiliser must be one of"),
+        ({"risk_budget": [1, 2], "rule": Uniform()}, r"risk_budget: only a rule"),
+        ({"stabiliser": LogEMA(), "window": 31}, r"window must be from 2 to the 30 observations"),
+        ({"stabiliser": LogEMA(), "window": 1}, r"window must be from 2"),
+        ({"rule": "risk"}, r"method must be one of .* found 'risk'"),
+        ({"stabiliser": "mean"}, r"stabiliser must be a Stabiliser, found 'mean'"),
     ],
 )
 def test_wrong_settings_are_one_clear_line(

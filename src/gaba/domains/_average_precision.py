@@ -1,4 +1,4 @@
-"""The mean average precision of a detector, by the reference implementation of COCO."""
+"""The mean average precision of a detector, by COCO's reference implementation, pycocotools."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaba.extras import needs
 from gaba.domains._shapes import CLASSES, Example, collate
+from gaba.extras import needs
 
 
 def average_precision(model: Any, examples: Sequence[Example], batch: int = 64) -> dict[str, float]:
-    """The mean average precision of a DETR-like model on labelled images, by pycocotools.
+    """The mean average precision of a DETR-like model on labelled images, from 0 to 1.
 
-    ``"mAP"`` is the mean over classes and over overlaps of .50 to .95, ``"mAP50"`` at .50 alone,
-    both from 0 to 1. Each query is one detection, of its most likely class other than "no object",
-    with that probability as its score.
+    ``"mAP"`` is the mean over classes and overlaps of 0.50 to 0.95, ``"mAP50"`` at 0.50 alone. Each
+    query is one detection of its most likely class, with that probability as its score.
 
     Raises:
         ImportError: pycocotools is not installed.

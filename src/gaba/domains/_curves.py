@@ -20,8 +20,7 @@ with needs("dosing needs", "domains", "scipy"):
 class Curve(ABC):
     """What a drug does alone: an effect that rises with the dose, from 0 at no dose.
 
-    A subclass says ``effect`` and ``top``; ``dose`` then is found by Brent's method, unless it
-    knows a closed form.
+    A subclass has ``effect`` and ``top``, and a ``dose`` if there is a closed form.
 
     Example:
         >>> isinstance(Hill(top=1.0, half=2.0), Curve)
@@ -29,14 +28,14 @@ class Curve(ABC):
     """
 
     top: float
-    """The effect that no dose reaches, or only the highest."""
+    """The supremum of the effect."""
 
     @abstractmethod
     def effect(self, dose: float) -> float:
         """The effect of ``dose`` alone."""
 
     def dose(self, effect: float) -> float:
-        """The dose D(E) that has ``effect`` alone, to 1e-12 relative.
+        """The dose D(E) that has ``effect`` alone, to 1e-12 relative, by Brent's method.
 
         Raises:
             ValueError: The effect is not between 0 and ``top``.
@@ -48,7 +47,7 @@ class Curve(ABC):
             if math.isinf(high):
                 raise ValueError(
                     f"{type(self).__name__}: the curve must reach the effect {effect:g}, found no "
-                    f"dose that does; correct its top, {self.top:g}"
+                    f"dose that does; fix its top, {self.top:g}"
                 )
         low = high / 2
         while self.effect(low) > effect:
@@ -59,7 +58,7 @@ class Curve(ABC):
 @final
 @dataclass(frozen=True)
 class Linear(Curve):
-    """An effect in proportion to the dose, E = p d, for as far as it goes.
+    """An effect in proportion to the dose, E = p d.
 
     Args:
         potency: p, effect for a unit of dose.
@@ -133,7 +132,7 @@ class Measured(Curve):
     """A curve through measured points that rises between them, by monotone cubic interpolation.
 
     Args:
-        doses: From low to high, all positive; no dose, with no effect, is added.
+        doses: From low to high, all positive; (0, 0) is added.
         effects: Of each, rising.
 
     Raises:

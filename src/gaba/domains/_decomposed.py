@@ -10,13 +10,7 @@ from torch import Tensor, nn
 
 
 class Transitions(NamedTuple):
-    """A batch: states and next states (B, D), actions (B,), rewards (B, C), ended (B,) bool.
-
-    Example:
-        >>> from gaba.domains.rewards import Transitions
-        >>> Transitions._fields
-        ('states', 'actions', 'rewards', 'next_states', 'ended')
-    """
+    """A batch: states and next states (B, D), actions (B,), rewards (B, C), ended (B,) bool."""
 
     states: Tensor
     actions: Tensor
@@ -34,7 +28,7 @@ class DecomposedQ(nn.Module):
         n_actions: A.
         components: The names of the C components.
         hidden: The width of the trunk's two layers.
-        head_scale: The first weights of the heads as a part of the usual ones.
+        head_scale: The first weights of the heads, relative to the usual ones.
 
     Example:
         >>> import torch
@@ -66,14 +60,7 @@ class DecomposedQ(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
     def greedy(self, states: Tensor, preference: Tensor) -> Tensor:
-        """The actions (B,) of the largest Σ_c u_c Q_c(s, a), for a preference u (C,).
-
-        Example:
-            >>> import torch
-            >>> q = DecomposedQ(2, 4, ["treasure", "time"])
-            >>> q.greedy(torch.zeros(8, 2), torch.tensor([0.5, 0.5])).shape
-            torch.Size([8])
-        """
+        """The actions (B,) of the largest Σ_c u_c Q_c(s, a), for a preference u (C,)."""
         with torch.no_grad():
             values = torch.stack([*self(states).values()], dim=-1)
             return (values @ preference).argmax(-1)
@@ -84,9 +71,9 @@ def td_losses(
 ) -> dict[str, Tensor]:
     """The loss of each component, L_c = ½ mean_B (r_c + γ Q⁻_c(s', a*) − Q_c(s, a))².
 
-    Q⁻ is the target network, γ the discount, and a* its one action for all components, the largest
-    Σ_c u_c Q⁻_c(s', ·). Where the episode has ended, the second term is 0. L_c is in the square of
-    the component's unit.
+    Q⁻ is the target network, γ the discount, and a* its one action with the largest
+    Σ_c u_c Q⁻_c(s', ·). The second term is 0 if the episode has ended. L_c is in the square of the
+    component's unit.
 
     Raises:
         ValueError: The rewards are not (B, C) for the C heads, or one is not finite.

@@ -1,4 +1,4 @@
-"""The strategy of Flower; where Flower is not installed, only making one fails."""
+"""The strategy of Flower; without Flower only making one fails."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from gaba.domains.federated import ClientWeights, Round, merge, update_norm
+from gaba.domains._clients import ClientWeights, Round, merge, update_norm
+from gaba.extras import library
 
 if TYPE_CHECKING:
     FedAvg = Any
 else:
     try:
         from flwr.serverapp.strategy import FedAvg
-    except ImportError as error:
-        _absence = error
+    except ImportError:
 
         class FedAvg:
             """Stands in for Flower's strategy and says what is missing."""
 
             def __init__(self, **_: Any) -> None:
-                raise ImportError(
-                    "BalancedFedAvg is a strategy of Flower, which is not installed: "
-                    'pip install "gaba[flwr]"'
-                ) from _absence
+                library("flwr.serverapp.strategy", "BalancedFedAvg needs", "flwr")
 
 
 log = logging.getLogger(__name__)
@@ -36,16 +33,13 @@ log = logging.getLogger(__name__)
 class BalancedFedAvg(FedAvg):
     """Flower's FedAvg with clients weighted by inverse update norm instead of their examples.
 
-    The new model is that of the round plus gain · Σ_k λ_k Δ_k, with λ_k and the gain from
-    `ClientWeights` and Δ_k against the model that the round sent out. All else is FedAvg's:
-    sampling, messages, metrics (still averaged by the number of examples), evaluation.
-
-    A client that returns an error, nothing, arrays of another shape, or NaN is left out, logged,
-    and named in ``rounds[-1].left_out``; a round without any usable client leaves the model as it
-    is.
+    The model moves by Σ_k m_k Δ_k, with m_k from `ClientWeights`. Sampling, messages, metrics and
+    evaluation are FedAvg's. A client that returns an error, nothing, arrays of another shape, or
+    NaN is left out, logged, and named in ``rounds[-1].left_out``. A round without any usable client
+    leaves the model as it is.
 
     Args:
-        client_weights: The rule; ``ClientWeights()`` if not given.
+        client_weights: The rule; ``ClientWeights()`` by default.
         settings: Those of ``flwr.serverapp.strategy.FedAvg``, by name.
 
     Raises:
@@ -58,12 +52,8 @@ class BalancedFedAvg(FedAvg):
         >>> strategy = BalancedFedAvg(ClientWeights(floor=0.1), fraction_train=0.5)
         >>> strategy.fraction_train, strategy.client_weights.floor, strategy.rounds
         (0.5, 0.1, [])
-        >>> strategy.aggregate_train(1, [])  # nobody has answered: the model stays as it is
+        >>> strategy.aggregate_train(1, [])  # nobody answered: the model stays as it is
         (None, None)
-        >>> from flwr.app import ArrayRecord, ConfigRecord
-        >>> silent = BalancedFedAvg(fraction_train=0.0)
-        >>> list(silent.configure_train(1, ArrayRecord(), ConfigRecord(), grid=None))
-        []
     """
 
     def __init__(self, client_weights: ClientWeights | None = None, **settings: Any) -> None:
@@ -75,60 +65,51 @@ class BalancedFedAvg(FedAvg):
     def configure_train(
         self, server_round: int, arrays: Any, config: Any, grid: Any
     ) -> Iterable[Any]:
-        """FedAvg's messages; the model that they carry is kept to measure the updates against."""
+        """FedAvg's messages; the model in them is kept to measure the updates against."""
         self._sent = _numpy(arrays)
         return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
         """The model and the metrics of the clients that take part, or None for both."""
+        replies = [*replies]
         models: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
         norms: dict[int, float] = {}
+        examples: dict[int, float] = {}
         left_out: dict[int, str] = {}
-        replies = [*replies]
-        usable: dict[int, Any] = {}
         for reply in replies:
             client = reply.metadata.src_node_id
             try:
-                models[client] = self._model_of(reply)
+                models[client], examples[client] = self._answer(reply)
                 norms[client] = update_norm(self._sent, models[client])
-                usable[client] = reply
             except ValueError as problem:
                 left_out[client] = str(problem)
-        examples = {client: self._examples_of(reply) for client, reply in usable.items()}
         beliefs = self.rounds[-1].beliefs if self.rounds else None
         seen = self.client_weights.weigh(norms, examples, beliefs)
         seen = replace(seen, left_out={**left_out, **seen.left_out})
         self.rounds.append(seen)
         for client, reason in seen.left_out.items():
             log.warning("round %d leaves client %s out: %s", server_round, client, reason)
-        if not seen.weights:
+        if not seen.multipliers:
             return None, None
-        used = [reply for client, reply in usable.items() if client in seen.weights]
-        self._check_and_log_replies([*used, *filter(_failed, replies)], is_train=True)
-        metrics = self.train_metrics_aggr_fn(
-            [reply.content for reply in used], self.weighted_by_key
-        )
-        return _record(merge(self._sent, models, seen.weights, seen.gain)), metrics
+        used = [reply for reply in replies if reply.metadata.src_node_id in seen.multipliers]
+        failed = [reply for reply in replies if reply.has_error()]
+        self._check_and_log_replies([*used, *failed], is_train=True)
+        contents = [reply.content for reply in used]
+        metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+        return _record(merge(self._sent, models, seen.multipliers)), metrics
 
-    def _model_of(self, reply: Any) -> dict[str, np.ndarray[Any, Any]]:
+    def _answer(self, reply: Any) -> tuple[dict[str, np.ndarray[Any, Any]], float]:
+        """The model of a client, and how many examples it trained on."""
         if reply.has_error():
             raise ValueError(f"error {reply.error.code}: {reply.error.reason}")
-        records = [*reply.content.array_records.values()]
-        if len(records) != 1 or not records[0]:
+        arrays = [*reply.content.array_records.values()]
+        if len(arrays) != 1 or not arrays[0]:
             raise ValueError("no arrays in the answer")
-        self._examples_of(reply)
-        return _numpy(records[0])
-
-    def _examples_of(self, reply: Any) -> float:
-        records = [*reply.content.metric_records.values()]
-        found = records[0].get(self.weighted_by_key) if len(records) == 1 else None
+        metrics = [*reply.content.metric_records.values()]
+        found = metrics[0].get(self.weighted_by_key) if len(metrics) == 1 else None
         if not isinstance(found, int | float) or not found > 0:
             raise ValueError(f"{self.weighted_by_key} must be a positive number, found {found!r}")
-        return float(found)
-
-
-def _failed(reply: Any) -> bool:
-    return reply.has_error()
+        return _numpy(arrays[0]), float(found)
 
 
 def _numpy(arrays: Any) -> dict[str, np.ndarray[Any, Any]]:

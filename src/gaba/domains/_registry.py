@@ -1,11 +1,9 @@
 """The fields in which the rule goes by another name: one entry each, and nothing imported.
 
-To add a field: an adapter ``gaba/domains/NAME.py`` that calls `gaba.rules` (it alone imports
-the field's library), an example ``gaba/domains/_examples/NAME.py`` of at most 60 lines with a
-function ``main(folder: Path) -> None`` that prints what was measured and writes
-``folder/NAME.png`` (see `gaba.domains._picture`), an entry here, and a row in ``docs/domains.md``.
-Examples lie inside the package, so that ``gaba domains NAME`` runs one after any installation; they
-do nothing when they are imported.
+To add a field, write an adapter ``gaba/domains/NAME.py`` (it alone imports the field's library), an
+example ``gaba/domains/_examples/NAME.py`` of at most 60 lines with a function
+``main(folder: Path) -> None`` that prints figures and writes ``folder/NAME.png``, an entry here,
+and a row in ``docs/domains.md``.
 """
 
 from __future__ import annotations
@@ -26,17 +24,11 @@ class Domain:
     Attributes:
         name: Of the adapter ``gaba.domains.NAME`` and of ``gaba domains NAME``.
         title: The field, in a few words.
-        built_on: The libraries that the adapter speaks to.
-        equal: What is equal, in one sentence; ``docs/domains.md`` has it word by word.
+        built_on: The libraries of the adapter.
+        equal: What is equal, in one sentence, as in ``docs/domains.md``.
         wrong: When that is the wrong thing to want, in one sentence.
-        extra: The extra of ``pip install "gaba[EXTRA]"`` that brings those libraries, or nothing.
-        note: What to know before the example is run, or nothing.
-
-    Example:
-        >>> from gaba.domains import find
-        >>> field = find("dosing")
-        >>> field.example.name, field.extra
-        ('dosing.py', 'domains')
+        extra: The extra that brings those libraries, or nothing.
+        note: What to know before you run the example, or nothing.
     """
 
     name: str
@@ -53,13 +45,10 @@ class Domain:
         return EXAMPLES / f"{self.name}.py"
 
     def run(self, folder: Path) -> Path:
-        """Run the example, which prints what it measured, and return the picture that it made.
-
-        Args:
-            folder: Where the picture goes, as ``NAME.png``; made if absent.
+        """Run the example, which prints figures, and return its picture ``folder/NAME.png``.
 
         Raises:
-            ImportError: A library is absent; the message names the extra.
+            ImportError: A library is absent; the message has the command that installs it.
 
         Example:
             >>> import tempfile
@@ -69,7 +58,7 @@ class Domain:
             Illustration, no medical advice: ...
             'dosing.png'
         """
-        importlib.import_module(f"gaba.domains.{self.name}")  # it says itself what is absent
+        importlib.import_module(f"gaba.domains.{self.name}")  # it says what is absent
         module = importlib.import_module(f"gaba.domains._examples.{self.name}")
         folder.mkdir(parents=True, exist_ok=True)
         module.main(folder)
@@ -159,9 +148,8 @@ def find(name: str) -> Domain:
     Raises:
         ValueError: There is none; the message lists the names.
 
-    Example:
-        >>> find("portfolio").built_on
-        'skfolio'
+    >>> find("portfolio").built_on
+    'skfolio'
     """
     for domain in DOMAINS:
         if domain.name == name:

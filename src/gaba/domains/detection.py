@@ -1,14 +1,8 @@
 """Object detection: class, box and overlap losses that pull equally hard on the backbone.
 
-What is equal: λ_k ‖∇_backbone L_k‖ for the three losses of a DETR-like model of Transformers: class
-(cross-entropy or its kin), box (L1) and overlap (generalised IoU). When that is the wrong thing to
-want: box and overlap want the same thing, good boxes, so that equal pulls give boxes two thirds;
-and where published coefficients were tuned for exactly this model and data set, they know more
-than a rule does. The coefficients of the matching, which pairs predictions with objects, are others
-and stay as they are.
-
-The cardinality error that these models report is a count without a gradient, for the log only: it
-is never balanced, and asking for it is an error.
+The losses are those of a DETR-like model of Transformers: class (cross-entropy or similar), box
+(L1) and overlap (generalised IoU). The coefficients of the matching, which pairs predictions with
+objects, stay as they are. The cardinality error is a count without a gradient and never balanced.
 """
 
 from __future__ import annotations
@@ -20,9 +14,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from gaba.extras import needs
+import gaba
 from gaba.domains._average_precision import average_precision
 from gaba.domains._shapes import CLASSES, Example, collate, shapes
+from gaba.extras import needs
 from gaba.rules import InverseNorm, Targets
 
 with needs("the detection domain needs", "detection", "transformers", "accelerate", "scipy"):
@@ -57,16 +52,15 @@ _LOG_ONLY = {"cardinality_error", "class_error"}
 
 
 def task_losses(loss_dict: Mapping[str, Tensor], tasks: Sequence[str] = TASKS) -> dict[str, Tensor]:
-    """The losses by task from the ``loss_dict`` of a DETR-like model.
+    """The losses by task from the ``loss_dict`` of a DETR-like model, without coefficients.
 
-    L_class is ``loss_ce`` (or ``loss_vfl``, ``loss_focal``), L_box ``loss_bbox``, L_overlap
-    ``loss_giou``, each a scalar and without its coefficient. Auxiliary losses of earlier decoder
-    layers (``loss_ce_0``, ...) are added to their task. What is for the log only
-    (``cardinality_error``) is left out.
+    "class" is ``loss_ce`` (or ``loss_vfl``, ``loss_focal``), "box" ``loss_bbox``, "overlap"
+    ``loss_giou``. Auxiliary losses of earlier decoder layers (``loss_ce_0``, ...) are added to
+    their task. ``cardinality_error`` is left out.
 
     Raises:
-        ValueError: A task is none of these, or absent; a loss is unknown; or a loss carries no
-            gradient though gradients are on.
+        ValueError: A task is unknown or absent, a loss is unknown, or a loss carries no gradient
+            though gradients are enabled.
 
     Example:
         >>> import torch
@@ -75,10 +69,6 @@ def task_losses(loss_dict: Mapping[str, Tensor], tasks: Sequence[str] = TASKS) -
         ...                      "loss_bbox_0": w[1], "cardinality_error": torch.tensor(3.0)})
         >>> {name: loss.item() for name, loss in found.items()}
         {'class': 1.0, 'box': 3.0, 'overlap': 1.0}
-        >>> task_losses({"cardinality_error": torch.tensor(3.0)}, ["cardinality_error"])
-        Traceback (most recent call last):
-            ...
-        ValueError: tasks must be among class, box, overlap, found 'cardinality_error', a count ...
     """
     for task in tasks:
         if task not in TASKS:
@@ -112,17 +102,15 @@ def task_losses(loss_dict: Mapping[str, Tensor], tasks: Sequence[str] = TASKS) -
     return {task: found[task] for task in tasks}
 
 
-def own_coefficients(config: Any) -> Targets:
-    """The fixed weights that the model itself would use: 1 for class, and its two coefficients.
-
-    As a weighting for the Balancer that measures norms, so that contributions are recorded too.
+def own_coefficients(config: Any) -> gaba.Method:
+    """The model's own fixed multipliers, 1 for class and its two coefficients, with norms measured.
 
     Raises:
         ValueError: The config has no such coefficients.
 
     Example:
         >>> from gaba.domains.detection import own_coefficients, small_yolos
-        >>> own_coefficients(small_yolos().config).ratios
+        >>> own_coefficients(small_yolos().config).rule.ratios
         (1.0, 5.0, 2.0)
     """
     names = ("bbox_loss_coefficient", "giou_loss_coefficient")
@@ -132,7 +120,8 @@ def own_coefficients(config: Any) -> Targets:
             f"config must have {' and '.join(names)}, found {type(config).__name__}; use the "
             "config of a DETR-like model"
         )
-    return Targets((1.0, *map(float, found)), InverseNorm(power=0))
+    rule = Targets((1.0, *map(float, found)), InverseNorm(power=0))
+    return gaba.Method(rule, anchor=TASKS.index("class"), limit=None)
 
 
 @final
@@ -158,9 +147,8 @@ def small_yolos(
 ) -> Any:
     """A small YOLOS with random weights, for shapes on a CPU.
 
-    Positions and detection tokens, all zero in Transformers before a checkpoint is loaded, are
-    drawn at random, and the weights are not as small as those for a wide model, so that a few
-    hundred steps show something.
+    Positions and detection tokens, which Transformers initialises with zeros, are random, and the
+    other weights larger than those of a wide model, so that a few hundred steps are enough.
 
     Args:
         size: Of the square images, in pixels.

@@ -1,11 +1,9 @@
 """Doses of combined drugs that share one effect equally: an illustration, and no medical advice.
 
-The norm of a drug is its potency at the effect that is wanted, 1 / D_i(E), where D_i(E) is the
-dose that has the effect E alone; the weights are the parts of the total dose. Doses are combined by
-Loewe additivity, which takes each drug for a dilution of the others.
-
-*Equal* is every drug's part of the dose that would do it all alone, d_i / D_i(E). *Never to be used
-on people*: toxicity, interactions and exposure, of which the rule knows nothing, decide.
+The norm of a drug is its potency 1 / D_i(E), where D_i(E) is the dose that has the effect E alone;
+the weights are the parts of the total dose. Doses are combined by Loewe additivity, which takes
+each drug for a dilution of the others. Never use this on people: toxicity, interactions and
+exposure decide, and the rule knows nothing of them.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ class Split:
         effect: E.
         doses: d_i, by drug.
         parts: d_i / D_i(E), by drug; their sum is 1.
-        weights: The parts of the total dose, d_i / Σd, which is what the rule says.
+        weights: The parts of the total dose, d_i / Σd.
 
     Example:
         >>> found = split({"strong": Linear(3.0), "weak": Linear(1.0)}, 6.0)
@@ -49,20 +47,16 @@ class Split:
 def split(
     drugs: Mapping[str, Curve], effect: float, proportions: Mapping[str, float] | None = None
 ) -> Split:
-    """Doses that together have ``effect``, of which each drug does the same part.
+    """Doses that together have ``effect``; each drug does the same part. No medical advice.
 
-    The norms g_i = 1 / D_i(E) give weights λ by `Targets` of the ``proportions`` around
-    `InverseNorm`; the total dose is T = 1 / Σ λ_i g_i, and d_i = λ_i T. For linear potencies p_i
-    and K drugs it is d_i = E / (K p_i). Doses of all drugs are in one unit; the doses, unlike the
-    weights, do not depend on which.
-
-    An illustration, and no medical advice.
+    `Targets` gives weights λ for the norms g_i = 1 / D_i(E); the total dose is T = 1 / Σ λ_i g_i,
+    and d_i = λ_i T. For linear potencies p_i and K drugs it is d_i = E / (K p_i). Give all doses in
+    one unit.
 
     Args:
         drugs: What each does alone, by name.
         effect: E, above 0 and below the ``top`` of every drug.
-        proportions: r_i, the parts d_i / D_i(E) that are wanted, up to a factor; None for equal
-            ones.
+        proportions: r_i, the parts d_i / D_i(E), up to a factor; equal by default.
 
     Raises:
         ValueError: There is no drug, one alone does not reach the effect, or a proportion is not
@@ -101,11 +95,9 @@ def split(
 def effect_of(drugs: Mapping[str, Curve], doses: Mapping[str, float]) -> float:
     """The effect E of ``doses`` together by Loewe additivity, Σ d_i / D_i(E) = 1.
 
-    Found by Brent's method, to 1e-12 relative. 0 if nothing is given at all.
-
     Raises:
-        ValueError: A dose is negative, not finite or names no drug; or the doses go beyond what the
-            weakest of the drugs given does at any dose, where Loewe additivity says nothing.
+        ValueError: A dose is negative, not finite or names no drug; or the effect is more than the
+            weakest of the drugs reaches, where Loewe additivity is not defined.
 
     Example:
         >>> drugs = {"a": Hill(1.0, 2.0), "b": Hill(1.0, 20.0)}
@@ -116,7 +108,7 @@ def effect_of(drugs: Mapping[str, Curve], doses: Mapping[str, float]) -> float:
         if name not in drugs or not (math.isfinite(dose) and dose >= 0):
             raise ValueError(
                 f"dose of {name}: must be zero or more, of one of {', '.join(drugs)}, found "
-                f"{dose:g}; mend the doses"
+                f"{dose:g}; fix the doses"
             )
     given = {name: dose for name, dose in doses.items() if dose > 0}
     if not given:
@@ -127,7 +119,7 @@ def effect_of(drugs: Mapping[str, Curve], doses: Mapping[str, float]) -> float:
 
     alone = [drugs[name].effect(dose) for name, dose in given.items()]
     low, top = max(alone), min(drugs[name].top for name in given)
-    if len(given) == 1 or (low < top and spare(low) <= 0):  # alone, or as good as alone
+    if len(given) == 1 or (low < top and spare(low) <= 0):  # alone, or nearly
         return low
     high = min(2 * low, (low + top) / 2)
     while high < top and spare(high) > 0:
@@ -135,7 +127,7 @@ def effect_of(drugs: Mapping[str, Curve], doses: Mapping[str, float]) -> float:
     if not low < high < top:
         raise ValueError(
             f"doses: together they must stay below {top:g}, the most that every drug given can do "
-            f"alone, found more; Loewe additivity says nothing there, so lower the doses"
+            f"alone, found more; Loewe additivity is not defined there, so lower the doses"
         )
     return root(spare, low, high)
 

@@ -1,12 +1,7 @@
 """Ensembles of climate models: weights from each model's error on a reference period, with xarray.
 
 The norm of a model is the root-mean-square of its error against the reference, in the unit of the
-data. Chunked arrays stay lazy: what is looked at before ``compute`` is coordinates, never values.
-
-*Equal* is every model's error times its weight (power 1); at power 2 weights are inverse to the
-mean squared error, which is best if errors are independent. *Wrong to want* where models share
-their code and their errors: close relatives are then counted several times, and a good past does
-not promise a good future.
+data. Chunked arrays stay lazy: only coordinates are read before ``compute``.
 """
 
 from __future__ import annotations
@@ -58,8 +53,7 @@ class Ensemble:
     def combine(self, models: xr.DataArray) -> xr.DataArray:
         """The weighted mean Σ_m λ_m x_m over the models, with coordinates and attributes kept.
 
-        Where a model has no value (NaN) the others share its weight, and where none has one the
-        answer has none. Models that have a weight and are not in ``models`` are left out alike.
+        If a model is absent from ``models`` or has no value (NaN), the others share its weight.
 
         Raises:
             ValueError: A model has no weight, or a name comes twice.
@@ -90,28 +84,25 @@ def weigh(
 ) -> Ensemble:
     """Weigh models by their errors where they overlap with the reference, λ_m ∝ e_m^(−power).
 
-    e_m = √⟨(x_m − r)²⟩ is the root-mean-square error of model m, where x_m is the model, r the
-    reference and ⟨·⟩ the mean over times and places at which both have a value (with the weights
-    ``cells``). Its bias is b_m = ⟨x_m − r⟩.
+    e_m = √⟨(x_m − r)²⟩ is the root-mean-square error of model x_m against the reference r, and
+    b_m = ⟨x_m − r⟩ its bias. ⟨·⟩ is the mean, with the weights ``cells``, over the times and places
+    at which both have a value.
 
     Args:
-        models: The hindcasts (model, time, …), NaN where there is none.
-        reference: What was observed (time, …) in the reference period, NaN where nothing was.
+        models: The hindcasts (model, time, …), NaN if there is none.
+        reference: The observations (time, …), NaN if there is none.
         power: 1 makes λ_m e_m equal; 2 is inverse mean squared error.
-        bias: "penalised": it is part of the error, as above. "removed": it is taken off in
-            ``combine``, so e_m = √⟨(x_m − b_m − r)²⟩ is what then is left. "ignored": the same e_m,
-            but nothing is taken off. At power 2 that is inverse variance, and a steady model that
-            is always wrong gets the most: it is here to be compared with.
-        cells: The weight of a place in the mean, such as the cosine of the latitude; None for equal
-            ones.
+        bias: "penalised": part of the error. "removed": ``combine`` subtracts it, and
+            e_m = √⟨(x_m − b_m − r)²⟩. "ignored": the same e_m without subtraction, for comparison:
+            a steady model that is always wrong gets the largest weight.
+        cells: The weight of a place in the mean, such as the cosine of the latitude.
         model: The name of the models' dimension.
-        time: The name of the time's. Only times that both have are used; every other coordinate
-            has to be the same.
+        time: The name of the time dimension; all other coordinates must agree.
 
     Raises:
         ValueError: There are no common times, other coordinates differ, a dimension is missing or
-            a name comes twice. When values are computed: a model has no value in common with the
-            reference, or an error of 0 or infinity. For lazy data this is in ``compute``.
+            a name comes twice; and, for lazy data in ``compute``, a model has no value in common
+            with the reference, or an error of 0 or infinity.
 
     Example:
         >>> import xarray as xr

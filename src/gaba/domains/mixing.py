@@ -1,12 +1,8 @@
 """Audio mixing: faders that bring stems to equal loudness, or to loudness in given proportions.
 
 The norm of a stem is its loudness as an amplitude, 10^(LUFS / 20): a gain multiplies it, as a
-weight multiplies a norm. Loudness is that of ITU-R BS.1770-4 as pyloudnorm measures it; WAV files
-are read and written by soundfile, with the sample rate and the channels that they have.
-
-*Equal* is the loudness of every stem behind its fader, or its proportion to the others. *Wrong to
-want* where one stem is meant to lead, or to be heard only now and then: a cymbal as loud as the
-voice is no mix.
+weight multiplies a norm. pyloudnorm measures loudness by ITU-R BS.1770-4; soundfile reads and
+writes WAV files.
 """
 
 from __future__ import annotations
@@ -70,14 +66,14 @@ class Stems:
 @final
 @dataclass(frozen=True)
 class Mix:
-    """A mix and how it came about.
+    """A mix and its faders.
 
     Attributes:
         audio: The sum of the stems behind their faders (samples, channels).
         rate: In Hz.
-        gains: The factor of each stem, the guard's included.
-        before: The loudness of each stem as it came, in LUFS; −∞ if silent.
-        silent: The stems that no gain makes loud; their gain is that of the guard alone.
+        gains: The factor of each stem, with that of the guard.
+        before: The loudness of each stem as recorded, in LUFS; −∞ if silent.
+        silent: The stems that no gain makes loud; their gain is that of the guard.
         guard: What the true-peak guard took from the whole mix, in dB: 0 or less.
 
     Example:
@@ -98,14 +94,12 @@ class Mix:
 def loudness(audio: np.ndarray, rate: int) -> float:
     """The integrated loudness of ``audio`` (samples,) or (samples, channels), in LUFS.
 
-    −∞ where all of it lies below the absolute gate of −70 LUFS: silence. Audio that is shorter than
-    the meter's block of .4 s is measured with silence behind it.
+    −∞ if all of it lies below the absolute gate of −70 LUFS. Audio shorter than the meter's block
+    of 0.4 s is measured with silence behind it.
 
     Source: ITU-R BS.1770-4, equations 3 to 7.
 
     Example:
-        A sine of full scale at 997 Hz in one channel.
-
         >>> time = np.arange(48000) / 48000
         >>> abs(loudness(np.sin(2 * np.pi * 997 * time), 48000) + 3.01) < 0.1
         True
@@ -127,7 +121,7 @@ def true_peak(audio: np.ndarray) -> float:
     Source: ITU-R BS.1770-4, annex 2.
 
     Example:
-        A sine at a quarter of the rate whose samples all miss its crests.
+        A sine whose samples all miss its crests.
 
         >>> audio = np.sin(np.pi / 2 * np.arange(4800) + np.pi / 4)
         >>> round(20 * np.log10(np.abs(audio).max()).item(), 2), abs(true_peak(audio)) < 0.5
@@ -147,20 +141,17 @@ def mix(
 ) -> Mix:
     """Bring every stem to one loudness, and add them up.
 
-    gain_k = λ_k · 10^(L/20) / (λ_k g_k / r_k), where λ is what `Targets` of r around `InverseNorm`
-    says of the norms g_k = 10^(LUFS_k / 20), r_k = 10^(above_k / 20) and L is the ``level``. The
-    fraction is the same number for all k, because the rule makes λ_k g_k proportional to r_k.
-
-    K stems that have nothing to do with each other give a mix of L + 10 log₁₀ Σ r_k² LUFS, which is
-    L + 10 log₁₀ K for equal ones. Shorter stems are followed by silence. A silent stem stays as it
-    is and counts for nothing.
+    The gains are λ_k · 10^(L/20) / (λ_k g_k / r_k), with the weights λ of `Targets` for the norms
+    g_k = 10^(LUFS_k / 20) and the ratios r_k = 10^(above_k / 20). The fraction is the same for all
+    k. K unrelated stems give a mix of L + 10 log₁₀ Σ r_k² LUFS. Silence follows shorter stems. A
+    silent stem stays as it is.
 
     Args:
         stems: What to mix.
-        level: L, of a stem behind its fader, in LUFS.
-        above: How much louder than L (or less loud, below 0) a stem is to be, in LU, by name.
+        level: L, the loudness of a stem behind its fader, in LUFS.
+        above: How much louder than L a stem should be, in LU, by name; less loud if negative.
         ceiling: The highest true peak of the mix, in dBTP. A mix above it is turned down as a
-            whole, so that proportions stay and every stem is below its level by the ``guard``.
+            whole, by the ``guard``.
 
     Raises:
         ValueError: ``above`` names a stem that is not there, a number is not finite, or a stem is
@@ -259,7 +250,7 @@ def _check(name: str, audio: np.ndarray, channels: int) -> None:
     if not np.issubdtype(audio.dtype, np.floating) or not np.isfinite(audio).all():
         raise ValueError(
             f"stem {name}: samples must be finite floats between -1 and 1, found "
-            f"{audio.dtype} or NaN; divide integers by their full scale, and mend the recording"
+            f"{audio.dtype} or NaN; divide integers by their full scale, and fix the recording"
         )
 
 

@@ -1,11 +1,7 @@
 """Portfolios: weights of assets by the library's rules, as an estimator of skfolio.
 
-The norm of an asset is its volatility and the Gramian the covariance of the returns. `InverseNorm`
-then is inverse volatility, `EqualShare` equal risk contribution, and `Targets` a risk budget.
-
-*Equal* is every asset's volatility times its weight (`InverseNorm`), or every asset's part of the
-portfolio's variance (`EqualShare`). *Wrong to want* where returns are to be had for risk: the rule
-looks at risk alone, and gives most to what moved least in the past.
+The norm of an asset is its volatility; the Gramian is the covariance of the returns. So
+`InverseNorm` is inverse volatility, `EqualShare` equal risk contribution, `Targets` a risk budget.
 """
 
 from __future__ import annotations
@@ -18,9 +14,8 @@ import torch
 
 import gaba
 from gaba.extras import needs
-from gaba.stabilisers import AnyStabiliser
-from gaba.stabilisers import by_name as stabiliser_by_name
-from gaba.rules import EqualShare, Proportional, Targets, Weighting, by_name
+from gaba.rules import EqualShare, Fixed, Proportional, Rule, Targets, Uniform
+from gaba.stabilisers import Stabiliser
 
 with needs("portfolios need", "skfolio", "skfolio"):
     from skfolio.optimization import BaseOptimization
@@ -41,24 +36,22 @@ TOLERANCE = 1e-6
 class EqualEffect(BaseOptimization):
     """Weigh assets so that each has the same effect on the portfolio, w = rule(σ) or rule(Σ).
 
-    Σ (K, K) is the covariance of the returns that ``prior_estimator`` finds, and σ (K,), the root
-    of its diagonal, the volatilities, in the unit of the returns; w (K,) are the weights, long
-    only, with sum 1. With ``weighting="inverse"`` it is skfolio's ``InverseVolatility``, and with
-    "equal-share" its ``RiskBudgeting`` of the variance, solved by Newton's method.
+    Σ (K, K) is the covariance of the returns that ``prior_estimator`` finds, and σ (K,) the
+    volatilities, in the unit of the returns; the weights w (K,) are long only, with sum 1. The rule
+    "inverse" is skfolio's ``InverseVolatility``, "equal-share" its ``RiskBudgeting`` of the
+    variance.
 
-    With a ``stabiliser`` the volatilities are those that it believes after it has seen each
-    ``window`` of the returns in turn, oldest first, so that weights move less from one rebalancing
-    to the next; correlations stay those of the prior. It learns from the returns given to ``fit``
-    alone, so cross-validation sees no future. The oldest observations, those before the first whole
-    window, are left out of it.
+    A ``stabiliser`` sees the volatility of each ``window`` of the returns in turn, oldest first, so
+    that weights move less from one rebalancing to the next; correlations stay those of the prior.
 
     Args:
-        weighting: A rule or its name, on norms or on a Gramian.
-        risk_budget: The proportions r_k that are wanted instead of equal ones: an array, or a
-            mapping that names every asset. None asks for equal ones.
-        stabiliser: Such as ``LogEMA(.9)`` or ``EMA(.9, debias=True)``, or a name; None for none.
+        rule: A rule of norms or of a Gramian, or the name of a method that has one.
+        risk_budget: The shares r_k to have instead of equal ones, up to a factor: an array, or a
+            mapping that names every asset.
+        stabiliser: Such as ``LogEMA(0.9)`` or ``EMA(0.9, debias=True)``; without one the
+            volatilities are those of the prior.
         window: Observations in one volatility that the stabiliser sees.
-        prior_estimator: skfolio's; None is ``EmpiricalPrior()``.
+        prior_estimator: skfolio's; by default ``EmpiricalPrior()``.
         portfolio_params: As in skfolio.
         fallback: As in skfolio.
         previous_weights: As in skfolio.
@@ -70,10 +63,9 @@ class EqualEffect(BaseOptimization):
         shares_: Each asset's part of the portfolio's variance (K,), by `gaba.shares`.
 
     Raises:
-        ValueError: In ``fit``: a variance is zero, negative or not a number; a budget is not
-            positive or its assets are not those of X; ``window`` does not fit; or `EqualShare`
-            finds no equal shares, because some portfolio of these assets has no risk at all.
-        NonPositiveVarianceError: skfolio's priors found a variance of zero themselves.
+        ValueError: In ``fit``: a variance is not positive and finite; a budget is not positive or
+            names other assets; ``window`` does not fit; or there are no equal shares, because some
+            portfolio of these assets has no risk at all.
 
     Source: Maillard, Roncalli and Teïletche 2010, equations 3 to 5.
 
@@ -92,9 +84,9 @@ class EqualEffect(BaseOptimization):
 
     def __init__(
         self,
-        weighting: str | Weighting = "inverse",
+        rule: str | Rule = "inverse",
         risk_budget: Mapping[str, float] | Any | None = None,
-        stabiliser: str | AnyStabiliser | None = None,
+        stabiliser: Stabiliser | None = None,
         window: int = 20,
         prior_estimator: BasePrior | None = None,
         portfolio_params: dict[str, Any] | None = None,
@@ -108,7 +100,7 @@ class EqualEffect(BaseOptimization):
             previous_weights=previous_weights,
             raise_on_failure=raise_on_failure,
         )
-        self.weighting = weighting
+        self.rule = rule
         self.risk_budget = risk_budget
         self.stabiliser = stabiliser
         self.window = window
@@ -141,7 +133,7 @@ class EqualEffect(BaseOptimization):
             ratio = believed / self.volatilities_
             covariance = covariance * np.outer(ratio, ratio)
             self.volatilities_ = believed
-        rule = _rule(self.weighting, self.risk_budget, names)
+        rule = _rule(self.rule, self.risk_budget, names)
         weights = rule(covariance if rule.needs == "gramian" else self.volatilities_)
         self.shares_ = gaba.shares(weights, covariance)
         _check_shares(self.shares_, rule)
@@ -150,10 +142,9 @@ class EqualEffect(BaseOptimization):
 
 
 def turnover(weights: Any) -> np.ndarray:
-    """How much is traded at each rebalancing, t_n = ½ Σ_k |w_nk − w_(n−1)k|.
+    """How much is traded at each rebalancing, t_n = ½ Σ_k |w_nk − w_(n−1)k|, (N − 1,).
 
-    w_nk is the weight of asset k at rebalancing n; ``weights`` (N, K), the answer (N − 1,) between
-    0 and 1 for long-only weights. What prices did to the weights in between is left out.
+    ``weights`` (N, K) are those of asset k at rebalancing n. Moves of the prices are left out.
 
     Raises:
         ValueError: There are fewer than two rows.
@@ -171,19 +162,20 @@ def turnover(weights: Any) -> np.ndarray:
     return 0.5 * np.abs(np.diff(rows, axis=0)).sum(axis=1)
 
 
-def _rule(weighting: str | Weighting, risk_budget: Any, names: list[str]) -> Weighting:
-    rule = by_name(weighting) if isinstance(weighting, str) else weighting
-    if not isinstance(rule, Weighting):
+def _rule(asked: str | Rule, risk_budget: Any, names: list[str]) -> Rule:
+    rule = gaba.methods.get(asked, names).rule if isinstance(asked, str) else asked
+    constant = isinstance(rule, Uniform | Fixed)
+    if (rule.needs == "losses" and not constant) or rule.init(len(names)) != ():
         raise ValueError(
-            f"weighting: a portfolio has risks and no losses, found {rule!r}; use a rule of "
-            f"norms or Gramian, such as 'inverse' or 'equal-share'"
+            f"rule: a portfolio has risks, but no losses and no steps, found {rule!r}; use a rule "
+            f"of norms or Gramian, such as 'inverse' or 'equal-share'"
         )
     if risk_budget is None:
         return rule
     if not isinstance(rule, Proportional):
         raise ValueError(
             f"risk_budget: only a rule that makes something equal can keep a budget, found "
-            f"{rule!r}; use weighting='inverse' or 'equal-share'"
+            f"{rule!r}; use rule='inverse' or 'equal-share'"
         )
     if isinstance(risk_budget, Mapping):
         odd = sorted(set(names).symmetric_difference(risk_budget))
@@ -196,10 +188,10 @@ def _rule(weighting: str | Weighting, risk_budget: Any, names: list[str]) -> Wei
     return Targets(tuple(np.asarray(risk_budget, np.float64).ravel()), rule)
 
 
-def _believed(returns: np.ndarray, stabiliser: str | AnyStabiliser, window: int) -> np.ndarray:
+def _believed(returns: np.ndarray, stabiliser: Stabiliser, window: int) -> np.ndarray:
     """The volatilities (K,) that the stabiliser believes after every window in turn."""
-    if isinstance(stabiliser, str):
-        stabiliser = stabiliser_by_name(stabiliser)
+    if not isinstance(stabiliser, Stabiliser):
+        raise ValueError(f"stabiliser must be a Stabiliser, found {stabiliser!r}; use LogEMA(0.9)")
     if not 2 <= window <= len(returns):
         raise ValueError(
             f"window must be from 2 to the {len(returns)} observations of X, found {window}; a "
@@ -220,7 +212,7 @@ def _check_variances(covariance: np.ndarray, names: list[str]) -> None:
             raise ValueError(
                 f"asset {name}: its variance must be positive and finite, found {variance:g}; no "
                 f"weight can give such an asset its part, so leave it out (skfolio has "
-                f"pre_selection.DropZeroVariance) or mend its prices"
+                f"pre_selection.DropZeroVariance) or fix its prices"
             )
     if not np.isfinite(covariance).all():
         raise ValueError(
@@ -229,9 +221,9 @@ def _check_variances(covariance: np.ndarray, names: list[str]) -> None:
         )
 
 
-def _check_shares(shares: np.ndarray, rule: Weighting) -> None:
-    """Refuse what `EqualShare` falls back to where there are no equal shares."""
-    inner = rule.weighting if isinstance(rule, Targets) else rule
+def _check_shares(shares: np.ndarray, rule: Rule) -> None:
+    """Refuse the fallback of `EqualShare` if there are no equal shares."""
+    inner = rule.rule if isinstance(rule, Targets) else rule
     if not isinstance(inner, EqualShare):
         return
     ratios = np.asarray(rule.ratios) if isinstance(rule, Targets) else np.ones(len(shares))

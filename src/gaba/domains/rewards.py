@@ -1,13 +1,8 @@
 """Several reward components: a Q network with one head a component, balanced on its shared trunk.
 
-What is equal: how hard the temporal-difference error of each component pulls on the trunk,
-λ_c ‖∇_trunk L_c‖. It is *not* how much a component matters to the agent: that is the preference
-u, with which the actions are chosen. When that is the wrong thing to want: where a component has
-nothing to teach, because it is constant, learnt already, or all noise; its small or random gradient
-is then brought to the size of the others'.
-
-What it buys is that the unit of a component (metres or kilometres) no longer decides how well its
-head is served by the trunk. Environments are those of mo-gymnasium, whose rewards are vectors.
+The temporal-difference losses pull equally hard on the trunk, m_c ‖∇_trunk L_c‖, whatever the unit
+of a component. How much a component matters to the agent is the preference u, which chooses the
+actions. Environments are those of mo-gymnasium, whose rewards are vectors.
 
 Source: one head a component and a joint greedy action, van Seijen et al. 2017 (hybrid reward
 architecture) and Juozapaitis et al. 2019 (reward decomposition).
@@ -26,7 +21,6 @@ from numpy.typing import NDArray
 
 import gaba
 from gaba.domains._decomposed import DecomposedQ, Transitions, component_names, td_losses
-from gaba.rules import Weighting
 
 __all__ = ["DecomposedQ", "Run", "Settings", "Transitions", "component_names", "td_losses", "train"]
 
@@ -42,17 +36,13 @@ class Settings:
         lr: Of Adam.
         batch: Transitions an update.
         hidden: Width of the trunk.
-        head_scale: The first weights of the heads as a part of the usual ones.
+        head_scale: The first weights of the heads, relative to the usual ones.
         start: Random steps before the first update.
         every: Steps in the environment an update.
-        sync: Updates from one copy of the target network to the next.
+        sync: Updates between two copies of the target network.
         explore: The part of the steps over which ε falls from 1 to ``epsilon``.
-        epsilon: The last part of random actions.
+        epsilon: The final part of random actions.
         seed: Of everything.
-
-    Example:
-        >>> Settings(steps=100).gamma
-        0.99
     """
 
     steps: int = 8000
@@ -72,7 +62,7 @@ class Settings:
 @final
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What came of it.
+    """The result of :func:`train`.
 
     Attributes:
         components: The C names.
@@ -80,8 +70,8 @@ class Run:
         returns: (episodes, C), undiscounted, while learning.
         greedy: (C,), undiscounted, of one episode without exploration at the end.
         discounted: (C,), the same episode, discounted.
-        foretold: (C,), what the network says of that at its start, Q_c(s_0, a).
-        history: Losses, norms, weights and contributions of every update.
+        foretold: (C,), the network's prediction of it at its start, Q_c(s_0, a).
+        history: Losses, norms, multipliers and contributions of every update.
     """
 
     components: tuple[str, ...]
@@ -98,7 +88,7 @@ def train(
     preference: Mapping[str, float],
     *,
     settings: Settings | None = None,
-    weighting: Weighting | str = "inverse",
+    method: gaba.Method | str = "gaba",
 ) -> Run:
     """Learn Q_c of the policy that is greedy in Σ_c u_c Q_c, with losses balanced on the trunk.
 
@@ -106,7 +96,7 @@ def train(
         env: Of mo-gymnasium, with a box of states and a finite number of actions.
         preference: u_c by component, in the order of the environment's rewards.
         settings: How to learn.
-        weighting: Of the components' losses; "inverse" makes their pulls on the trunk equal.
+        method: Balances the losses of the components, as in :class:`gaba.Balancer`.
 
     Raises:
         ValueError: The environment is of another kind, the preference does not fit its rewards, or
@@ -120,7 +110,7 @@ def train(
         ((5, 3), (3,))
     """
     settings = settings or Settings()
-    learner = _Learner(env, preference, settings, weighting)
+    learner = _Learner(env, preference, settings, method)
     returns: list[NDArray[np.float64]] = []
     state, total = learner.reset(settings.seed), np.zeros(len(learner.components))
     for step in range(settings.steps):
@@ -146,7 +136,7 @@ class _Learner:
         env: Any,
         preference: Mapping[str, float],
         settings: Settings,
-        weighting: Weighting | str,
+        method: gaba.Method | str,
     ) -> None:
         self.components = component_names(env, [*preference])
         if not hasattr(env.action_space, "n") or len(env.observation_space.shape or ()) != 1:
@@ -164,7 +154,7 @@ class _Learner:
         )
         self._target = deepcopy(self.q)
         self._optimizer = torch.optim.Adam(self.q.parameters(), lr=settings.lr)
-        self.balancer = gaba.Balancer(self.components, self.q.trunk, weighting=weighting)
+        self.balancer = gaba.Balancer(self.components, self.q.trunk, method)
         shapes = ((size,), (), (len(self.components),), (size,), ())
         kinds = (np.float32, np.int64, np.float32, np.float32, np.bool_)
         self._memory = [
@@ -199,7 +189,7 @@ class _Learner:
         found = np.asarray(reward, dtype=np.float64)
         if not np.isfinite(found).all():
             named = dict(zip(self.components, found.tolist(), strict=True))
-            raise ValueError(f"rewards must be finite, found {named}; mend the environment")
+            raise ValueError(f"rewards must be finite, found {named}; fix the environment")
         return self._scaled(state), found, bool(ended), bool(cut)
 
     def act(
@@ -223,7 +213,7 @@ class _Learner:
         self._optimizer.zero_grad()
 
     def episode(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Of one episode without exploration (C,): returns, discounted returns, and as foretold."""
+        """One episode without exploration (C,): returns, discounted returns, and as foretold."""
         state, over, rewards = self.reset(self.settings.seed), False, []
         with torch.no_grad():
             values = self.q(torch.from_numpy(state)[None])

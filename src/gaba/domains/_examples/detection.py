@@ -25,8 +25,9 @@ def main(folder: Path) -> None:
     for name, style in (("own coefficients", ":"), ("balanced", "-")):
         set_seed(0)
         model = detection.small_yolos()
-        rule = "inverse" if name == "balanced" else detection.own_coefficients(model.config)
-        balancer = gaba.Balancer(detection.TASKS, shared=model.vit, weighting=rule)
+        own = detection.own_coefficients(model.config)
+        method = "gaba" if name == "balanced" else own
+        balancer = gaba.Balancer(detection.TASKS, shared=model.vit, method=method)
         with tempfile.TemporaryDirectory() as scratch:
             settings: dict[str, Any] = {"use_cpu": True, "report_to": [], "disable_tqdm": True}
             settings |= {"save_strategy": "no", "remove_unused_columns": False}

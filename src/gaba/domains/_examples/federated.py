@@ -37,13 +37,12 @@ def main(folder: Path) -> None:
                 for k in range(CLIENTS)
             }
             norms = {k: update_norm(model, answer) for k, answer in answers.items()}
-            weights, gain = dict(enumerate((sizes / sizes.sum()).tolist())), 1.0  # plain FedAvg
+            multipliers = dict(enumerate((sizes / sizes.sum()).tolist()))  # plain FedAvg
             if name == "equal pulls":
-                seen = ClientWeights().weigh(norms)
-                weights, gain = dict(seen.weights), seen.gain
-            model = merge(model, answers, weights, gain)
+                multipliers = dict(ClientWeights().weigh(norms).multipliers)
+            model = merge(model, answers, multipliers)
             accuracy.append(np.mean((data[-1] @ model["w"] > 0) == labels[-1]))
-            pulls.append([gain * weights[k] * norms[k] for k in range(CLIENTS)])
+            pulls.append([multipliers[k] * norms[k] for k in range(CLIENTS)])
         print(f"{name}: accuracy {accuracy[-1]:.1%} after {ROUNDS} rounds")
         left.plot(range(1, ROUNDS + 1), accuracy, color=COLOURS[shift], label=name)
         at = np.arange(CLIENTS) + 0.4 * shift - 0.2

@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     peers: Any = InverseVolatility().fit(returns), RiskBudgeting().fit(returns)
     for ours, peer in zip((inverse, shared), peers, strict=True):
         apart = np.abs(ours.weights_ - peer.weights_).max()
-        print(f"{ours.weighting:11} {apart:.1e} from {type(peer).__name__}, at the most;", end=" ")
+        print(f"{ours.rule:11} {apart:.1e} from {type(peer).__name__}, at the most;", end=" ")
         print(f"shares of the risk from {ours.shares_.min():.3f} to {ours.shares_.max():.3f}")
     differ = np.abs(inverse.weights_ - shared.weights_)
     print(f"the two rules differ by up to {differ.max():.4f} ({returns.columns[differ.argmax()]})")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+import gaba
 from gaba.domains._picture import COLOURS, panels, save
 from gaba.domains.rewards import Settings, train
-from gaba.rules import InverseNorm
 
 STEPS, WINDOW = 800, 25
 
@@ -23,10 +23,11 @@ def main(folder: Path) -> None:
         env = mo_gymnasium.make("deep-sea-treasure-v0")  # pyright: ignore[reportPrivateImportUsage]
     titles = ("Returns while learning", "Contributions on the trunk")
     figure, (left, right) = panels(*titles)
-    rules = {"uniform": InverseNorm(power=0), "balanced": InverseNorm()}  # power 0: only measured
-    for (name, rule), style in zip(rules.items(), (":", "-"), strict=True):
+    plain = gaba.Method(gaba.rules.InverseNorm(power=0))  # multiplies by 1, and measures
+    methods: dict[str, gaba.Method | str] = {"uniform": plain, "balanced": "gaba"}
+    for (name, method), style in zip(methods.items(), (":", "-"), strict=True):
         preference = {"treasure": 0.5, "time": 0.5}
-        run = train(env, preference, settings=Settings(steps=STEPS), weighting=rule)
+        run = train(env, preference, settings=Settings(steps=STEPS), method=method)
         history = run.history
         found = ", ".join(
             f"{part} {value:.1f}" for part, value in zip(run.components, run.greedy, strict=True)
