@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 
 import gaba
 from _web_records import read, step_lines, write
+from gaba.extras import install
 from gaba.record import plots
 
 ALL: dict[str, Callable[..., plots.Picture]] = {
@@ -37,7 +38,7 @@ def test_a_picture_is_drawn_of_any_history(
     assert (sum(to_rgb(picture.get_facecolor())) < 0.5) == dark
 
 
-@pytest.mark.parametrize("name", ["losses", "norms", "weights", "contributions"])
+@pytest.mark.parametrize("name", ["losses", "norms", "multipliers", "weights", "contributions"])
 def test_every_step_of_a_short_history_is_a_point(name: str, tmp_path: Path) -> None:
     steps = history(tmp_path, 90)
     lines = [line for line in ALL[name](steps).axes[0].lines if line.get_label() in TASKS]
@@ -84,8 +85,9 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     for draw in (plots.weights, plots.overview, plots.saturation):
         with pytest.raises(ValueError, match="at least 1 step, found 0"):
             draw(empty)
-    with pytest.raises(ValueError, match="cosines in some step, found none"):
-        plots.cosines(history(tmp_path, 20, cosines=False))
+    for draw in (plots.cosines, plots.shares):
+        with pytest.raises(ValueError, match="cosines in some step, found none"):
+            draw(history(tmp_path, 20, cosines=False))
 
 
 def test_without_matplotlib_the_extra_is_named() -> None:
@@ -95,6 +97,5 @@ def test_without_matplotlib_the_extra_is_named() -> None:
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == (
-        'pictures need matplotlib, which is not installed: pip install "gaba[plots]"\n'
-    )
+    remedy = f"pictures need matplotlib, which is not installed: {install('plots')}"
+    assert done.stdout.strip() == remedy

@@ -1,7 +1,22 @@
 """Figures of a history, for notebooks and reports: what the balancer did over the steps of a run.
 
-More than 500 steps are drawn as the mean of equal stretches, with a band from the least to
-the greatest value in each, so that no outlier is lost.
+Each takes a history of at least one step, and ``dark=True`` for a dark page; a history without
+steps is a ValueError. More than 500 steps are drawn as the mean of equal stretches, with a band
+from the least to the greatest value in each, so no outlier is lost.
+
+Example:
+    >>> import torch, gaba
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> balancer = gaba.Balancer(["a", "b"], shared=[w], method="equal-share")
+    >>> for _ in range(2):
+    ...     step = balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
+    >>> lines = (losses, norms, multipliers, weights, contributions, shares, imbalance)
+    >>> [draw(balancer.history).axes[0].get_ylabel() for draw in lines]  # doctest: +ELLIPSIS
+    ['loss L', 'norm g', 'multiplier m', 'weight λ', 'contribution c = m g', 'share s', ...]
+    >>> [draw(balancer.history).axes[0].get_title("left") for draw in (saturation, cosines)]
+    ['saturated steps', 'cosine between gradients']
+    >>> len(overview(balancer.history, dark=True).axes)
+    4
 """
 
 from __future__ import annotations
@@ -17,7 +32,7 @@ from gaba.record.plots._paper import Picture, Style, blank, legend
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gaba import History
+    from gaba.record.history import History
 
 __all__ = [
     "Picture",
@@ -25,149 +40,74 @@ __all__ = [
     "cosines",
     "imbalance",
     "losses",
+    "multipliers",
     "norms",
     "overview",
     "saturation",
+    "shares",
     "weights",
 ]
 
-Part = Callable[["Axes", "History", Style], None]
-
 
 def losses(history: History, *, dark: bool = False) -> Picture:
-    """The loss L_k of each task over the steps, on a logarithmic axis where all are above 0.
-
-    Args:
-        history: N steps of K tasks, ``losses`` (N, K).
-        dark: for a dark page.
-
-    Raises:
-        ValueError: the history has no steps.
-
-    >>> losses(_two_tasks()).axes[0].get_ylabel()
-    'loss L'
-    """
+    """The loss L_k of each task, on a logarithmic axis where all are above 0."""
     return _single(history, dark, _draw.losses)
 
 
 def norms(history: History, *, dark: bool = False) -> Picture:
-    """The norm g_k of each task's gradient over the steps, on a logarithmic axis.
-
-    Args:
-        history: N steps of K tasks, ``norms`` (N, K); steps without measurement are left out.
-        dark: for a dark page.
-
-    Raises:
-        ValueError: the history has no steps.
-
-    >>> [line.get_label() for line in norms(_two_tasks()).axes[0].lines]
-    ['a', 'b']
-    """
+    """The norm g_k of each task, on a logarithmic axis; steps without measurement are left out."""
     return _single(history, dark, _draw.norms)
 
 
+def multipliers(history: History, *, dark: bool = False) -> Picture:
+    """The multiplier m_k of each task; stretches with a saturated one are shaded."""
+    return _single(history, dark, _draw.multipliers)
+
+
 def weights(history: History, *, dark: bool = False) -> Picture:
-    """The weight λ_k of each task over the steps; stretches with a saturated weight are shaded.
-
-    Args:
-        history: N steps of K tasks, ``weights`` and ``saturated`` (N, K).
-        dark: for a dark page.
-
-    Raises:
-        ValueError: the history has no steps.
-
-    >>> weights(_two_tasks()).axes[0].lines[1].get_ydata().round(2).tolist()
-    [0.25, 0.25]
-    """
+    """The weight λ_k of each task; stretches with a saturated one are shaded."""
     return _single(history, dark, _draw.weights)
 
 
 def contributions(history: History, *, dark: bool = False) -> Picture:
-    """The contribution c_k = λ_k g_k of each task over the steps, on a logarithmic axis.
-
-    Args:
-        history: N steps of K tasks, ``contributions`` (N, K).
-        dark: for a dark page.
-
-    Raises:
-        ValueError: the history has no steps.
-
-    >>> low, high = contributions(_two_tasks()).axes[0].lines
-    >>> bool(np.allclose(low.get_ydata(), high.get_ydata()))
-    True
-    """
+    """The contribution c_k = m_k g_k of each task, on a logarithmic axis."""
     return _single(history, dark, _draw.contributions)
 
 
-def imbalance(history: History, *, dark: bool = False) -> Picture:
-    """The imbalance max c / min c over the steps, on a logarithmic axis; 1 is balanced.
-
-    Args:
-        history: N steps, ``imbalance`` (N,); infinite ones are left out.
-        dark: for a dark page.
+def shares(history: History, *, dark: bool = False) -> Picture:
+    """The share s_k of each task in the update, where the Gramian was measured.
 
     Raises:
-        ValueError: the history has no steps.
-
-    >>> imbalance(_two_tasks()).axes[0].get_ylabel()
-    'imbalance max c / min c'
+        ValueError: no step has shares.
     """
+    _check_gramian(history)
+    return _single(history, dark, _draw.shares)
+
+
+def imbalance(history: History, *, dark: bool = False) -> Picture:
+    """The imbalance max c / min c, on a logarithmic axis; infinite ones are left out."""
     return _single(history, dark, _draw.imbalance)
 
 
 def saturation(history: History, *, dark: bool = False) -> Picture:
-    """When the weight of each task sat on its floor: a row a task, filled as often as it did.
-
-    Args:
-        history: N steps of K tasks, ``saturated`` (N, K).
-        dark: for a dark page.
-
-    Raises:
-        ValueError: the history has no steps.
-
-    >>> saturation(_two_tasks()).axes[0].get_yticklabels()[0].get_text()
-    'a: 0.0 %'
-    """
+    """When the multiplier of each task was at its limit, a row a task."""
     return _single(history, dark, _draw.saturation, 0.9 + 0.35 * len(history.tasks))
 
 
 def cosines(history: History, *, dark: bool = False) -> Picture:
-    """The cosine between the gradients of each pair of tasks over the steps, as a heat map.
-
-    Args:
-        history: N steps of K tasks, ``cosines`` (N, K, K); NaN where the Gramian was not measured.
-        dark: for a dark page.
+    """The cosine between the gradients of each pair of tasks, as a heat map.
 
     Raises:
-        ValueError: the history has no steps, or no step has cosines.
-
-    >>> cosines(_two_tasks("equal-share")).axes[0].get_yticklabels()[0].get_text()
-    'a, b'
+        ValueError: no step has cosines.
     """
-    first, second = np.triu_indices(len(history.tasks), 1)
-    if not np.isfinite(np.asarray(history.cosines)[:, first, second]).any():
-        raise ValueError(
-            "history must have cosines in some step, found none: they are measured where the "
-            'weighting needs the Gramian, such as weighting="equal-share"'
-        )
+    _check_gramian(history)
     pairs = len(history.tasks) * (len(history.tasks) - 1) // 2
     return _single(history, dark, _draw.cosines, 1.2 + 0.3 * pairs)
 
 
 def overview(history: History, *, dark: bool = False) -> Picture:
-    """Norms, weights, contributions and imbalance below each other, over the same steps.
-
-    Args:
-        history: N steps of K tasks.
-        dark: for a dark page.
-
-    Raises:
-        ValueError: the history has no steps.
-
-    >>> len(overview(_two_tasks()).axes)
-    4
-    """
-    parts = (_draw.norms, _draw.weights, _draw.contributions, _draw.imbalance)
+    """Norms, multipliers, contributions and imbalance below each other, over the same steps."""
+    parts = (_draw.norms, _draw.multipliers, _draw.contributions, _draw.imbalance)
     figure, style = blank(history, dark, 2.1 * len(parts) + 0.4)
     axes = figure.subplots(len(parts), 1, sharex=True)
     for part, each in zip(parts, axes, strict=True):
@@ -178,7 +118,12 @@ def overview(history: History, *, dark: bool = False) -> Picture:
     return figure
 
 
-def _single(history: History, dark: bool, part: Part, height: float = 3.2) -> Picture:
+def _single(
+    history: History,
+    dark: bool,
+    part: Callable[[Axes, History, Style], None],
+    height: float = 3.2,
+) -> Picture:
     figure, style = blank(history, dark, height)
     axes = figure.subplots()
     part(axes, history, style)
@@ -188,14 +133,10 @@ def _single(history: History, dark: bool, part: Part, height: float = 3.2) -> Pi
     return figure
 
 
-def _two_tasks(method: str = "inverse") -> History:
-    """Two steps, for the examples above."""
-    import torch
-
-    import gaba
-
-    w = torch.nn.Parameter(torch.ones(2))
-    balancer = gaba.Balancer(["a", "b"], shared=[w], method=method)
-    for _ in range(2):
-        balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
-    return balancer.history
+def _check_gramian(history: History) -> None:
+    between = ~np.eye(len(history.tasks), dtype=bool)
+    if not np.isfinite(history.cosines[:, between]).any():
+        raise ValueError(
+            "history must have cosines in some step, found none: they are measured where the "
+            'method needs the Gramian, such as method="equal-share"'
+        )

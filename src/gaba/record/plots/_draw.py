@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gaba.record.plots._paper import Axes, LinearSegmentedColormap, Style, dress
 
 if TYPE_CHECKING:
-    from gaba import History
+    from gaba.record.history import History
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +29,12 @@ def norms(axes: Axes, history: History, style: Style) -> None:
     axes.set_ylabel("norm g")
 
 
+def multipliers(axes: Axes, history: History, style: Style) -> None:
+    shade(axes, history, style)
+    lines(axes, history, history.multipliers, style, history.tasks)
+    axes.set_ylabel("multiplier m")
+
+
 def weights(axes: Axes, history: History, style: Style) -> None:
     shade(axes, history, style)
     lines(axes, history, history.weights, style, history.tasks)
@@ -37,7 +43,13 @@ def weights(axes: Axes, history: History, style: Style) -> None:
 
 def contributions(axes: Axes, history: History, style: Style) -> None:
     lines(axes, history, history.contributions, style, history.tasks)
-    axes.set_ylabel("contribution c = λ g")
+    axes.set_ylabel("contribution c = m g")
+
+
+def shares(axes: Axes, history: History, style: Style) -> None:
+    lines(axes, history, history.shares, style, history.tasks)
+    axes.axhline(1 / len(history.tasks), color=style.good, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_ylabel("share s")
 
 
 def imbalance(axes: Axes, history: History, style: Style) -> None:
@@ -48,7 +60,7 @@ def imbalance(axes: Axes, history: History, style: Style) -> None:
 
 
 def saturation(axes: Axes, history: History, style: Style) -> None:
-    held = np.asarray(history.saturated, dtype=np.float64)
+    held = history.saturated.astype(np.float64)
     parts = zip(history.tasks, held.mean(axis=0), strict=True)
     names = [f"{task}: {100 * part:.1f} %" for task, part in parts]
     colours = LinearSegmentedColormap.from_list("held", [style.grid, style.bad])
@@ -60,7 +72,7 @@ def cosines(axes: Axes, history: History, style: Style) -> None:
     first, second = np.triu_indices(len(history.tasks), 1)
     names = [f"{history.tasks[i]}, {history.tasks[j]}" for i, j in zip(first, second, strict=True)]
     colours = LinearSegmentedColormap.from_list("cosine", [style.bad, style.grid, style.good])
-    values = np.asarray(history.cosines)[:, first, second]
+    values = history.cosines[:, first, second]
     image = rows(axes, history, values, style, names, colours, (-1, 1))
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
     bar.ax.tick_params(colors=style.quiet, labelsize=8)
@@ -90,8 +102,11 @@ def lines(
     logarithmic = not (values <= 0).any() or np.nanmin(values, initial=np.inf) == 0
     if logarithmic:
         values = np.where(values > 0, values, np.nan)
+    low, high = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
+    if 0 < high - low < 1e-9 * abs(high):  # rounding alone gives an axis no length
+        values = np.where(np.isnan(values), np.nan, high)
     starts = edges(len(values))[:-1]
-    steps = np.asarray(history.steps)[starts]
+    steps = history.steps[starts]
     middle = means(values)
     low = np.asarray(np.fmin.reduceat(values, starts))
     high = np.asarray(np.fmax.reduceat(values, starts))
@@ -115,9 +130,9 @@ def lines(
 
 
 def shade(axes: Axes, history: History, style: Style) -> None:
-    held = np.asarray(np.any(history.saturated, axis=1), dtype=np.float64)[:, None]
+    held = np.asarray(history.saturated.any(axis=1), dtype=np.float64)[:, None]
     often = np.concatenate(([False], means(held)[:, 0] >= 0.5, [False]))
-    steps = np.asarray(history.steps)
+    steps = history.steps
     ends = np.append(steps, steps[-1] + 1)[edges(len(steps))]
     changes = np.flatnonzero(often[1:] != often[:-1])
     for i, (first, last) in enumerate(zip(changes[::2], changes[1::2], strict=True)):
@@ -136,7 +151,7 @@ def rows(
     limits: tuple[float, float],
 ) -> Any:
     dress(axes, style)
-    steps = np.asarray(history.steps)
+    steps = history.steps
     image = axes.imshow(
         means(np.asarray(values, dtype=np.float64)).T,
         aspect="auto",

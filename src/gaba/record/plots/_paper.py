@@ -15,7 +15,7 @@ with needs("pictures need", "plots", "matplotlib"):
     from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from gaba import History
+    from gaba.record.history import History
 
 __all__ = ["Axes", "LinearSegmentedColormap", "Picture", "Style", "blank", "dress", "legend"]
 
