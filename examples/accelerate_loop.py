@@ -1,4 +1,4 @@
-"""A loop with Accelerate: accumulation, a checkpoint, and what the trackers would be told."""
+"""A loop with Accelerate: accumulation, a checkpoint, and what goes to the trackers."""
 
 from __future__ import annotations
 

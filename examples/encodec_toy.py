@@ -2,8 +2,8 @@
 
 python examples/encodec_toy.py [STEPS]
 
-It has a loss of the wave, one of the spectrum (STFT), and a commitment loss, which is no function
-of the output and so not balanced. What a balancer by hand gives is printed beside the preset's.
+It balances a loss of the wave and one of the spectrum (STFT). The commitment loss is no function of
+the output, so it is added as it is. The weights by hand are printed beside those of the preset.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from gaba import methods
+import gaba
 
 RATIOS, STEPS = {"time": 1.0, "spectral": 2.0}, int(sys.argv[1]) if len(sys.argv) > 1 else 100
 
@@ -60,7 +60,7 @@ def weights_by_hand(losses: dict[str, Tensor], y: Tensor, sums: dict[str, float]
 torch.manual_seed(0)
 model, unseen, sums, apart = Codec(), sound(64), {}, 0.0
 optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-balancer = methods.make("encodec", list(RATIOS), model, ratios=RATIOS)
+balancer = gaba.Balancer([*RATIOS], model, gaba.methods.get("encodec", [*RATIOS], ratios=RATIOS))
 for step in range(STEPS + 1):
     y, commitment = model(x := sound(16))
     gaps = [spectrum(x, size) - spectrum(y, size) for size in (128, 256, 512)]
@@ -71,7 +71,7 @@ for step in range(STEPS + 1):
     commitment.backward(retain_graph=True)
     seen = balancer.backward(losses, features=y)  # in place of y.backward(Σ helper_k · gradient_k)
     optimizer.step()
-    preset = seen.weights * seen.gain
+    preset = seen.multipliers
     apart = max(apart, float((preset / helper - 1).abs().max()))
     if step % max(1, STEPS // 5) == 0:
         decibels = -10 * ((unseen - model(unseen)[0]).var() / unseen.var()).log10().item()

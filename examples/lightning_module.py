@@ -1,7 +1,7 @@
 """Lightning keeps its automatic optimization: training_step returns the balanced loss.
 
-Accumulation and clipping go on as they were; a callback logs weights, contributions and imbalance,
-and the checkpoint has the balancer's state, because the balancer is a part of the module.
+Accumulation and clipping stay as they are. A callback logs multipliers, contributions and
+imbalance. The balancer is a part of the module, so the checkpoint has its state.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category
 
 
 class Prognosis(lightning.LightningModule):
-    """Two tasks on one trunk, with losses some thousand times apart."""
+    """Two tasks on one trunk; one loss is about a thousand times the other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Prognosis(lightning.LightningModule):
         self.balancer = gaba.Balancer(tasks=["rul", "health"], shared=self.trunk)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The weighted scalar, on which Lightning goes on as always."""
+        """The balanced loss; Lightning treats it as always."""
         inputs, rul, health = batch
         features = self.trunk(inputs)
         losses = {

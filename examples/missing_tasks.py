@@ -1,6 +1,6 @@
 """Batches that do not have every task: leave the loss out, or pass None.
 
-The others share the weight in that step, and the missing task's state is kept as it was.
+A missing task changes nothing for the others: multipliers are per task, and it keeps its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ for i in range(9):
         for name in balancer.tasks
     }
     step = balancer.backward(losses)
-    weights = step.asdict()["weights"]
-    print(f"step {i}: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items()))
+    multipliers = step.asdict()["multipliers"]  # None where the task is missing
+    print(f"step {i}: " + ", ".join(f"{name} {m or 0:.3f}" for name, m in multipliers.items()))
 
-print("kept for all tasks:", {name: round(weight, 3) for name, weight in balancer.weights.items()})
+print("kept for all tasks:", {name: round(m, 3) for name, m in balancer.multipliers.items()})

@@ -34,9 +34,9 @@ for i in range(50):
     optimizer.step()
     optimizer.zero_grad()
     if i % 10 == 0:
-        norms, weights = step.asdict()["norms"], step.asdict()["weights"]
+        norms, multipliers = step.asdict()["norms"], step.asdict()["multipliers"]
         print(
             f"step {i:2}: norms {norms['rul']:8.2f} / {norms['health']:.3f}, "
-            f"weights {weights['rul']:.4f} / {weights['health']:.4f}, "
+            f"multipliers {multipliers['rul']:.4f} / {multipliers['health']:.1f}, "
             f"contributions {float(step.imbalance):.2f} times apart"
         )

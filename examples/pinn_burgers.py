@@ -2,9 +2,9 @@
 
 python examples/pinn_burgers.py [STEPS]
 
-u_t + u u_x = (.01/π) u_xx on x in [−1, 1], t in [0, 1], with u(0, x) = −sin πx and u(t, ±1) = 0.
+u_t + u u_x = (0.01/π) u_xx on x in [−1, 1], t in [0, 1], with u(0, x) = −sin πx and u(t, ±1) = 0.
 Three losses: residual, boundary, initial. The error is against the exact solution (Cole–Hopf, by
-quadrature). What such codes compute by hand is printed beside what the preset gives.
+quadrature). The weights by hand are printed beside those of the preset.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaba import methods
+import gaba
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 120
 EVERY, TASKS, NU = 20, ("residual", "boundary", "initial"), 0.01 / np.pi
@@ -59,7 +59,7 @@ for method, settings in (("uniform", {}), ("pinn", {"every": EVERY})):
     net = nn.Sequential(*layers, nn.Linear(32, 1))
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     helper = preset = torch.ones(3)
-    apart, balancer = 0.0, methods.make(method, TASKS, net, **settings)
+    apart, balancer = 0.0, gaba.Balancer(TASKS, net, method, **settings)
     for step in range(STEPS):
         given = losses(net)
         if step % EVERY == 0:
@@ -67,7 +67,7 @@ for method, settings in (("uniform", {}), ("pinn", {"every": EVERY})):
         optimizer.zero_grad()
         seen = balancer.backward(given)  # in place of sum(helper_k * loss_k).backward()
         optimizer.step()
-        preset = seen.weights * seen.gain
+        preset = seen.multipliers
         apart = max(apart, float((preset / helper - 1).abs().max()))
     error = np.linalg.norm(net(at).detach().numpy()[:, 0] - truth) / np.linalg.norm(truth)
     print(f"{method:8}: relative L2 error {error:.4f} after {STEPS} steps")

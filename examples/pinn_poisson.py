@@ -3,10 +3,10 @@
 python examples/pinn_poisson.py [STEPS]
 
 u_xx + u_yy = f on the unit square, with f and the boundary values those of u = sin πx sin 4πy. Two
-losses, residual and boundary; the error is against that u. What such codes compute by hand, from
-the largest and mean entries of the gradients, is printed beside what the preset gives. Like them,
-it takes the mean of the weighted gradient (`weighted=True`): without, the weight of a boundary that
-is met grows without bound. After 1000 steps the error is .09, with equal weights 5.8.
+losses, residual and boundary; the error is against that u. The weight by hand, from the largest and
+mean entries of the gradients, is printed beside that of the preset. Both use the mean of the
+weighted gradient (`weighted=True`): without it, the weight of a boundary that is met grows without
+bound. After 1000 steps the error is 0.09, with the plain sum 5.8.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from gaba import methods
+import gaba
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 150
 EVERY, TASKS = 10, ("residual", "boundary")
@@ -54,7 +54,7 @@ for method, settings in (("uniform", {}), ("pinn-annealing", {"weighted": True})
     layers = [layer for n in (2, 48, 48) for layer in (nn.Linear(n, 48), nn.Tanh())]
     net = nn.Sequential(*layers, nn.Linear(48, 1))
     optimizer, helper, preset, apart = torch.optim.Adam(net.parameters(), 3e-3), 1.0, 1.0, 0.0
-    balancer = methods.make(method, TASKS, net, **settings)
+    balancer = gaba.Balancer(TASKS, net, gaba.methods.get(method, **settings))
     for step in range(STEPS):
         given = losses(net)
         if step % EVERY == 0:
@@ -62,7 +62,7 @@ for method, settings in (("uniform", {}), ("pinn-annealing", {"weighted": True})
         optimizer.zero_grad()
         seen = balancer.backward(given)  # in place of (residual + helper * boundary).backward()
         optimizer.step()
-        preset = float(seen.weights[1] * seen.gain)
+        preset = float(seen.multipliers[1])
         apart = max(apart, abs(preset / helper - 1))
     error = float((net(grid)[:, 0] - exact(grid)).norm().detach() / exact(grid).norm())
     print(f"{method:14}: relative L2 error {error:.4f} after {STEPS} steps")

@@ -1,6 +1,6 @@
 """Stream a run to a file, read it back, and ask what it says.
 
-The file is JSONL, a line a step, and may be read while the run goes on.
+The file is JSONL, a line a step. You can read it while the run continues.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from pathlib import Path
 import torch
 
 import gaba
-from gaba.record.diagnosis import diagnose
 
 torch.manual_seed(0)
 trunk = torch.nn.Linear(4, 2)
-balancer = gaba.Balancer(tasks=["loud", "quiet"], shared=trunk, weighting="sqrt-inverse")
+balancer = gaba.Balancer(tasks=["loud", "quiet"], shared=trunk, method="sqrt-inverse")
 
 
 def next_step() -> gaba.Step:
@@ -23,22 +22,19 @@ def next_step() -> gaba.Step:
     return balancer.backward({"loud": 100 * outputs[0], "quiet": outputs[1]})
 
 
-recent = gaba.History(balancer.tasks)
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder, "run.jsonl")
     record = gaba.RunRecord(path, tasks=balancer.tasks, meta={"seed": 0})
-    for i in range(100):
-        step = next_step()
-        record.write(step)
-        if i >= 50:
-            recent.append(step)
+    for _ in range(100):
+        record.write(next_step())
     record.close()  # or: with gaba.RunRecord(...) as record
     print("a step as it is written:", path.read_text(encoding="utf-8").splitlines()[2][:60], "...")
     history = gaba.History.read(path)
 
 print(f"{len(history)} steps; columns such as history.norms have the shape {history.norms.shape}")
-print(diagnose(history))
-print("The second half alone:", diagnose(recent))
+print(gaba.diagnose(history))
+print("The second half alone:", gaba.diagnose(history[50:]))
+print("the last step:", history[-1].asdict()["multipliers"])
 
 balancer.reset()  # another phase of training: forget what was learnt about the norms
-print("after a reset:", balancer.weights)
+print("after a reset:", balancer.multipliers)

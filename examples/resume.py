@@ -1,7 +1,7 @@
-"""Stop, save, load, go on: the balancer's state belongs into the checkpoint, like the model's.
+"""Stop, save, load, continue: the balancer's state belongs in the checkpoint, like the model's.
 
-Twenty steps in one go and ten plus ten with a checkpoint between give the same parameters and the
-same weights, bit for bit.
+Twenty steps at once, and ten plus ten with a checkpoint in between, give the same parameters and
+multipliers, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import gaba
 
 
 class Net(nn.Module):
-    """Two tasks on one trunk; the balancer is part of the module, so state_dict() has it."""
+    """Two tasks on one trunk; the balancer is a part of the module, so state_dict() has it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,6 +61,7 @@ train(second, optimizer, range(10, 20))
 same = all(
     torch.equal(a, b) for a, b in zip(through.parameters(), second.parameters(), strict=True)
 )
-print("weights in one go:", through.balancer.weights)
-print("weights resumed:  ", second.balancer.weights)
-print("parameters and weights equal:", same and through.balancer.weights == second.balancer.weights)
+same = same and through.balancer.multipliers == second.balancer.multipliers
+print("multipliers at once:", through.balancer.multipliers)
+print("multipliers resumed:", second.balancer.multipliers)
+print("parameters and multipliers equal:", same)

@@ -1,7 +1,7 @@
 """Weights on the simplex shorten the update: SGD slows down, Adam divides the factor out.
 
 The same noisy two-task regression, with one loss 500 times the other, under scale="simplex" and
-scale="mean". Printed is the distance of each task's parameters from the truth, after 400 steps.
+scale="sum". It prints how far each task's parameters are from the truth after 400 steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 import gaba
 
 
-def distances(scale: Literal["simplex", "mean"], adam: bool) -> list[float]:
+def distances(scale: Literal["simplex", "sum"], adam: bool) -> list[float]:
     torch.manual_seed(0)
     truth = torch.randn(4, 2)
     net = nn.Linear(4, 2, bias=False)
@@ -34,7 +34,7 @@ def distances(scale: Literal["simplex", "mean"], adam: bool) -> list[float]:
 
 
 for adam in (False, True):
-    for scale in ("simplex", "mean"):
+    for scale in ("simplex", "sum"):
         loud, quiet = distances(scale, adam)
         optimizer = "Adam" if adam else "SGD"
         print(f"{optimizer:4} scale={scale:7}  loud {loud:.3f}, quiet {quiet:.3f} from the truth")

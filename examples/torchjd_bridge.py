@@ -8,7 +8,6 @@ from torchjd.aggregation import ConFIG, MGDAWeighting
 from torchjd.autogram import Engine
 
 import gaba
-from gaba import methods
 from gaba.integrations.torchjd import FromTorchJD, TheirState, ToTorchJD
 
 torch.manual_seed(0)
@@ -26,21 +25,23 @@ def show(what: str, weights: torch.Tensor) -> None:
 
 
 # by name: TorchJD's weights and TorchJD's length of the update
-balancer = methods.make("upgrad", names, trunk)
+balancer = gaba.Balancer(names, trunk, method="upgrad")
 step = balancer.backward(dict(zip(names, losses(), strict=True)))
 show("UPGrad by its name", step.weights)
 
-# an object of yours, with whatever settings; the scale is then yours to choose
-balancer = gaba.Balancer(names, shared=trunk, weighting=FromTorchJD(MGDAWeighting(epsilon=1e-5)))
+# an object of yours, with any settings; you choose the scale
+method = gaba.Method(FromTorchJD(MGDAWeighting(epsilon=1e-5)), scale="sum")
+balancer = gaba.Balancer(names, trunk, method)
 step = balancer.backward(dict(zip(names, losses(), strict=True)))
 show("MGDA in our balancer", step.weights)
 
-# ConFIG takes a Jacobian; the Gramian is enough
+# TorchJD's ConFIG takes a Jacobian; the bridge gives it a root of the Gramian
 rule = FromTorchJD(ConFIG())
 state: TheirState = rule.init(len(names))
 assert step.gramian is not None
 show("ConFIG from the same Gramian", rule(step.gramian))
 
+# one of our rules in TorchJD's engine
 weighting = ToTorchJD("equal-share")
 engine = Engine(trunk, batch_dim=None)
 values = losses()

@@ -46,7 +46,7 @@ class Tagger(nn.Module):
 
 
 class Sentences(Dataset[dict[str, Tensor]]):
-    """Sentences of random tokens; what is wanted of them follows from the tokens."""
+    """Sentences of random tokens; the labels follow from the tokens."""
 
     def __len__(self) -> int:
         return 64

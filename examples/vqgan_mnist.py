@@ -3,7 +3,7 @@
 python examples/vqgan_mnist.py [STEPS [FOLDER]]   (FOLDER: where MNIST's four files are)
 
 Such codes have a helper that weighs the adversary by the pulls on the decoder's last layer. Here
-the preset does it; what the helper gives is printed beside.
+the preset does it; the weight by the helper is printed beside.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gaba import methods
+import gaba
 
 ROOT = Path(__file__).resolve().parents[1]
 START, STEPS = 10, int(sys.argv[1]) if len(sys.argv) > 1 else 60  # START: of the adversary
@@ -60,7 +60,8 @@ data, unseen, apart = images(found[0], "train"), images(found[0], "t10k")[:500],
 model = Autoencoder()
 critic = nn.Sequential(nn.Conv2d(1, 16, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, 1, 4, 2, 1))
 ours, its = (torch.optim.Adam(m.parameters(), 2e-3, (0.5, 0.9)) for m in (model, critic))
-balancer = methods.make("vqgan", ["rec", "gan"], model, last_layer=model.last.weight, start=START)
+method = gaba.methods.get("vqgan", last_layer=model.last.weight, start=START)
+balancer = gaba.Balancer(["rec", "gan"], model, method)
 for step in range(STEPS + 1):
     y, codes = model(x := data[torch.randint(len(data), (64,))])
     losses = {"rec": (x - y).abs().mean() + codes, "gan": -critic(y).mean()}
@@ -71,7 +72,7 @@ for step in range(STEPS + 1):
     critic.zero_grad()
     ((1 - critic(x)).relu() + (1 + critic(y.detach())).relu()).mean().backward()
     its.step()
-    preset = float(seen.weights[1] * seen.gain)
+    preset = float(seen.multipliers[1])
     apart = max(apart, abs(preset - helper) / max(helper, 1e-9))
     if step % max(1, STEPS // 5) == 0:
         error = (unseen - model(unseen)[0]).abs().mean().item()

@@ -84,8 +84,8 @@ def main(folder: Path) -> None:
         {
             "fitted": kept(fitted),
             "by hand": kept(looped),
-            "fitted norms": torch.from_numpy(fitted.balancer.history.norms),
-            "norms by hand": torch.from_numpy(looped.balancer.history.norms),
+            "fitted norms": torch.tensor(fitted.balancer.history.norms),
+            "norms by hand": torch.tensor(looped.balancer.history.norms),
             "logged": "gaba/imbalance" in trainer.callback_metrics,
         },
         folder / f"rank{trainer.global_rank}.pt",

@@ -82,7 +82,7 @@ def test_a_loop_is_the_loop_written_by_hand(accumulate: int) -> None:
     train(accelerator, balanced, wrapped, stepper, range(6))
     looped, expected = by_hand(6, accumulate)
     assert_same(model, looped)
-    assert balancer.weights == pytest.approx(expected.weights, rel=1e-6)
+    assert balancer.multipliers == pytest.approx(expected.multipliers, rel=1e-6)
 
 
 def test_the_saved_state_has_the_balancer(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_saved_state_has_the_balancer(tmp_path: Path) -> None:
     train(accelerator, balanced, wrapped, stepper, range(4, 8))
     looped, expected = by_hand(8, 2)
     assert_same(model, looped)
-    assert balancer.weights == expected.weights
+    assert balancer.multipliers == expected.multipliers
 
 
 def test_trackers_and_sinks_are_told(tmp_path: Path) -> None:
@@ -113,11 +113,14 @@ def test_trackers_and_sinks_are_told(tmp_path: Path) -> None:
     accelerator.end_training()
     assert found["pull/imbalance"] == balancer.history.imbalance[-1]
     assert found["pull/losses/task0"] == pytest.approx(balancer.history.losses[3:, 0].mean())
-    assert gaba.History.read(tmp_path / "run.jsonl").steps.tolist() == list(range(5))
+    read = gaba.History.read(tmp_path / "run.jsonl")
+    assert read.steps.tolist() == list(range(5))
+    assert set(read.combined) == {"caller"}
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload()
-    curve = [(e.step, e.value) for e in events.Scalars("pull/weights/task0")]
-    weights = balancer.history.weights[[2, 4], 0]
-    assert curve == [(3, pytest.approx(weights[0])), (5, pytest.approx(weights[1]))]
+    for name in ("multipliers", "weights"):
+        curve = [(e.step, e.value) for e in events.Scalars(f"pull/{name}/task0")]
+        column = getattr(balancer.history, name)[[2, 4], 0]
+        assert curve == [(3, pytest.approx(column[0])), (5, pytest.approx(column[1]))]

@@ -20,9 +20,9 @@ def run(sink: TensorBoardSink, steps: int, balancer: gaba.Balancer, w: torch.nn.
         sink.write(balancer.backward({"quiet": losses["quiet"]} if i == 2 else losses))
 
 
-def make() -> tuple[gaba.Balancer, torch.nn.Parameter]:
+def make(method: str = "gaba") -> tuple[gaba.Balancer, torch.nn.Parameter]:
     w = torch.nn.Parameter(torch.ones(3))
-    return gaba.Balancer(["loud", "quiet"], shared=[w]), w
+    return gaba.Balancer(["loud", "quiet"], [w], method), w
 
 
 def curve(folder: Path, name: str) -> tuple[list[int], list[float]]:
@@ -35,19 +35,25 @@ def test_the_curves_are_the_history(tmp_path: Path) -> None:
     with TensorBoardSink(tmp_path) as sink:
         run(sink, 5, balancer, w)
     history = balancer.history
-    for name in ("losses", "norms", "weights", "contributions", "saturated"):
+    for name in ("losses", "norms", "multipliers", "weights", "contributions", "saturated"):
         for k, task in enumerate(balancer.tasks):
             column = getattr(history, name)[:, k].astype(float)
             seen = np.isfinite(column)
             steps, values = curve(tmp_path, f"gaba/{name}/{task}")
             assert steps == history.steps[seen].tolist()
             np.testing.assert_allclose(values, column[seen], rtol=1e-6)
-    for name in ("gain", "imbalance"):
-        np.testing.assert_allclose(
-            curve(tmp_path, f"gaba/{name}")[1], getattr(history, name), rtol=1e-6
-        )
-    events = EventAccumulator(str(tmp_path)).Reload().Scalars("gaba/gain")
+    np.testing.assert_allclose(curve(tmp_path, "gaba/imbalance")[1], history.imbalance, rtol=1e-6)
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("gaba/imbalance")
     np.testing.assert_allclose([event.wall_time for event in events], history.times)
+
+
+def test_shares_are_there_where_the_gramian_is(tmp_path: Path) -> None:
+    balancer, w = make("equal-share")
+    with TensorBoardSink(tmp_path) as sink:
+        run(sink, 2, balancer, w)
+    steps, values = curve(tmp_path, "gaba/shares/loud")
+    assert steps == [0, 1]
+    np.testing.assert_allclose(values, balancer.history.shares[:, 0], rtol=1e-6)
 
 
 def test_a_run_that_was_stopped_goes_on_in_its_folder(tmp_path: Path) -> None:

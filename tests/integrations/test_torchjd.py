@@ -19,6 +19,8 @@ from _inputs import random_gramians
 from _models import TwoStage, batch, grads
 from _torchjd_cases import AGGREGATORS, THREE_AT_LEAST, seeded
 from gaba.integrations.torchjd import FromTorchJD, ToTorchJD
+from gaba.pieces import Seen
+from gaba.stabilisers import Identity
 
 # of TorchJD's own solver, in the aggregators that are the oracle here
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -85,14 +87,9 @@ def test_the_update_is_that_of_torchjd(name: str) -> None:
     """In three steps on one model: every gradient, with the heads' own, and so the length."""
     ours = TwoStage(SCALES, dtype=torch.float64)
     theirs = TwoStage(SCALES, dtype=torch.float64)
-    balancer = gaba.Balancer(
-        ours.names,
-        shared=ours.trunk,
-        weighting=FromTorchJD(EVERY[name](3), seed=7),
-        norm_stabiliser=None,
-        scale="rule",
-        heads="plain",
-    )
+    rule = FromTorchJD(EVERY[name](3), seed=7)
+    method = gaba.Method(rule, believe=Identity(), scale="rule", heads="plain")
+    balancer = gaba.Balancer(ours.names, ours.trunk, method)
     aggregator = EVERY[name](3)
     rtol = 1e-3 if "Nash" in name else 1e-6  # when its search ends hangs on the last bits
     for i in range(3):
@@ -119,13 +116,12 @@ def test_the_update_is_that_of_torchjd(name: str) -> None:
                     p.mul_(0.9)
 
 
-@pytest.mark.parametrize("name", ["inverse", "gaba", "equal-share", "equal-projection"])
+@pytest.mark.parametrize("name", ["inverse", "paper", "equal-share", "equal-projection"])
 def test_our_rules_in_their_aggregators_and_engine(name: str) -> None:
     model = TwoStage(SCALES, dtype=torch.float64)
     x = batch(dtype=torch.float64)
-    balancer = gaba.Balancer(
-        model.names, model.trunk, weighting=name, norm_stabiliser=None, scale="simplex"
-    )
+    method = gaba.methods.get(name, believe=Identity(), smooth=Identity(), scale="simplex")
+    balancer = gaba.Balancer(model.names, model.trunk, method)
     step = balancer.backward(model.losses(x))
     ours = grads(model.trunk)
     model.zero_grad()
@@ -144,7 +140,7 @@ def test_our_rules_in_their_aggregators_and_engine(name: str) -> None:
 
     engine = Engine(model.trunk, batch_dim=None)
     values = torch.stack([loss for loss in model.losses(x).values() if loss is not None])
-    weights = ToTorchJD(gaba.rules.by_name(name))(engine.compute_gramian(values))
+    weights = ToTorchJD(method.rule)(engine.compute_gramian(values))
     torch.testing.assert_close(weights, step.weights, rtol=1e-9, atol=0)
 
 
@@ -178,26 +174,29 @@ def test_the_dtype_of_the_gramian_comes_back_from_our_rules() -> None:
     assert "InverseNorm" in repr(ToTorchJD("inverse"))
 
 
-@pytest.mark.parametrize("scale", ["mean", "simplex"])
+@pytest.mark.parametrize("scale", ["sum", "simplex"])
 def test_weights_without_a_positive_sum_leave_the_step_out(scale: Any) -> None:
     model = TwoStage(SCALES)
     rule = FromTorchJD(jd.ConstantWeighting(torch.tensor([1.0, -2.0, 0.5])))
     assert bool(rule(torch.eye(3)).isnan().all())
-    balancer = gaba.Balancer(model.names, model.trunk, weighting=rule, scale=scale)
+    balancer = gaba.Balancer(model.names, model.trunk, gaba.Method(rule, scale=scale))
     step = balancer.backward(model.losses(batch()))
     assert not bool(step.finite)
     assert list(balancer.weights.values()) == pytest.approx([1 / 3] * 3)
 
 
-@pytest.mark.parametrize("weights", [[1.0, -2.0, 0.5], [0.0, 0.0, 0.0], [-1.0, -1.0, 0.0]])
+@pytest.mark.parametrize(
+    "weights", [[1.0, -2.0, 0.5], [1.0, -2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -1.0, 0.0]]
+)
 def test_with_their_own_length_weights_of_any_sum_are_taken_as_they_are(
     weights: list[float],
 ) -> None:
     model = TwoStage(SCALES, dtype=torch.float64)
     rule = FromTorchJD(jd.ConstantWeighting(torch.tensor(weights)))
-    balancer = gaba.Balancer(model.names, model.trunk, weighting=rule, scale="rule")
+    balancer = gaba.Balancer(model.names, model.trunk, gaba.Method(rule, scale="rule"))
     step = balancer.backward(model.losses(batch(dtype=torch.float64)))
     assert bool(step.finite)
+    assert step.multipliers.tolist() == weights
     found = grads(model)
     model.zero_grad()
     again = model.losses(batch(dtype=torch.float64))
@@ -226,11 +225,11 @@ def test_what_is_no_weighting_is_refused() -> None:
 
 
 def test_a_rule_on_losses_is_refused() -> None:
-    class OnLosses(gaba.rules.Weighting):
+    class OnLosses(gaba.rules.Rule):
         needs = "losses"
 
-        def __call__(self, measured: Any, /) -> Any:
-            return measured / measured.sum(-1)
+        def update(self, seen: Seen, state: Any) -> Any:
+            return seen.losses, state
 
     with pytest.raises(ValueError, match="which needs the losses"):
         ToTorchJD(OnLosses())
@@ -239,3 +238,14 @@ def test_a_rule_on_losses_is_refused() -> None:
 def test_a_rule_with_a_memory_is_refused() -> None:
     with pytest.raises(TypeError, match="rule must have no memory, found FromTorchJD"):
         ToTorchJD(FromTorchJD(jd.MGDA()))
+    for_three = ToTorchJD(FromTorchJD(jd.NashMTL(n_tasks=3)))
+    with pytest.raises(TypeError, match="rule must have no memory, found FromTorchJD"):
+        for_three(torch.eye(3))
+
+
+def test_a_rule_for_a_number_of_tasks_works_for_that_number() -> None:
+    weighting = ToTorchJD(gaba.rules.Targets((3, 2, 1)))
+    weights = weighting(torch.eye(3))
+    torch.testing.assert_close(weights, torch.tensor([3.0, 2.0, 1.0]) / 6)
+    with pytest.raises(ValueError, match="ratios"):
+        weighting(torch.eye(2))

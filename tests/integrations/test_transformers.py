@@ -1,4 +1,4 @@
-"""Real runs of the Trainer against loops written by hand: the same parameters, weights and logs."""
+"""Real runs of the Trainer against loops by hand: the same parameters, multipliers and logs."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_training_is_the_loop_written_by_hand(kind: type[nn.Module], tmp_path: P
     run.train()
     expected, counted = by_hand(looped, 4)
     assert_same(model, looped)
-    assert run.balancer.weights == pytest.approx(expected.weights, rel=1e-5)
+    assert run.balancer.multipliers == pytest.approx(expected.multipliers, rel=1e-5)
     logs = [entry for entry in run.state.log_history if "loss" in entry]
     assert len(logs) == 2
     for i, entry in enumerate(logs):
@@ -165,13 +165,14 @@ def test_training_is_the_loop_written_by_hand(kind: type[nn.Module], tmp_path: P
             assert entry[f"gaba/losses/{task}"] == pytest.approx(mean, rel=1e-4)
         history = expected.history
         assert entry["gaba/imbalance"] == pytest.approx(history.imbalance[4 * i + 3], rel=1e-4)
-        weights = [entry[f"gaba/weights/{task}"] for task in expected.tasks]
-        np.testing.assert_allclose(weights, history.weights[4 * i + 3], rtol=1e-5)
+        for name in ("multipliers", "weights"):
+            logged = [entry[f"gaba/{name}/{task}"] for task in expected.tasks]
+            np.testing.assert_allclose(logged, getattr(history, name)[4 * i + 3], rtol=1e-5)
 
 
-def test_without_stabiliser_the_logged_losses_are_parts_of_the_logged_loss(tmp_path: Path) -> None:
+def test_the_logged_losses_are_parts_of_the_logged_loss(tmp_path: Path) -> None:
     model = Sums()
-    uniform = balancer_of(model, weighting="uniform", scale="simplex")
+    uniform = balancer_of(model, method="uniform", scale="simplex")
     run = trainer(model, tmp_path, balancer=uniform)
     run.train()
     for entry in (e for e in run.state.log_history if "loss" in e):
@@ -200,9 +201,9 @@ def test_evaluation_is_untouched(kind: type[nn.Module], tmp_path: Path) -> None:
     assert seen.steps == [2, 4, 6, 8]
 
     plain = Trainer(model, arguments(tmp_path / "b"), eval_dataset=Rows())
-    before = run.balancer.weights
+    before = run.balancer.multipliers
     assert run.evaluate()["eval_loss"] == plain.evaluate()["eval_loss"]
-    assert run.balancer.weights == before
+    assert run.balancer.multipliers == before
     found = run.predict(Rows()).predictions
     expected = model(**{key: getattr(Rows(), key) for key in ("x", "labels")})["logits"]
     np.testing.assert_allclose(found, expected.detach(), rtol=1e-5, atol=1e-6)
@@ -219,7 +220,7 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path: Path) -> None:
     run.train(resume_from_checkpoint=str(checkpoint))
     for p, q in zip(through.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(p, q)
-    assert run.balancer.weights == whole.balancer.weights
+    assert run.balancer.multipliers == whole.balancer.multipliers
     assert run.balancer.history.steps.tolist() == [4, 5, 6, 7]
     last = [[e for e in t.state.log_history if "loss" in e][-1] for t in (whole, run)]
     for task in run.balancer.tasks:
@@ -227,7 +228,7 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path: Path) -> None:
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
     (checkpoint / STATE_FILE).unlink()
-    with pytest.warns(UserWarning, match="the balancer begins anew"):
+    with pytest.warns(UserWarning, match="the balancer starts from scratch"):
         trainer(Means(), tmp_path / "c").train(resume_from_checkpoint=str(checkpoint))
 
 
@@ -237,7 +238,7 @@ def test_sinks_get_every_step(tmp_path: Path) -> None:
     with gaba.RunRecord(tmp_path / "run.jsonl", balancer.tasks) as record:
         trainer(model, tmp_path, balancer=balancer, sinks=[record], logging_steps=3).train()
     read = gaba.History.read(tmp_path / "run.jsonl")
-    np.testing.assert_array_equal(read.weights, balancer.history.weights)
+    np.testing.assert_array_equal(read.multipliers, balancer.history.multipliers)
     assert read.steps.tolist() == list(range(8))
 
 
