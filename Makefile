@@ -13,8 +13,10 @@ PIP    := $(BIN)/python $(INSTALL) -c $(PINS)
 
 # How many test processes, or runs of `make results`, work at once. Each uses one thread.
 JOBS   ?= 2
-# The core's tests. They need torch, NumPy, SciPy and TorchJD.
-CORE   := autograd balancer measurement methods multipliers ranks record rules stabilisers
+# The core's tests: all but those of the applications and of the project as a whole.
+BEYOND := __pycache__ bench cli domains integrations turbofan web $(patsubst %,test_%.py,benchmarks cli coming_from \
+            communication cuda demo docs docstrings examples extras first_change imports package readme tutorials)
+CORE   := $(filter-out $(addprefix tests/,$(BEYOND)),$(patsubst %/,%,$(sort $(wildcard tests/*/ tests/test_*.py))))
 WHOLE  := --doctest-modules src tests
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest $(WHOLE)
 
@@ -84,7 +86,7 @@ test-extras: $(STAMP) ## each extra alone does what it is for (a part of test-al
 
 # Old libraries warn about newer ones, so warnings are not errors in the second run.
 test-oldest: $(OLDEST)/.installed $(TOGETHER)/.installed ## the core's tests, then all, with the oldest versions that are declared
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(addprefix tests/,$(CORE))
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(CORE)
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONWARNINGS=ignore $(TOGETHER)/bin/python -m pytest -q -n $(JOBS) -o filterwarnings=ignore $(WHOLE)
 
 test-flwr: $(FLWR)/.installed ## the tests of the Flower strategy, in an environment of its own
@@ -117,7 +119,7 @@ $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 # The oldest versions that the core declares, and what its tests need.
 $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python $(INSTALL) -c requirements/oldest.txt torch numpy scipy torchjd
+	$(OLDEST)/bin/python $(INSTALL) -c requirements/oldest.txt torch numpy scipy torchjd matplotlib pandas pyarrow
 	$(OLDEST)/bin/python $(INSTALL) pytest pytest-xdist hypothesis hatchling editables
 	$(OLDEST)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
