@@ -9,12 +9,7 @@ from typing import Any
 
 def check_number(rule: object, name: str, hint: str, *, zero: bool = False) -> None:
     """Refuse a setting that is not finite and positive (or 0, where ``zero`` allows it)."""
-    value: Any = getattr(rule, name)
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        bound = "zero or more" if zero else "positive"
-        raise ValueError(
-            f"{type(rule).__name__}: {name} must be finite and {bound}, found {value!r}; {hint}"
-        )
+    _check(rule, name, getattr(rule, name), hint, zero)
 
 
 def check_count(rule: object, name: str, hint: str, *, least: int = 1) -> None:
@@ -56,10 +51,13 @@ def keep_ratios(rule: object, name: str, *, zero: bool = False) -> None:
             "one"
         )
     for number in numbers:
-        if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-            bound = "zero or more" if zero else "positive"
-            raise ValueError(
-                f"{type(rule).__name__}: {name} must be finite and {bound}, found {number:g}; "
-                "give one such value a task"
-            )
+        _check(rule, name, number, "give one such value a task", zero)
     object.__setattr__(rule, name, numbers)
+
+
+def _check(rule: object, name: str, value: float, hint: str, zero: bool) -> None:
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        bound = "zero or more" if zero else "positive"
+        raise ValueError(
+            f"{type(rule).__name__}: {name} must be finite and {bound}, found {value!r}; {hint}"
+        )
