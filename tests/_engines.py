@@ -1,4 +1,7 @@
-"""Worlds of shared and unshared parts on which every measurement must fill ``.grad`` rightly."""
+"""Worlds of shared and unshared parts on which every measurement must fill ``.grad`` rightly.
+
+And how a measurement is asked, alone and in a Balancer of equal contributions.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import gaba
+from gaba.autograd.graph import LossGraph
+from gaba.measurement import Measurement, Observation, Request
+
 NAMES = ("a", "b", "c")
+
+
+SLOTS = ("rule", "believe", "smooth", "heads", "limit", "recovery")
+
+
+def balanced(
+    tasks: Sequence[str], shared: Any, measure: Measurement | str = "exact", **settings: Any
+) -> gaba.Balancer:
+    """A Balancer of equal contributions; ``settings`` are its own or its method's."""
+    slots = {name: settings.pop(name) for name in SLOTS if name in settings}
+    rule = slots.pop("rule", gaba.rules.InverseNorm())
+    return gaba.Balancer(tasks, shared, gaba.Method(rule, measure, **slots), **settings)
+
+
+def observe(
+    engine: Measurement, graph: LossGraph, state: Any = None, **asked: Any
+) -> tuple[Observation, Any]:
+    """What ``engine`` sees, from its first state on, and its next state."""
+    known = engine.init(graph.n_tasks) if state is None else state
+    return engine.update(Request(graph, **asked), known)
 
 
 def linear(n: int, m: int) -> nn.Linear:
@@ -47,7 +74,7 @@ class World(nn.Module):
     """A trunk that is shared, a head a task, all in float64; ``boundary`` says if z is one."""
 
     boundary = True
-    halves = False  # whether the losses are wanted by halves of the batch
+    loss_shape: tuple[int, ...] = ()  # (2,) if the losses are wanted by halves of the batch
 
     def __init__(self, scales: Sequence[float] = (1.0, 30.0, 0.02)) -> None:
         super().__init__()
@@ -70,7 +97,7 @@ class World(nn.Module):
 
     def reduce(self, errors: Tensor) -> Tensor:
         """Their mean, or that over each half of the batch."""
-        if not self.halves:
+        if not self.loss_shape:
             return errors.mean()
         return torch.stack([half.mean() for half in errors.chunk(2)])
 

@@ -278,15 +278,14 @@ class Balancer(nn.Module):
                 else scaler.scale(torch.ones_like(batch.values[0])),
                 gramian=self.method.rule.needs == "gramian",
                 gradients=by_hand,
-                step=self._steps // self.accumulate,
+                step=self._steps // self.accumulate // self.method.every,
                 retain_graph=retain_graph,
             ),
             remembered,
         )
         if seen.unreached:
             raise ValueError(
-                f"losses[{self.tasks[seen.unreached[0]]!r}] reaches no shared parameter: check "
-                "what you passed as shared, and that the loss is computed from its output"
+                f"losses[{self.tasks[seen.unreached[0]]!r}] {self.method.measured.unreached_says}"
             )
         return seen, remembered
 

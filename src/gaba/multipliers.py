@@ -192,7 +192,8 @@ def _filled(wanted: Tensor, norms: Tensor, limit: float) -> Tensor:
     points = torch.cat([torch.where(usable, b / safe, 0.0) for b in (low, high)]).sort().values
     sums = ((points[:, None] * wanted).clamp(low, high) * norms).sum(-1)
     above = (sums < target).sum().clamp(max=len(points) - 1)
-    inside = (points[above] + points[(above - 1).clamp(min=0)]) / 2
+    around = torch.stack([above, (above - 1).clamp(min=0)])
+    inside = points.gather(0, around).mean()  # points[above] would wait for the device
     at_low, at_high = inside * wanted <= low, inside * wanted >= high
     fixed = torch.where(at_low, low * norms, torch.where(at_high, high * norms, 0.0))
     slope = torch.where(at_low | at_high, 0.0, wanted * norms).sum()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gaba.measurement._averages import averages
 
 from gaba.ranks import Sync
 from gaba.ranks.processes import Ranks
-from gaba.measurement._averages import averages
 
 SHAPES = [(7, 9), (9,), (40, 9), (1,)]
 

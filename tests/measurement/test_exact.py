@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from _engines import observe
 from _models import TwoStage, batch, task_gradients
 from gaba.autograd.graph import LossGraph
-from gaba.measurement import ExactNorms
 from gaba.autograd.shared import as_shared
+from gaba.measurement import ExactNorms, Observation
 
 
-def observed(losses: list[Any], shared: Any, **asked: bool) -> Any:
-    return ExactNorms()(LossGraph(losses, as_shared(shared)), **asked)
+def observed(losses: list[Any], shared: Any, **asked: bool) -> Observation:
+    return observe(ExactNorms(), LossGraph(losses, as_shared(shared)), **asked)[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -26,6 +27,7 @@ def test_gramian_and_norms_are_those_of_plain_backward_passes(dtype: torch.dtype
     seen = observed(list(model.losses(x).values()), model.trunk, gramian=True)
     rtol = 1e-5 if dtype == torch.float32 else 1e-12
     torch.testing.assert_close(seen.norms, own.norm(dim=1), rtol=rtol, atol=0)
+    assert seen.gramian is not None
     expected = own @ own.T
     scale = own.norm(dim=1)
     torch.testing.assert_close(
@@ -43,6 +45,7 @@ def test_norms_from_tiny_to_huge(value: float, n: int) -> None:
     seen = observed([(value * theta[0]).sum(), theta[1].sum()], [theta], gramian=True)
     expected = value * n**0.5
     assert float(seen.norms[0]) == pytest.approx(expected, rel=1e-6)
+    assert seen.gramian is not None
     assert float(seen.gramian[0, 0]) == pytest.approx(expected**2, rel=1e-6)
     assert float(seen.gramian[0, 1]) == 0
 
@@ -61,11 +64,13 @@ def test_sparse_and_complex_gradients() -> None:
     rows = table(torch.tensor([1, 1, 4]))
     seen = observed([rows.sum(), (2 * rows[:, 0]).sum()], table, gramian=True)
     torch.testing.assert_close(seen.norms, torch.tensor([15.0**0.5, 20.0**0.5]).double())
+    assert seen.gramian is not None
     assert float(seen.gramian[0, 1]) == pytest.approx(2 * 4 + 1 * 2)
 
     wave = nn.Parameter(torch.tensor([1 + 2j, 3 - 1j]))
     seen = observed([wave.real.sum(), wave.abs().square().sum()], [wave], gramian=True)
     torch.testing.assert_close(seen.norms, torch.tensor([2.0**0.5, 60.0**0.5]).double())
+    assert seen.gramian is not None
     assert float(seen.gramian[0, 1]) == pytest.approx(8)
 
 
@@ -81,7 +86,7 @@ def test_auto_has_the_parameters_that_two_tasks_reach() -> None:
     common, some, own = (nn.Parameter(torch.ones(2)) for _ in range(3))
     shared = as_shared("auto")
     losses: list[Tensor] = [common.sum(), (common + some).sum(), (common * some * own).sum()]
-    ExactNorms()(LossGraph(losses, shared))
+    observe(ExactNorms(), LossGraph(losses, shared))
     assert {id(p) for p in shared.parameters()} == {id(common), id(some)}
 
 

@@ -1,4 +1,4 @@
-"""Streamed and batched exact norms: the same numbers, other costs."""
+"""Streamed and batched exact norms: the same numbers at other costs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import gaba
-from _engines import NAMES, WORLDS, Counting, Plain, World
+from _engines import NAMES, WORLDS, Counting, Plain, World, balanced, observe
 from gaba.autograd.graph import LossGraph
-from gaba.measurement import ExactNorms
 from gaba.autograd.shared import as_shared
+from gaba.measurement import ExactNorms
 
 
 def passes(world: World, balancer: gaba.Balancer) -> dict[str, int]:
@@ -32,42 +32,21 @@ def test_an_unknown_mode_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", WORLDS)
-def test_streamed_steps_act_with_the_weights_known_before_and_learn_the_same(kind: str) -> None:
+def test_streaming_sees_and_does_the_same(kind: str) -> None:
     world = WORLDS[kind]()
-    store, late = (
-        gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms(mode=mode))
-        for mode in ("store", "stream")
-    )
-    known, gain = torch.full((3,), 1 / 3, dtype=torch.float64), 1.0
+    store, stream = (balanced(NAMES, world.trunk, ExactNorms(mode)) for mode in ("store", "stream"))
     for i in range(4):
         world.x.data = world.x.data + 0.1 * i
-        now = store.backward(world.losses())
-        step = late.backward(world.losses())
-        assert step.combined == "by-hand"
+        now, step = store.backward(world.losses()), stream.backward(world.losses())
+        assert step.combined == "backward"
         torch.testing.assert_close(step.norms, now.norms)
-        torch.testing.assert_close(step.weights, known)
-        assert float(step.gain) == pytest.approx(float(gain))
-        known, gain = now.weights, now.gain
-    assert late.weights == pytest.approx(store.weights)
+        torch.testing.assert_close(step.multipliers, now.multipliers)
 
 
-def test_a_saturated_weight_is_told_of_the_step_in_which_it_acts() -> None:
+def test_streaming_is_k_passes_and_one_weighted() -> None:
     world = Plain()
-    balancer = gaba.Balancer(
-        NAMES,
-        world.trunk,
-        measurement=ExactNorms(mode="stream"),
-        weight_stabiliser=gaba.stabilisers.Floor(0.1, mode="project"),
-    )
-    flags = [balancer.backward(world.losses()).saturated.tolist() for _ in range(2)]
-    assert flags[0] == [False] * 3
-    assert any(flags[1])
-
-
-def test_streaming_is_k_passes() -> None:
-    world = Plain()
-    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms(mode="stream"))
-    assert passes(world, balancer) == {"heads": 3, "trunk": 3}
+    balancer = balanced(NAMES, world.trunk, ExactNorms("stream"))
+    assert passes(world, balancer) == {"heads": 6, "trunk": 4}
 
 
 @pytest.mark.parametrize(("mode", "alive"), [("stream", [0, 0, 0]), ("store", [0, 1, 2])])
@@ -76,7 +55,7 @@ def test_streaming_lets_each_gradient_go_before_the_next_pass(
 ) -> None:
     """How many earlier gradients of one shared parameter live on when a pass begins."""
     world = Plain()
-    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms(mode))
+    balancer = balanced(NAMES, world.trunk, ExactNorms(mode))
     taken: list[weakref.ref[Tensor]] = []
     found: list[int] = []
     run = torch.autograd.grad
@@ -94,9 +73,7 @@ def test_streaming_lets_each_gradient_go_before_the_next_pass(
 
 def test_streaming_finds_what_is_shared_by_itself() -> None:
     world = Plain()
-    one, other = (
-        gaba.Balancer(NAMES, "auto", measurement=ExactNorms(mode)) for mode in ("stream", "store")
-    )
+    one, other = (balanced(NAMES, "auto", ExactNorms(mode)) for mode in ("stream", "store"))
     for missing in ("c", None):
         losses = {name: None if name == missing else loss for name, loss in world.losses().items()}
         again = {name: None if name == missing else loss for name, loss in world.losses().items()}
@@ -106,44 +83,29 @@ def test_streaming_finds_what_is_shared_by_itself() -> None:
 
 def test_streaming_sparse_gradients() -> None:
     table = nn.Embedding(10, 3, sparse=True)
-    balancer = gaba.Balancer(["a", "b"], table, measurement=ExactNorms("stream"))
-    for _ in range(2):
-        rows = table(torch.tensor([1, 1, 4]))
-        balancer.backward({"a": rows.sum(), "b": (2 * rows[:, 0]).sum()})
+    balancer = balanced(["a", "b"], table, ExactNorms("stream"))
+    rows = table(torch.tensor([1, 1, 4]))
+    step = balancer.backward({"a": rows.sum(), "b": (2 * rows[:, 0]).sum()})
+    torch.testing.assert_close(step.norms, torch.tensor([15.0**0.5, 20.0**0.5]).double())
     assert table.weight.grad is not None
     assert table.weight.grad.is_sparse
-    factors = balancer.history.weights * balancer.history.gain[:, None]
-    expected = torch.zeros(10, 3, dtype=torch.float64)
-    for a, b in factors:
-        expected[1] += torch.tensor([2 * a + 4 * b, 2 * a, 2 * a])
-        expected[4] += torch.tensor([a + 2 * b, a, a])
-    torch.testing.assert_close(table.weight.grad.to_dense(), expected.float())
+    a, b = step.multipliers.tolist()
+    expected = torch.zeros(10, 3)
+    expected[1] = torch.tensor([2 * a + 4 * b, 2 * a, 2 * a])
+    expected[4] = torch.tensor([a + 2 * b, a, a])
+    torch.testing.assert_close(table.weight.grad.to_dense(), expected)
 
 
-@pytest.mark.parametrize("dense_first", [True, False])
-def test_streaming_sparse_and_dense_gradients_of_one_leaf(dense_first: bool) -> None:
-    table = nn.Embedding(6, 2, sparse=True)
-    balancer = gaba.Balancer(["a", "b"], table, measurement=ExactNorms("stream"), scale="simplex")
-    some, all_rows = table(torch.tensor([1])).sum(), table.weight.sum()
-    pair = (all_rows, some) if dense_first else (some, all_rows)
-    balancer.backward(dict(zip("ab", pair, strict=True)))
-    expected = torch.full((6, 2), 0.5)
-    expected[1] += 0.5
-    assert table.weight.grad is not None
-    torch.testing.assert_close(table.weight.grad, expected)
-
-
-def test_streaming_gives_no_gramian_and_needs_factors() -> None:
+def test_streaming_gives_no_gramian_and_needs_something_shared() -> None:
     world = Plain()
-    balancer = gaba.Balancer(
-        NAMES, world.trunk, measurement=ExactNorms("stream"), weighting="equal-share"
-    )
+    balancer = balanced(NAMES, world.trunk, ExactNorms("stream"), rule=gaba.rules.EqualShare())
     with pytest.raises(ValueError, match="no Gramian: use"):
         balancer.backward(world.losses())
     assert all(p.grad is None for p in world.parameters())
-    losses = [loss for loss in world.losses().values() if loss is not None]
-    with pytest.raises(ValueError, match="factors must be known"):
-        ExactNorms("stream")(LossGraph(losses, as_shared(world.trunk)), gradients=True)
+    one, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    graph = LossGraph([one.sum(), other.sum()], as_shared("auto"))
+    with pytest.raises(ValueError, match="found none that is trainable"):
+        observe(ExactNorms("stream"), graph)
 
 
 # ---- batched ------------------------------------------------------------------------------
@@ -158,7 +120,7 @@ def test_batched_gives_what_one_pass_a_task_gives(kind: str, gradients: bool) ->
     def seen(mode: Any) -> Any:
         losses = [loss for loss in world.losses().values() if loss is not None]
         graph = LossGraph(losses, shared)
-        return ExactNorms(mode)(graph, gramian=True, gradients=gradients)
+        return observe(ExactNorms(mode), graph, gramian=True, gradients=gradients)[0]
 
     found, expected = seen("batched"), seen("store")
     torch.testing.assert_close(found.norms, expected.norms)
@@ -174,7 +136,7 @@ def test_batched_gives_what_one_pass_a_task_gives(kind: str, gradients: bool) ->
 
 def test_batched_is_one_pass_through_the_shared_part_that_carries_all() -> None:
     world = Plain()
-    balancer = gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms("batched"))
+    balancer = balanced(NAMES, world.trunk, ExactNorms("batched"))
     assert passes(world, balancer) == {"heads": 3, "trunk": 1}
 
 
@@ -194,8 +156,8 @@ def test_batched_through_common_layers(name: str) -> None:
     found = trunk(torch.randn(3, 5, 6, dtype=torch.float64))
     z = found[0] if isinstance(found, tuple) else found
     graph = LossGraph([z.square().mean(), 50 * z.abs().mean(), z.exp().mean()], shared)
-    expected = ExactNorms()(graph)
-    torch.testing.assert_close(ExactNorms("batched")(graph).norms, expected.norms)
+    expected, _ = observe(ExactNorms(), graph)
+    torch.testing.assert_close(observe(ExactNorms("batched"), graph)[0].norms, expected.norms)
 
 
 class LooksAtItsGradient(torch.autograd.Function):
@@ -223,10 +185,7 @@ class Unbatchable(World):
 
 def test_what_cannot_be_batched_is_taken_one_after_the_other_with_one_warning() -> None:
     world = Unbatchable()
-    one, other = (
-        gaba.Balancer(NAMES, world.trunk, measurement=ExactNorms(mode))
-        for mode in ("batched", "store")
-    )
+    one, other = (balanced(NAMES, world.trunk, ExactNorms(mode)) for mode in ("batched", "store"))
     with pytest.warns(UserWarning, match="cannot carry a batch of gradients") as caught:
         found = one.backward(world.losses())
     assert len(caught) == 1
@@ -244,5 +203,5 @@ def test_sparse_gradients_cannot_be_batched_but_are_right() -> None:
     rows = table(torch.tensor([1, 1, 4]))
     graph = LossGraph([rows.sum(), (2 * rows[:, 0]).sum()], shared)
     with pytest.warns(UserWarning, match="cannot carry a batch"):
-        seen = ExactNorms("batched")(graph)
+        seen, _ = observe(ExactNorms("batched"), graph)
     torch.testing.assert_close(seen.norms, torch.tensor([15.0**0.5, 20.0**0.5]).double())

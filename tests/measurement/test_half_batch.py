@@ -9,22 +9,21 @@ import torch
 from torch import Tensor, nn
 
 import gaba
-from _engines import NAMES, WORLDS, Counting, Plain, World
+from _engines import NAMES, WORLDS, Counting, Plain, World, balanced
 from gaba.measurement import ExactNorms, HalfBatch, SignalAndNoise, by_name
 
 
-def balanced(world: World, **settings: Any) -> gaba.Balancer:
-    world.halves = True
-    engine = HalfBatch(**settings)
-    return gaba.Balancer(NAMES, world.trunk, measurement=engine, norm_stabiliser=None)
+def by_half_batch(world: World, **settings: Any) -> gaba.Balancer:
+    world.loss_shape = (2,)
+    return balanced(NAMES, world.trunk, HalfBatch(**settings))
 
 
 def half_gradients(world: World, half: int) -> list[Tensor]:
     """The oracle: each task's shared gradient on one half, by a plain backward pass."""
     x = world.x.data
-    world.halves, world.x.data = False, x.chunk(2)[half]
+    world.loss_shape, world.x.data = (), x.chunk(2)[half]
     own = world.own()
-    world.halves, world.x.data = True, x
+    world.loss_shape, world.x.data = (2,), x
     return [
         torch.cat([g.flatten() for i in world.theta() if (g := row[i]) is not None]) for row in own
     ]
@@ -34,7 +33,7 @@ def half_gradients(world: World, half: int) -> list[Tensor]:
 def test_one_step_is_the_inner_product_and_the_distance_of_the_halves(kind: str) -> None:
     world = WORLDS[kind]()
     world.x.data[6:] += 0.1
-    balancer = balanced(world, decay=0.7)
+    balancer = by_half_batch(world, decay=0.7)
     step = balancer.backward(world.losses())
     pairs = list(zip(half_gradients(world, 0), half_gradients(world, 1), strict=True))
     signal = torch.stack([a @ b for a, b in pairs])
@@ -65,7 +64,7 @@ def test_unbiased_where_the_plain_square_is_not() -> None:
     centres = [torch.full((n,), c, dtype=torch.float64) for c in (1.0, 0.2)]
     scatters = (0.5, 1.0)
     engine = HalfBatch(decay=0.9999999999)  # all samples count alike
-    balancer = gaba.Balancer(["a", "b"], [theta], measurement=engine, norm_stabiliser=None)
+    balancer = balanced(["a", "b"], [theta], engine)
     plain = torch.zeros(2, dtype=torch.float64)
     for i in range(draws):
         errors = [
@@ -95,14 +94,14 @@ def test_a_noisy_task_is_not_taken_for_a_loud_one() -> None:
     weights = {}
     for engine in (HalfBatch(decay=0.99), ExactNorms()):
         theta = nn.Parameter(torch.zeros(5, dtype=torch.float64))
-        balancer = gaba.Balancer(["calm", "noisy"], [theta], measurement=engine)
+        balancer = balanced(["calm", "noisy"], [theta], engine)
         centre = torch.full((5,), 1.0, dtype=torch.float64)
         for i in range(300):
             errors = {
                 "calm": quadratic(theta, centre, 0.1, 8, 2 * i),
                 "noisy": quadratic(theta, centre.flip(0), 8.0, 8, 2 * i + 1),
             }
-            reduce = by_halves if engine.halves else Tensor.mean
+            reduce = by_halves if engine.loss_shape else Tensor.mean
             balancer.backward({name: reduce(e) for name, e in errors.items()})
             theta.grad = None
         weights[type(engine)] = balancer.weights["noisy"]
@@ -113,19 +112,19 @@ def test_a_noisy_task_is_not_taken_for_a_loud_one() -> None:
 def test_a_lost_signal_is_reported_as_the_floor_and_an_infinite_noise_scale() -> None:
     theta = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     engine = HalfBatch(floor=0.04)
-    balancer = gaba.Balancer(["a", "b"], [theta], measurement=engine, norm_stabiliser=None)
+    balancer = balanced(["a", "b"], [theta], engine)
     opposite = torch.tensor([3.0, -1.0], dtype=torch.float64) * theta
     step = balancer.backward({"a": opposite, "b": torch.ones(2).double() * theta})
     state = balancer.measurement_state
     assert state.signal.tolist() == pytest.approx([-3, 1])
     assert state.noise.tolist() == pytest.approx([4, 0])
     assert state.noise_scale.tolist() == pytest.approx([float("inf"), 0])
-    assert step.norms.tolist() == pytest.approx([0.2, 1])  # (.04 · (−3 + 4))^½
+    assert step.norms.tolist() == pytest.approx([0.2, 1])  # (0.04 · (−3 + 4))^½
 
 
 def test_two_passes_a_task_and_no_more() -> None:
     world = Plain()
-    balancer = balanced(world)
+    balancer = by_half_batch(world)
     Counting.passes.clear()
     balancer.backward(world.losses())
     assert Counting.passes == {"heads": 6, "trunk": 6}
@@ -133,10 +132,8 @@ def test_two_passes_a_task_and_no_more() -> None:
 
 def test_what_is_shared_is_found_by_itself() -> None:
     world = Plain()
-    world.halves = True
-    one, other = (
-        gaba.Balancer(NAMES, shared, measurement="half-batch") for shared in ("auto", world.trunk)
-    )
+    world.loss_shape = (2,)
+    one, other = (balanced(NAMES, shared, "half-batch") for shared in ("auto", world.trunk))
     torch.testing.assert_close(
         one.backward(world.losses()).norms, other.backward(world.losses()).norms
     )
@@ -145,7 +142,7 @@ def test_what_is_shared_is_found_by_itself() -> None:
 @pytest.mark.parametrize("bad", [(), (1,), (3,), (2, 1)])
 def test_losses_must_come_by_halves(bad: tuple[int, ...]) -> None:
     world = Plain()
-    balancer = balanced(world)
+    balancer = by_half_batch(world)
     losses = world.losses()
     assert losses["b"] is not None
     losses["b"] = losses["b"].sum().expand(bad)
@@ -156,25 +153,25 @@ def test_losses_must_come_by_halves(bad: tuple[int, ...]) -> None:
 
 def test_losses_by_halves_are_refused_elsewhere() -> None:
     world = Plain()
-    world.halves = True
+    world.loss_shape = (2,)
     with pytest.raises(ValueError, match="must be a scalar"):
-        gaba.Balancer(NAMES, world.trunk).backward(world.losses())
+        balanced(NAMES, world.trunk).backward(world.losses())
 
 
-def test_evaluation_gives_the_weighted_mean() -> None:
+def test_evaluation_gives_the_sum_of_the_means() -> None:
     world = Plain()
-    balancer = balanced(world).eval()
+    balancer = by_half_batch(world).eval()
     with torch.no_grad():
         value = balancer(world.losses())
-        world.halves = False
-        expected = sum(loss for loss in world.losses().values() if loss is not None) / 3
+        world.loss_shape = ()
+        expected = sum(loss for loss in world.losses().values() if loss is not None)
     torch.testing.assert_close(value, expected)
 
 
 def test_no_gramian() -> None:
     world = Plain()
-    world.halves = True
-    balancer = gaba.Balancer(NAMES, world.trunk, measurement="half-batch", weighting="equal-share")
+    world.loss_shape = (2,)
+    balancer = balanced(NAMES, world.trunk, "half-batch", rule=gaba.rules.EqualShare())
     with pytest.raises(ValueError, match="gives no Gramian"):
         balancer.backward(world.losses())
 

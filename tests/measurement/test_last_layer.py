@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-import gaba
-from _engines import NAMES, Counting, Plain, World
+from _engines import NAMES, Counting, Plain, World, balanced, observe
 from gaba.autograd.graph import LossGraph
-from gaba.measurement import LastLayerNorms, by_name
 from gaba.autograd.shared import SharedSpec, as_shared
+from gaba.measurement import LastLayerNorms, by_name
 
 
 def graph_of(world: World, shared: SharedSpec) -> LossGraph:
@@ -31,7 +30,7 @@ def test_norms_and_gramian_are_those_of_the_layer(layer: str | None) -> None:
         ]
     )
     for _ in range(2):  # a generator of parameters must not be used up by the first step
-        seen = engine(graph_of(world, world.trunk), gramian=True, gradients=True)
+        seen, _ = observe(engine, graph_of(world, world.trunk), gramian=True, gradients=True)
         torch.testing.assert_close(seen.norms, own.norm(dim=1), rtol=1e-6, atol=0)
         assert seen.gramian is not None
         torch.testing.assert_close(seen.gramian, own @ own.T, rtol=1e-6, atol=1e-9)
@@ -40,7 +39,7 @@ def test_norms_and_gramian_are_those_of_the_layer(layer: str | None) -> None:
 
 def test_no_pass_goes_below_the_layer_but_the_weighted_one() -> None:
     world = Plain()
-    balancer = gaba.Balancer(NAMES, world.trunk, measurement="last-layer")
+    balancer = balanced(NAMES, world.trunk, "last-layer")
     Counting.passes.clear()
     step = balancer.backward(world.losses())
     assert Counting.passes == {"heads": 6, "trunk": 1}
@@ -54,14 +53,14 @@ def test_modules_without_parameters_of_their_own_and_frozen_ones_are_passed_over
     world = Plain()
     world.trunk = body
     frozen = body[1].requires_grad_(False)
-    seen = LastLayerNorms()(graph_of(world, body))
-    first = LastLayerNorms(body[0].parameters())(graph_of(world, body))
+    seen, _ = observe(LastLayerNorms(), graph_of(world, body))
+    first, _ = observe(LastLayerNorms(body[0].parameters()), graph_of(world, body))
     assert seen.norms.shape == first.norms.shape == (3,)
     frozen.requires_grad_()
     body.eval()
     assert torch.equal(
-        LastLayerNorms()(graph_of(world, body)).norms,
-        LastLayerNorms(frozen.parameters())(graph_of(world, body)).norms,
+        observe(LastLayerNorms(), graph_of(world, body))[0].norms,
+        observe(LastLayerNorms(frozen.parameters()), graph_of(world, body))[0].norms,
     )
 
 
@@ -72,13 +71,31 @@ def test_what_cannot_be_measured_is_refused() -> None:
     unnamed: list[SharedSpec] = [list(world.trunk.parameters()), "auto"]
     for shared in unnamed:
         with pytest.raises(ValueError, match="parameters must be given"):
-            LastLayerNorms()(graph_of(world, shared))
-    world.trunk.add_module("unused", nn.Linear(2, 2).double())
-    with pytest.raises(ValueError, match="found that none does"):
-        LastLayerNorms()(graph_of(world, world.trunk))
+            observe(LastLayerNorms(), graph_of(world, shared))
     layer = world.trunk.get_submodule("last").requires_grad_(False)
     with pytest.raises(ValueError, match="found frozen ones only"):
-        LastLayerNorms(layer.parameters())(graph_of(world, world.trunk))
+        observe(LastLayerNorms(layer.parameters()), graph_of(world, world.trunk))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_last_layer_that_a_task_does_not_reach_is_blamed_and_not_what_is_shared(
+    used: bool,
+) -> None:
+    """A pooler that is registered last and that one task uses, or none."""
+    world = Plain()
+    world.trunk.add_module("pooler", nn.Linear(4, 4).double())
+    losses = world.losses()
+    if used:
+        z = world.trunk.get_submodule("pooler")(world.trunk(world.x))
+        losses["b"] = world.heads[1](z).square().mean()
+    balancer = balanced(NAMES, world.trunk, "last-layer")
+    with pytest.raises(ValueError, match=r"losses\['a'\] does not reach the layer .* name a layer"):
+        balancer.backward(losses)
+    assert all(p.grad is None for p in world.parameters())
+    balancer = balanced(
+        NAMES, world.trunk, LastLayerNorms(world.trunk.get_submodule("last").parameters())
+    )
+    assert balancer.backward(world.losses()).norms.isfinite().all()
 
 
 def test_it_has_a_name() -> None:

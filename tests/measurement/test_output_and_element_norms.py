@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import gaba
-from _engines import NAMES, WORLDS, Leaking, Plain, SkipAround, World
+from _engines import NAMES, WORLDS, Leaking, Plain, SkipAround, World, balanced, observe
 from gaba.autograd.graph import LossGraph
-from gaba.measurement import ElementNorms, ExactNorms, OutputNorms
 from gaba.autograd.shared import as_shared
+from gaba.measurement import ElementNorms, ExactNorms, OutputNorms, Request
 
 
 def losses_of(world: World) -> list[Any]:
@@ -33,16 +33,14 @@ def test_grad_is_that_of_the_weighted_sum(engine: Any, kind: str, listened: bool
     world = WORLDS[kind]()
     if isinstance(engine, OutputNorms) and not world.boundary:
         return
-    balancer = gaba.Balancer(NAMES, world.trunk, measurement=engine)
+    balancer = balanced(NAMES, world.trunk, engine)
     if listened:
         world.heads[0].get_parameter("bias").register_hook(lambda g: None)
     for _ in range(2):
         world.zero_grad()
         world.x.grad = None
         step = balancer.backward(world.losses())
-        for p, added in zip(
-            world.trainable(), weighted(world, step.weights * step.gain), strict=True
-        ):
+        for p, added in zip(world.trainable(), weighted(world, step.multipliers), strict=True):
             torch.testing.assert_close(torch.zeros_like(p) if p.grad is None else p.grad, added)
 
 
@@ -52,7 +50,7 @@ def test_largest_and_mean_entries_are_those_of_plain_passes(kind: str, gradients
     world = WORLDS[kind]()
     shared = as_shared(world.trunk)
     losses = losses_of(world)
-    seen = ElementNorms()(LossGraph(losses, shared), gradients=gradients, gramian=True)
+    seen, _ = observe(ElementNorms(), LossGraph(losses, shared), gradients=gradients, gramian=True)
     rows = []
     for own in world.own():
         pairs = [(own[i], world.trainable()[i]) for i in world.theta()]
@@ -71,16 +69,13 @@ def test_largest_and_mean_entries_are_those_of_plain_passes(kind: str, gradients
 
 def test_entries_of_scaled_losses_and_of_what_is_found_to_be_shared() -> None:
     world = Plain()
-    graphs = [
-        LossGraph(losses_of(world), as_shared(world.trunk)),
-        LossGraph(
-            [8 * loss for loss in losses_of(world)],
-            as_shared(world.trunk),
-            loss_scale=torch.tensor(8.0),
-        ),
-        LossGraph(losses_of(world), as_shared("auto")),
+    louder = [8 * loss for loss in losses_of(world)]
+    requests = [
+        Request(LossGraph(losses_of(world), as_shared(world.trunk))),
+        Request(LossGraph(louder, as_shared(world.trunk)), loss_scale=torch.tensor(8.0)),
+        Request(LossGraph(losses_of(world), as_shared("auto"))),
     ]
-    first, *others = [ElementNorms()(graph).statistics for graph in graphs]
+    first, *others = [ElementNorms().update(told, ())[0].statistics for told in requests]
     for other in others:
         torch.testing.assert_close(other, first)
 
@@ -90,13 +85,13 @@ def test_entries_in_the_metric_of_the_optimizer() -> None:
     optimizer = torch.optim.RMSprop(world.parameters(), lr=1e-3)
     sum(losses_of(world)).backward()  # type: ignore[union-attr]
     optimizer.step()
-    balancer = gaba.Balancer(
+    balancer = balanced(
         NAMES,
         world.trunk,
-        measurement=ElementNorms(),
+        ElementNorms(),
         metric="optimizer",
         optimizer=optimizer,
-        weighting=gaba.rules.PINNAnnealing(decay=0.0),
+        rule=gaba.rules.PINNAnnealing(decay=0.0),
         scale="rule",
     )
     step = balancer.backward(world.losses())
@@ -110,7 +105,7 @@ def test_entries_in_the_metric_of_the_optimizer() -> None:
             parts.append((gradient / root).flatten())
         rows.append(torch.cat(parts).abs())
     expected = [1.0] + [float(rows[0].max() / row.mean()) for row in rows[1:]]
-    assert (step.weights * step.gain).tolist() == pytest.approx(expected, rel=1e-5)
+    assert (step.multipliers).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["Plain", "SeveralCalls", "EncoderBelow"])
@@ -121,7 +116,7 @@ def test_norms_at_the_output(kind: str, per_item: bool) -> None:
     shared = as_shared(world.trunk)
     losses = losses_of(world)
     handle.remove()
-    seen = OutputNorms(per_item=per_item)(LossGraph(losses, shared))
+    seen, _ = observe(OutputNorms(per_item=per_item), LossGraph(losses, shared))
     expected = []
     for loss in losses:
         found = torch.autograd.grad(loss, caught, retain_graph=True, allow_unused=True)
@@ -133,10 +128,10 @@ def test_norms_at_the_output(kind: str, per_item: bool) -> None:
 def test_what_lies_above_is_left_alone_if_asked() -> None:
     for kind in (Plain, SkipAround):
         world = kind()
-        balancer = gaba.Balancer(NAMES, world.trunk, measurement=OutputNorms(above=False))
+        balancer = balanced(NAMES, world.trunk, OutputNorms(above=False))
         step = balancer.backward(world.losses())
         assert all(p.grad is None for p in world.heads.parameters())
-        expected = weighted(world, step.weights * step.gain)
+        expected = weighted(world, step.multipliers)
         for i in world.theta():
             torch.testing.assert_close(world.trainable()[i].grad, expected[i])
 
@@ -145,7 +140,7 @@ def test_refusals_come_before_anything_has_changed() -> None:
     leaking, plain = Leaking(), Plain()
     cases = [
         (leaking, {}, "needs the output y"),
-        (plain, {"weighting": "equal-share"}, "no Gramian of items"),
+        (plain, {"rule": gaba.rules.EqualShare()}, "no Gramian of items"),
         (
             plain,
             {"metric": "optimizer", "optimizer": torch.optim.Adam(plain.parameters())},
@@ -153,33 +148,35 @@ def test_refusals_come_before_anything_has_changed() -> None:
         ),
     ]
     for world, settings, message in cases:
-        balancer = gaba.Balancer(NAMES, world.trunk, measurement=OutputNorms(), **settings)
+        balancer = balanced(NAMES, world.trunk, OutputNorms(), **settings)
         with pytest.raises(ValueError, match=message):
             balancer.backward(world.losses())
         assert all(p.grad is None for p in world.parameters())
     scalar = torch.nn.Parameter(torch.ones(()))
     y = 2 * scalar
-    balancer = gaba.Balancer(["a", "b"], [scalar], measurement=OutputNorms())
+    balancer = balanced(["a", "b"], [scalar], OutputNorms())
     with pytest.raises(ValueError, match="found a scalar: use per_item=False"):
         balancer.backward({"a": y * 3, "b": y.square()}, features=y)
 
 
 def test_the_gramian_of_the_whole_output_balances_shares() -> None:
     world = Plain()
-    balancer = gaba.Balancer(
+    balancer = balanced(
         NAMES,
         world.trunk,
-        measurement=OutputNorms(per_item=False),
-        weighting="equal-share",
-        norm_stabiliser=None,
+        OutputNorms(per_item=False),
+        rule=gaba.rules.EqualShare(),
+        believe=gaba.stabilisers.Identity(),
     )
     step = balancer.backward(world.losses())
     assert step.gramian is not None
-    shares = gaba.shares(step.weights, step.gramian)
+    shares = gaba.shares(step.multipliers, step.gramian)
     assert shares.tolist() == pytest.approx([1 / 3] * 3, rel=1e-6)
 
 
 def test_norms_of_elements_are_the_exact_ones() -> None:
     world = Plain()
     graph = LossGraph(losses_of(world), as_shared(world.trunk))
-    torch.testing.assert_close(ElementNorms()(graph).norms, ExactNorms()(graph).norms)
+    torch.testing.assert_close(
+        *(observe(engine, graph)[0].norms for engine in (ElementNorms(), ExactNorms()))
+    )

@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 from _trunks import TRUNKS, features_of, inputs, task_losses
 from gaba.autograd.graph import LossGraph
-from gaba.measurement import ExactNorms, SketchNorms
-from gaba.measurement._directions import direction
-from gaba.measurement._sketch import SketchState
 from gaba.autograd.shared import as_shared
+from gaba.measurement import ExactNorms, SketchNorms
+from gaba.measurement.directions import direction
+from gaba.measurement.sketch import SketchState
 
 SCALES = (1.0, 500.0, 0.02)
 ONCE = SketchNorms(decay=0.0)

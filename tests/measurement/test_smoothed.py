@@ -103,7 +103,7 @@ def test_without_the_average_the_direction_is_that_of_inverse_norm() -> None:
     for seed in range(5):
         model = TwoStage(SCALES, seed, dtype=DOUBLE)
         x, found = batch(seed, dtype=DOUBLE), []
-        inverse = gaba.Balancer(model.names, model.trunk, norm_stabiliser=None)
+        inverse = balanced(model.names, model.trunk, believe=gaba.stabilisers.Identity())
         for balancer in (db_mtl(model, decay=0.0), inverse):
             model.zero_grad()
             balancer.backward(model.losses(x))
@@ -117,12 +117,12 @@ def test_without_the_average_the_direction_is_that_of_inverse_norm() -> None:
 def test_in_every_world_norms_and_gramian_are_those_of_log_losses(kind: str) -> None:
     world = WORLDS[kind]()
     engine = SmoothedGradients.like(world.trunk, decay=0.0)
-    balancer = gaba.Balancer(
+    balancer = balanced(
         NAMES,
         world.trunk,
-        measurement=engine,
-        weighting="equal-share",
-        norm_stabiliser=None,
+        measure=engine,
+        rule=gaba.rules.EqualShare(),
+        believe=gaba.stabilisers.Identity(),
         heads="plain",
     )
     own, values = world.own(), [v.detach() for v in world.losses().values() if v is not None]
@@ -149,7 +149,7 @@ def test_in_every_world_norms_and_gramian_are_those_of_log_losses(kind: str) -> 
         reached = [(k, g) for k, g in enumerate(logs) if g is not None]
         if not reached:
             continue
-        factors = step.weights * step.gain if len(reached) > 1 or i in theta else torch.ones(3)
+        factors = step.multipliers if len(reached) > 1 or i in theta else torch.ones(3)
         wanted = sum((factors[k] * g for k, g in reached), torch.zeros_like(leaf))
         assert leaf.grad is not None
         torch.testing.assert_close(leaf.grad, wanted.to(leaf.dtype), rtol=1e-6, atol=1e-10)
@@ -158,7 +158,7 @@ def test_in_every_world_norms_and_gramian_are_those_of_log_losses(kind: str) -> 
 def test_without_the_logarithm_it_averages_the_gradients_themselves() -> None:
     model, beta, total = TwoStage(SCALES, dtype=DOUBLE), 0.7, None
     engine = SmoothedGradients.like(model.trunk, decay=beta, rate=0.0, log=False)
-    balancer = db_mtl(model, measurement=engine)
+    balancer = db_mtl(model, measure=engine)
     for seed in range(4):
         losses = [v for v in model.losses(batch(seed, dtype=DOUBLE)).values() if v is not None]
         rows = torch.stack(
@@ -327,10 +327,10 @@ def test_it_combines_by_hand_only() -> None:
     model = TwoStage(SCALES)
     engine = SmoothedGradients.like(model.trunk)
     next(model.trunk.parameters()).register_hook(lambda g: g)
-    refused(gaba.Balancer(model.names, model.trunk, measurement=engine), model, "by hand")
+    refused(balanced(model.names, model.trunk, measure=engine), model, "by hand")
     refused(db_mtl(model), model, "by hand")
     with pytest.raises(ValueError, match="by hand"):
-        gaba.Balancer(model.names, model.trunk, measurement=engine)(model.losses(batch()))
+        balanced(model.names, model.trunk, measure=engine)(model.losses(batch()))
 
 
 def test_what_is_shared_must_be_known_and_stay_as_long() -> None:
@@ -340,8 +340,8 @@ def test_what_is_shared_must_be_known_and_stay_as_long() -> None:
     with pytest.raises(TypeError, match="'auto'"):
         methods.make("db-mtl", model.names, "auto")
     engine = SmoothedGradients(7)
-    refused(gaba.Balancer(model.names, "auto", measurement=engine), model, "'auto'")
-    refused(gaba.Balancer(model.names, model.trunk, measurement=engine), model, "found 7")
+    refused(balanced(model.names, "auto", measure=engine), model, "'auto'")
+    refused(balanced(model.names, model.trunk, measure=engine), model, "found 7")
     balancer = db_mtl(model)
     next(model.trunk.parameters()).requires_grad_(False)
     refused(balancer, model, "freeze")

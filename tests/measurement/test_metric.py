@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import gaba
 from _models import TwoStage, batch
-from gaba.record.diagnosis import diagnose
 from gaba.measurement import (
     ExactNorms,
     FeatureNorms,
@@ -22,6 +21,7 @@ from gaba.measurement import (
     SketchNorms,
 )
 from gaba.measurement.metric import OptimizerMetric
+from gaba.record.diagnosis import diagnose
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, Make] = {
@@ -67,7 +67,7 @@ def moved_by(task: str, model: TwoStage, optimizer: torch.optim.Optimizer) -> Te
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_norms_are_what_one_step_does_when_a_task_acts_alone(name: str) -> None:
     model, optimizer = trained(OPTIMIZERS[name])
-    balancer = gaba.Balancer(model.names, model.trunk, metric="optimizer", optimizer=optimizer)
+    balancer = balanced(model.names, model.trunk, metric="optimizer", optimizer=optimizer)
     step = balancer.backward(losses_of(model, 1000))
     moved = torch.stack([moved_by(task, model, optimizer).norm() for task in model.names])
     # the step itself takes this gradient into √v̂ first, a part in a thousand of which is new
@@ -78,7 +78,7 @@ def test_norms_are_what_one_step_does_when_a_task_acts_alone(name: str) -> None:
 def test_plain_sgd_has_the_euclidean_metric() -> None:
     model, optimizer = trained(OPTIMIZERS["sgd"], steps=3)
     seen = [
-        gaba.Balancer(model.names, model.trunk, **how).backward(losses_of(model, 7)).norms
+        balanced(model.names, model.trunk, **how).backward(losses_of(model, 7)).norms
         for how in ({}, {"metric": "optimizer", "optimizer": optimizer})
     ]
     torch.testing.assert_close(*seen, rtol=1e-12, atol=0)
@@ -119,20 +119,20 @@ ENGINES: dict[str, Measurement] = {
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_exact_engine_measures_the_same_pull(name: str) -> None:
     model, optimizer = trained(OPTIMIZERS["adamw"], steps=20)
-    how = {"metric": "optimizer", "optimizer": optimizer, "norm_stabiliser": None}
+    how = {"metric": "optimizer", "optimizer": optimizer, "believe": gaba.stabilisers.Identity()}
     losses = losses_of(model, 50)
-    expected = gaba.Balancer(model.names, model.trunk, **how).backward(losses).norms
+    expected = balanced(model.names, model.trunk, **how).backward(losses).norms
     losses = losses_of(model, 50)
     if name == "half-batch":  # two halves that are alike: no noise
         losses = {task: torch.stack([x, x]) for task, x in losses.items() if x is not None}
-    balancer = gaba.Balancer(model.names, model.trunk, measurement=ENGINES[name], **how)
+    balancer = balanced(model.names, model.trunk, measure=ENGINES[name], **how)
     torch.testing.assert_close(balancer.backward(losses).norms, expected, rtol=1e-6, atol=0)
 
 
 def test_the_gramian_is_in_the_metric_too() -> None:
     model, optimizer = trained(OPTIMIZERS["adamw"], steps=20)
-    how = {"metric": "optimizer", "optimizer": optimizer, "weighting": "equal-share"}
-    step = gaba.Balancer(model.names, model.trunk, **how).backward(losses_of(model, 50))
+    how = {"metric": "optimizer", "optimizer": optimizer, "rule": gaba.rules.EqualShare()}
+    step = balanced(model.names, model.trunk, **how).backward(losses_of(model, 50))
     scales = OptimizerMetric((optimizer,)).scales(list(model.trunk.parameters()))
     rows = []
     for loss in losses_of(model, 50).values():
@@ -148,8 +148,8 @@ def test_the_last_layer_is_measured_in_the_metric_of_its_own_parameters() -> Non
     model, optimizer = trained(OPTIMIZERS["adamw"], steps=20)
     layer = list(model.trunk.parameters())[-2:]
     engine = LastLayerNorms(layer)
-    balancer = gaba.Balancer(
-        model.names, model.trunk, measurement=engine, metric="optimizer", optimizer=optimizer
+    balancer = balanced(
+        model.names, model.trunk, measure=engine, metric="optimizer", optimizer=optimizer
     )
     found = balancer.backward(losses_of(model, 50)).norms
     scales = OptimizerMetric((optimizer,)).scales(layer)
@@ -164,10 +164,10 @@ def test_the_last_layer_is_measured_in_the_metric_of_its_own_parameters() -> Non
 @pytest.mark.parametrize("method", ["difference", "forward"])
 def test_the_sketch_finds_the_norms_in_the_metric(method: str) -> None:
     model, optimizer = trained(OPTIMIZERS["adamw"], steps=20)
-    how = {"metric": "optimizer", "optimizer": optimizer, "norm_stabiliser": None}
-    exact = gaba.Balancer(model.names, model.trunk, **how).backward(losses_of(model, 50)).norms
+    how = {"metric": "optimizer", "optimizer": optimizer, "believe": gaba.stabilisers.Identity()}
+    exact = balanced(model.names, model.trunk, **how).backward(losses_of(model, 50)).norms
     engine = SketchNorms(probes=400, method=method)  # pyright: ignore[reportArgumentType]
-    balancer = gaba.Balancer(model.names, model.trunk, measurement=engine, **how)
+    balancer = balanced(model.names, model.trunk, measure=engine, **how)
     found = balancer.backward(losses_of(model, 50)).norms
     # the standard error is √(2/400)/2 = 3.5 %; what the difference bounds, P, costs it the rest
     torch.testing.assert_close(found, exact, rtol=0.15, atol=0)
@@ -175,7 +175,7 @@ def test_the_sketch_finds_the_norms_in_the_metric(method: str) -> None:
 
 def test_the_record_says_which_metric_was_used() -> None:
     model, optimizer = trained(OPTIMIZERS["sgd"], steps=1)
-    balancer = gaba.Balancer(model.names, model.trunk, metric="optimizer", optimizer=optimizer)
+    balancer = balanced(model.names, model.trunk, metric="optimizer", optimizer=optimizer)
     balancer.backward(losses_of(model, 0))
     assert balancer.history.about["metric"] == "optimizer"
     assert "optimizer's metric" in str(diagnose(balancer.history))
@@ -186,19 +186,17 @@ def test_what_cannot_be_is_refused() -> None:
     other = nn.Parameter(torch.ones(1))
     stranger = torch.optim.SGD([other], 0.1)
     with pytest.raises(ValueError, match="go together"):
-        gaba.Balancer(model.names, model.trunk, metric="optimizer")
+        balanced(model.names, model.trunk, metric="optimizer")
     with pytest.raises(ValueError, match="go together"):
-        gaba.Balancer(model.names, model.trunk, optimizer=stranger)
+        balanced(model.names, model.trunk, optimizer=stranger)
     with pytest.raises(TypeError, match="LBFGS"):
-        gaba.Balancer(
-            model.names, model.trunk, metric="optimizer", optimizer=torch.optim.LBFGS([other])
-        )
-    balancer = gaba.Balancer(model.names, model.trunk, metric="optimizer", optimizer=stranger)
+        balanced(model.names, model.trunk, metric="optimizer", optimizer=torch.optim.LBFGS([other]))
+    balancer = balanced(model.names, model.trunk, metric="optimizer", optimizer=stranger)
     with pytest.raises(ValueError, match="none of them in its groups"):
         balancer.backward(model.losses(batch(0)))
     mine = torch.optim.SGD(model.parameters(), 0.1)
-    balancer = gaba.Balancer(
-        model.names, model.trunk, measurement="features", metric="optimizer", optimizer=mine
+    balancer = balanced(
+        model.names, model.trunk, measure="features", metric="optimizer", optimizer=mine
     )
     with pytest.raises(ValueError, match="calibrate_every"):
         balancer.backward(model.losses(batch(0)))

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from gaba.measurement._directions import Distribution, direction
 
 LIKE = [torch.zeros(300, 100), torch.zeros(7), torch.zeros(2, 3, 5)]

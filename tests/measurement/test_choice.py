@@ -10,8 +10,8 @@ from torch import nn
 
 import gaba
 from _models import TwoStage, batch
-from gaba.record.diagnosis import diagnose
 from gaba.measurement import Every, ExactNorms, SketchNorms, choose
+from gaba.record.diagnosis import diagnose
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_an_error_out_of_range_is_refused() -> None:
 @pytest.mark.parametrize("k", [2, 5])
 def test_the_record_and_the_diagnosis_say_what_was_chosen_and_why(k: int, tmp_path: Path) -> None:
     model = TwoStage([10.0**i for i in range(k)])
-    balancer = gaba.Balancer(model.names, model.trunk, measurement="auto")
+    balancer = balanced(model.names, model.trunk, measure="auto")
     path = tmp_path / "history.jsonl"
     with gaba.RunRecord(path, model.names) as record:
         for i in range(12):
@@ -73,6 +73,6 @@ def test_the_record_and_the_diagnosis_say_what_was_chosen_and_why(k: int, tmp_pa
 
 def test_plain_heads_and_auto_go_together() -> None:
     model = TwoStage([1.0, 5.0])
-    balancer = gaba.Balancer(model.names, model.trunk, measurement="auto", heads="plain")
+    balancer = balanced(model.names, model.trunk, measure="auto", heads="plain")
     assert balancer.measurement == ExactNorms()
     assert balancer.backward(model.losses(batch(0))).measured
