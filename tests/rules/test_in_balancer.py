@@ -14,7 +14,7 @@ import gaba
 from _engines import NAMES, WORLDS
 from _models import TwoStage, batch, grads
 from _streams import Stream, led
-from gaba.measurement import ExactNorms
+from gaba.measurement import ExactNorms, Measurement
 from gaba.rules import (
     DWA,
     FAMO,
@@ -190,8 +190,10 @@ ENGINES = ("exact", "features", "sketch", "last-layer", "half-batch", ExactNorms
 @every_rule
 def test_every_engine_can_feed_them(rule: Rule, engine: Any) -> None:
     world = WORLDS["Plain"]()
-    world.halves = engine == "half-batch"
-    balancer = gaba.Balancer(NAMES, world.trunk, method(rule, measure=engine))
+    asked = method(rule, measure=engine)
+    assert isinstance(asked.measure, Measurement)
+    world.loss_shape = asked.measure.loss_shape
+    balancer = gaba.Balancer(NAMES, world.trunk, asked)
     for _ in range(4):
         balancer.backward(world.losses())
     step = balancer.backward(world.losses())
