@@ -27,8 +27,8 @@ def balanced(
 ) -> gaba.Balancer:
     """A Balancer of equal contributions; ``settings`` are its own or its method's."""
     slots = {name: settings.pop(name) for name in SLOTS if name in settings}
-    rule = slots.pop("rule", gaba.rules.InverseNorm())
-    return gaba.Balancer(tasks, shared, gaba.Method(rule, measure, **slots), **settings)
+    slots = {"rule": gaba.rules.InverseNorm(), "limit": None, **slots}
+    return gaba.Balancer(tasks, shared, gaba.Method(measure=measure, **slots), **settings)
 
 
 def observe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gaba.measurement._averages import averages
+from gaba.measurement.averages import averages
 
 from gaba.ranks import Sync
 from gaba.ranks.processes import Ranks
@@ -68,6 +68,22 @@ def test_missing_gradients_count_as_zero_and_steps_differ() -> None:
         parts.append(torch.cat(means.parts()[0]))
     assert torch.equal(*parts)
     assert not torch.equal(sketched(sketch, 0, [a]), sketched(sketch, 1, [a]))
+
+
+def test_complex_gradients_keep_their_length() -> None:
+    """Each real number gets a sign of its own: ‖g‖² is unbiased for complex parameters too."""
+    made = torch.Generator().manual_seed(0)
+    like = [torch.zeros(5), torch.zeros(30, dtype=torch.complex128)]
+    row = [torch.randn(p.shape, generator=made, dtype=p.dtype) for p in like]
+    squares = []
+    for step in range(300):
+        means = averages(Ranks(sync=Sync("sketch", width=64)), like, step)
+        means.add(row)
+        squares.append(torch.cat(means.parts()[0]).square().sum())
+    truth = sum(float(g.abs().square().sum()) for g in row)
+    assert float(torch.stack(squares).mean()) / truth == pytest.approx(
+        1, abs=4 * (2 / 64 / 300) ** 0.5
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"how": "mean"}, {"width": 0}, {"bucket": 5}])

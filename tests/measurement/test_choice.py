@@ -9,23 +9,27 @@ import torch
 from torch import nn
 
 import gaba
+from _engines import balanced
 from _models import TwoStage, batch
-from gaba.measurement import Every, ExactNorms, SketchNorms, choose
+from gaba.measurement import Choice, ExactNorms, Measurement, SketchNorms, choose
 from gaba.record.diagnosis import diagnose
 
 
 @pytest.mark.parametrize(
-    ("k", "expected"),
+    ("k", "expected", "every"),
     [
-        (2, Every(10, ExactNorms())),
-        (3, Every(20, ExactNorms())),
-        (4, SketchNorms(every=4, decay=0.9802)),
-        (40, SketchNorms(every=4, decay=0.9802)),
+        (2, ExactNorms(), 10),
+        (3, ExactNorms(), 20),
+        (4, SketchNorms(decay=0.9802), 4),
+        (40, SketchNorms(decay=0.9802), 4),
     ],
 )
-def test_few_tasks_are_measured_exactly_and_many_by_a_sketch(k: int, expected: object) -> None:
-    model = TwoStage([1.0] * k)
-    assert choose(k, model.trunk).measurement == expected
+def test_few_tasks_are_measured_exactly_and_many_by_a_sketch(
+    k: int, expected: Measurement, every: int
+) -> None:
+    found = choose(k, TwoStage([1.0] * k).trunk)
+    assert found == Choice(expected, every, found.reason)
+    assert str(k) in found.reason
 
 
 def test_a_smaller_error_asks_for_a_longer_memory() -> None:
@@ -45,9 +49,10 @@ def test_where_no_sketch_can_be_taken_the_reason_says_so() -> None:
         (choose(40, nn.Linear(3, 4, dtype=torch.bfloat16)), "bfloat16"),
         (choose(40, trunk, gramian=True), "Gramian"),
     ):
-        assert found.measurement == Every(50, ExactNorms())
+        assert (found.measurement, found.every) == (ExactNorms(), 50)
         assert why in found.reason
-    assert choose(40, trunk, every_step=True).measurement == ExactNorms()
+    found = choose(40, trunk, every_step=True)
+    assert (found.measurement, found.every) == (ExactNorms(), 1)
 
 
 def test_an_error_out_of_range_is_refused() -> None:
@@ -58,7 +63,7 @@ def test_an_error_out_of_range_is_refused() -> None:
 @pytest.mark.parametrize("k", [2, 5])
 def test_the_record_and_the_diagnosis_say_what_was_chosen_and_why(k: int, tmp_path: Path) -> None:
     model = TwoStage([10.0**i for i in range(k)])
-    balancer = balanced(model.names, model.trunk, measure="auto")
+    balancer = balanced(model.names, model.trunk, "auto")
     path = tmp_path / "history.jsonl"
     with gaba.RunRecord(path, model.names) as record:
         for i in range(12):
@@ -67,12 +72,14 @@ def test_the_record_and_the_diagnosis_say_what_was_chosen_and_why(k: int, tmp_pa
     about = gaba.History.read(path).about
     assert about == balancer.history.about
     assert about["reason"] == expected.reason
+    assert balancer.method.every == expected.every
+    assert balancer.history.measured.tolist() == [i % expected.every == 0 for i in range(12)]
     assert about["measurement"] == repr(expected.measurement)
     assert expected.reason in " ".join(str(diagnose(balancer.history)).split())
 
 
 def test_plain_heads_and_auto_go_together() -> None:
     model = TwoStage([1.0, 5.0])
-    balancer = balanced(model.names, model.trunk, measure="auto", heads="plain")
-    assert balancer.measurement == ExactNorms()
+    balancer = balanced(model.names, model.trunk, "auto", heads="plain")
+    assert balancer.method.measure == ExactNorms()
     assert balancer.backward(model.losses(batch(0))).measured

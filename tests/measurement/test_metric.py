@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gaba
+from _engines import balanced
 from _models import TwoStage, batch
 from gaba.measurement import (
     ExactNorms,
@@ -119,13 +120,13 @@ ENGINES: dict[str, Measurement] = {
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_exact_engine_measures_the_same_pull(name: str) -> None:
     model, optimizer = trained(OPTIMIZERS["adamw"], steps=20)
-    how = {"metric": "optimizer", "optimizer": optimizer, "believe": gaba.stabilisers.Identity()}
+    how = {"metric": "optimizer", "optimizer": optimizer}
     losses = losses_of(model, 50)
     expected = balanced(model.names, model.trunk, **how).backward(losses).norms
     losses = losses_of(model, 50)
     if name == "half-batch":  # two halves that are alike: no noise
         losses = {task: torch.stack([x, x]) for task, x in losses.items() if x is not None}
-    balancer = balanced(model.names, model.trunk, measure=ENGINES[name], **how)
+    balancer = balanced(model.names, model.trunk, ENGINES[name], **how)
     torch.testing.assert_close(balancer.backward(losses).norms, expected, rtol=1e-6, atol=0)
 
 
@@ -148,9 +149,7 @@ def test_the_last_layer_is_measured_in_the_metric_of_its_own_parameters() -> Non
     model, optimizer = trained(OPTIMIZERS["adamw"], steps=20)
     layer = list(model.trunk.parameters())[-2:]
     engine = LastLayerNorms(layer)
-    balancer = balanced(
-        model.names, model.trunk, measure=engine, metric="optimizer", optimizer=optimizer
-    )
+    balancer = balanced(model.names, model.trunk, engine, metric="optimizer", optimizer=optimizer)
     found = balancer.backward(losses_of(model, 50)).norms
     scales = OptimizerMetric((optimizer,)).scales(layer)
     for k, loss in enumerate(losses_of(model, 50).values()):
@@ -164,10 +163,10 @@ def test_the_last_layer_is_measured_in_the_metric_of_its_own_parameters() -> Non
 @pytest.mark.parametrize("method", ["difference", "forward"])
 def test_the_sketch_finds_the_norms_in_the_metric(method: str) -> None:
     model, optimizer = trained(OPTIMIZERS["adamw"], steps=20)
-    how = {"metric": "optimizer", "optimizer": optimizer, "believe": gaba.stabilisers.Identity()}
+    how = {"metric": "optimizer", "optimizer": optimizer}
     exact = balanced(model.names, model.trunk, **how).backward(losses_of(model, 50)).norms
     engine = SketchNorms(probes=400, method=method)  # pyright: ignore[reportArgumentType]
-    balancer = balanced(model.names, model.trunk, measure=engine, **how)
+    balancer = balanced(model.names, model.trunk, engine, **how)
     found = balancer.backward(losses_of(model, 50)).norms
     # the standard error is √(2/400)/2 = 3.5 %; what the difference bounds, P, costs it the rest
     torch.testing.assert_close(found, exact, rtol=0.15, atol=0)
@@ -195,8 +194,6 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="none of them in its groups"):
         balancer.backward(model.losses(batch(0)))
     mine = torch.optim.SGD(model.parameters(), 0.1)
-    balancer = balanced(
-        model.names, model.trunk, measure="features", metric="optimizer", optimizer=mine
-    )
+    balancer = balanced(model.names, model.trunk, "features", metric="optimizer", optimizer=mine)
     with pytest.raises(ValueError, match="calibrate_every"):
         balancer.backward(model.losses(batch(0)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gaba
-from _engines import NAMES, WORLDS
+from _engines import NAMES, WORLDS, balanced
 from _models import TwoStage, batch, grads
 from _streams import assert_same_state
 from gaba import methods
@@ -20,7 +20,10 @@ DOUBLE = torch.float64
 
 
 def db_mtl(model: TwoStage, **settings: Any) -> gaba.Balancer:
-    return methods.make("db-mtl", model.names, model.trunk, **settings)
+    """DB-MTL; ``settings`` of the method, or of the Balancer where it has such."""
+    own = {name: settings.pop(name) for name in ("optimizer", "accumulate") if name in settings}
+    method = methods.get("db-mtl", model.names, model.trunk, **settings)
+    return gaba.Balancer(model.names, model.trunk, method, **own)
 
 
 def state_of(balancer: gaba.Balancer) -> AveragedGradients:
@@ -286,7 +289,8 @@ class Odd(nn.Module):
 
 def test_sparse_and_complex_and_idle_parameters() -> None:
     trunk, words = Odd(), torch.tensor([1, 4, 4])
-    balancer = methods.make("db-mtl", ["a", "b"], trunk, decay=0.0)
+    names = ["a", "b"]
+    balancer = gaba.Balancer(names, trunk, methods.get("db-mtl", names, trunk, decay=0.0))
     z = trunk(words)
     step = balancer.backward({"a": z.mean(), "b": 9 * z.square().mean()})
     z = trunk(words)
@@ -327,10 +331,10 @@ def test_it_combines_by_hand_only() -> None:
     model = TwoStage(SCALES)
     engine = SmoothedGradients.like(model.trunk)
     next(model.trunk.parameters()).register_hook(lambda g: g)
-    refused(balanced(model.names, model.trunk, measure=engine), model, "by hand")
+    refused(balanced(model.names, model.trunk, engine), model, "by hand")
     refused(db_mtl(model), model, "by hand")
     with pytest.raises(ValueError, match="by hand"):
-        balanced(model.names, model.trunk, measure=engine)(model.losses(batch()))
+        balanced(model.names, model.trunk, engine)(model.losses(batch()))
 
 
 def test_what_is_shared_must_be_known_and_stay_as_long() -> None:
@@ -338,10 +342,10 @@ def test_what_is_shared_must_be_known_and_stay_as_long() -> None:
     with pytest.raises(TypeError, match="'auto'"):
         SmoothedGradients.like("auto")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="'auto'"):
-        methods.make("db-mtl", model.names, "auto")
+        methods.get("db-mtl", model.names, "auto")
     engine = SmoothedGradients(7)
-    refused(balanced(model.names, "auto", measure=engine), model, "'auto'")
-    refused(balanced(model.names, model.trunk, measure=engine), model, "found 7")
+    refused(balanced(model.names, "auto", engine), model, "'auto'")
+    refused(balanced(model.names, model.trunk, engine), model, "found 7")
     balancer = db_mtl(model)
     next(model.trunk.parameters()).requires_grad_(False)
     refused(balancer, model, "freeze")
