@@ -17,7 +17,8 @@ from gaba.record.diagnosis import diagnose
 
 EVIL = '<script>alert("x")</script>|`*_'
 TASKS = ("rul", EVIL)
-PICTURES = ("losses", "norms", "weights", "contributions", "imbalance", "saturation", "cosines")
+PICTURES = ("losses", "norms", "multipliers", "contributions", "shares", "imbalance", "saturation")
+PICTURES += ("cosines",)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ class Rows:
         >>> rows = Rows(1, keep=4)
         >>> rows.add(np.arange(13.0)[:, None])
         >>> rows.numbers.tolist()
-        [0, 8, 9, 10, 11, 12]
+        [0, 4, 8, 9, 10, 11, 12]
     """
 
     def __init__(self, width: int, keep: int | None) -> None:

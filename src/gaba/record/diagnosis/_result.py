@@ -85,6 +85,11 @@ class Diagnosis:
         return next((finding.code for finding in self.findings if finding.code), "")
 
     @property
+    def evidence(self) -> tuple[Finding, ...]:
+        """The findings that :attr:`verdict` does not tell already."""
+        return tuple(finding for finding in self.findings if finding is not self._decisive)
+
+    @property
     def _decisive(self) -> Finding | None:
         return next((finding for finding in self.findings if finding.kind in VERDICTS), None)
 
@@ -134,10 +139,8 @@ class Diagnosis:
         lines += textwrap.wrap(f"{head} ({', '.join(self.tasks)}){said}.", 100)
         if reason := self.about.get("reason"):
             lines += textwrap.wrap(f"Measured by {self.about.get('measurement')}: {reason}.", 100)
-        for finding in self.findings:
-            if finding is not self._decisive:
-                text = finding.text
-                lines += textwrap.wrap(text, 100, initial_indent="- ", subsequent_indent="  ")
+        for finding in self.evidence:
+            lines += textwrap.wrap(finding.text, 100, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines)
 
 
