@@ -119,8 +119,7 @@ class Bounds(Piece[Asked, Tensor]):
         if not self.limited:
             return norms
         pulls = state.multipliers * norms
-        median = pulls.nanquantile(0.5)
-        dead = (pulls < DEAD * median) & (state.peak > 0)
+        dead = (pulls < DEAD * _median(pulls)) & (state.peak > 0)
         return torch.where(dead, math.nan, norms)
 
     def recovered(self, norms: Tensor, state: Multiplied) -> Tensor:
@@ -200,6 +199,14 @@ def _filled(wanted: Tensor, norms: Tensor, limit: float) -> Tensor:
     return torch.where(
         slope > 0, (target - fixed.sum()) / torch.where(slope > 0, slope, 1.0), inside
     )
+
+
+def _median(values: Tensor) -> Tensor:
+    """The median (1,) of those that are known, between the two in the middle if need be."""
+    ordered = values.sort().values  # NaN at the end
+    n = (~values.isnan()).sum(0, keepdim=True)
+    middle = torch.cat([(n - 1).clamp(min=0) // 2, n // 2])
+    return ordered[middle.clamp(max=len(values) - 1)].mean(0, keepdim=True)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -87,8 +87,8 @@ def all_finite(state: object) -> Tensor:
     >>> all_finite((torch.tensor(1.0), torch.tensor(float("inf"))))
     tensor(False)
     """
-    found = [t.isfinite().all() for t in flatten(state).values() if t.is_floating_point()]
-    return torch.stack(found).all() if found else torch.ones((), dtype=torch.bool)
+    found = [t.flatten() for _, t in _leaves(state, "") if t.is_floating_point()]
+    return torch.cat(found).isfinite().all() if found else torch.ones((), dtype=torch.bool)
 
 
 def _parts(state: object) -> list[tuple[str, Any]]:
@@ -130,19 +130,29 @@ class StateBuffers(nn.Module, Generic[S]):
     def __init__(self, state: S) -> None:
         super().__init__()
         self._template = state
+        self._held: S | None = None
         for name, tensor in flatten(state).items():
             self.register_buffer(name.replace(".", "_"), tensor.clone())
 
     def get(self) -> S:
         """The state; its tensors are read only by convention: updates make new ones."""
-        names = flatten(self._template)
-        buffers = {name: self.get_buffer(name.replace(".", "_")) for name in names}
-        return unflatten(self._template, buffers)
+        if self._held is None:
+            buffers = self._buffers
+            self._held = _rebuild(self._template, "", lambda n, _: buffers[n.replace(".", "_")])
+        return self._held
 
     def set(self, state: S) -> None:
         """Replace the state."""
-        for name, tensor in flatten(state).items():
+        for name, tensor in _leaves(state, ""):
             self._buffers[name.replace(".", "_")] = tensor.detach()
+        self._held = None
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._held = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StateBuffers[S]:
         for name, buffer in self._buffers.items():
@@ -153,6 +163,7 @@ class StateBuffers(nn.Module, Generic[S]):
                 wide = work_dtype(moved.device) if buffer.is_floating_point() else buffer.dtype
                 moved = buffer.to(moved.device, wide)
             self._buffers[name] = moved
+        self._held = None
         return self
 
     def _save_to_state_dict(

@@ -186,12 +186,13 @@ class Method(Piece[Seen, Decision]):
         living = bounds.living(told.norms, state.bounds)
         believed, believe_state = believe.update(living, state.believe)
         norms = bounds.recovered(believed, state.bounds)
-        raw, rule_state = asked(self.rule, _believing(told, norms), state.rule)
+        seen = _believing(told, norms)
+        raw, rule_state = asked(self.rule, seen, state.rule)
         weights = bounds.shared_out(raw, state.bounds)
         smooth, smooth_state = self.smooth.update(weights, state.smooth)
         multipliers, bounded = bounds.update(Asked(smooth, norms), state.bounds)
         new = MethodState(believe_state, rule_state, smooth_state, bounded)
-        decision = Decision(multipliers, _saturated(new), self._sound(told, weights, new))
+        decision = Decision(multipliers, _saturated(new), self._sound(seen, weights, new))
         return decision, new
 
     def keep(self, state: MethodState) -> Decision:
@@ -199,12 +200,12 @@ class Method(Piece[Seen, Decision]):
         multipliers = state.multipliers
         return Decision(multipliers, _saturated(state), multipliers.isfinite().all())
 
-    def _sound(self, told: Seen, weights: Tensor, new: MethodState) -> Tensor:
+    def _sound(self, seen: Seen, weights: Tensor, new: MethodState) -> Tensor:
         """Whether the rule answered for each task it was told of, and all is finite: (), bool."""
         known = {
-            "losses": told.losses,
-            "norms": told.norms,
-            "gramian": told.norms if told.gramian is None else told.gramian.diagonal(),
+            "losses": seen.losses,
+            "norms": seen.norms,
+            "gramian": seen.norms if seen.gramian is None else seen.gramian.diagonal(),
         }[self.rule.needs]
         answered = (known.isnan() | ~weights.isnan()).all()
         return answered & new.multipliers.isfinite().all() & all_finite(new).to(weights.device)
@@ -215,7 +216,7 @@ def _believing(told: Seen, norms: Tensor) -> Seen:
     gramian = told.gramian
     if gramian is not None:
         measured = told.norms
-        ratio = torch.where(measured > 0, norms / measured, torch.ones_like(norms))
+        ratio = torch.where(measured > 0, norms / measured, norms - norms + 1)  # NaN if unknown
         gramian = gramian * ratio[:, None] * ratio
     return Seen(told.losses, norms, gramian, told.statistics)
 
