@@ -1,4 +1,21 @@
-"""The JSONL file of a run: its one writer, and its one reader, line by line."""
+"""The JSONL file of a run: its one writer, and its one reader, line by line.
+
+Example:
+    >>> import gaba
+    >>> begun = header(b'{"gaba": "0.2.0", "tasks": ["a", "b"], "meta": {"seed": 3}}', "run.jsonl")
+    >>> begun == Header(tasks=("a", "b"), meta={"seed": 3}, version="0.2.0")
+    True
+    >>> lines = [b'{"about": {"metric": "euclidean"}}', b"oops"]
+    >>> parse(lines[0], begun.tasks, "run.jsonl, line 2")
+    {'metric': 'euclidean'}
+    >>> found = parse_lines(lines, begun.tasks, "run.jsonl")
+    >>> isinstance(found, Parsed), found.error[:40]
+    (True, 'run.jsonl, line 3: not a step of the tas')
+    >>> history = gaba.History(begun.tasks)
+    >>> history.add([*found.rows, Row([0.0] * 5 + [1.0] * 8)], found.about)
+    >>> history, history.about
+    (History(1 step of a, b), {'metric': 'euclidean'})
+"""
 
 from __future__ import annotations
 
@@ -13,6 +30,8 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, final, get_args
 
 from gaba.record.step import Combined, Step
+
+__all__ = ["Header", "Parsed", "Row", "RunRecord", "header", "parse", "parse_lines", "whole_lines"]
 
 SCALARS = ("step", "measured", "combined", "time", "finite")
 VECTORS = ("losses", "norms", "multipliers", "saturated")
@@ -154,7 +173,12 @@ class RunRecord:
 
 
 def whole_lines(path: str | os.PathLike[str]) -> list[bytes]:
-    """The lines of ``path`` that end in a line feed. One that is still being written does not."""
+    """The lines of ``path`` that end in a line feed. One that is still being written does not.
+
+    Example:
+        >>> whole_lines("run.jsonl")[0]  # doctest: +SKIP
+        b'{"gaba": "0.2.0", "tasks": ["rul", "health"], "meta": {}}'
+    """
     return Path(path).read_bytes().split(b"\n")[:-1]
 
 

@@ -91,15 +91,24 @@ class Page:
         colours: name → on light paper, on dark paper; ``var(--name)`` in HTML.
 
     Example:
-        >>> page = Page("A run", (Heading("Tasks"), Text("There are 2.")))
+        >>> table = Table(("task", "norm"), (("rul", "5.0"), ("health", "0.01")))
+        >>> drawn = Drawing("dot", "A dot", lambda: "<svg></svg>", lambda: b"")
+        >>> page = Page("A run", (Heading("Tasks"), Text("Two."), table, Bullets(("Done.",))))
         >>> print(page.markdown(Path("pictures")))
         # A run
         <BLANKLINE>
         ## Tasks
         <BLANKLINE>
-        There are 2.
+        Two.
         <BLANKLINE>
-        >>> 'id="part-1">Tasks</h2>' in page.html()
+        | task | norm |
+        | --- | ---: |
+        | rul | 5.0 |
+        | health | 0.01 |
+        <BLANKLINE>
+        - Done.
+        <BLANKLINE>
+        >>> "<svg></svg>" in Page("A dot", (drawn, Code("gaba.Balancer"))).html()
         True
     """
 

@@ -54,6 +54,8 @@ class Run:
         ('simulated data · seed 0', ('a run', '1', '1'))
         >>> run.tasks()[0]
         ('a', '2', '1.414', '2.828', '2', '0.7500', '0.0 %')
+        >>> len(run.parts())
+        19
         >>> page = html([run])
         >>> page.count("<figure>"), "http" in page.replace("http-equiv", "")
         (5, False)
