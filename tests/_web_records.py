@@ -62,6 +62,16 @@ def step_lines(
     return lines
 
 
+def as_of_0_1(lines: Sequence[str], gain: float) -> list[str]:
+    """These steps as version 0.1.0 wrote them: weights and a gain, no multipliers."""
+    found = []
+    for text in lines:
+        line = json.loads(text)
+        del line["multipliers"]
+        found.append(json.dumps({**line, "gain": gain}) + "\n")
+    return found
+
+
 def write(path: Path, lines: Sequence[str], tasks: Sequence[str] = ("a", "b"), **meta: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(header(tasks, **meta) + "".join(lines), encoding="utf-8")

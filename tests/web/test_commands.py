@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import gaba
 from _web_records import append, read, step_lines, write
 from gaba import cli
-from gaba.cli.watch import curve, view, watch
-from gaba.record.diagnosis import diagnose
+from gaba.cli.watch import curve, short, view, watch
 from gaba.web.follow import Follower
 
 # A shell that runs the tests in the background has told its children to ignore Ctrl-C.
@@ -151,12 +151,14 @@ def test_watch_shows_the_last_step_and_the_diagnosis(run_dir: Path, width: int) 
     assert "mine · following · 80 steps" in text
     for k in range(2):
         assert f"{history.weights[-1, k]:.4f}" in text
+        assert short(history.multipliers[-1, k]) in text
         assert f"{history.saturated[:, k].mean():.1%}" in text
     assert "step time 0.25 s" in text
     assert f"{int((~history.finite).sum())} steps skipped" in text
     flat = " ".join(text.split())
-    for finding in diagnose(history).findings:
-        assert finding.text in flat
+    said = gaba.diagnose(history)
+    for text in (said.verdict, said.code, *(finding.text for finding in said.evidence)):
+        assert text in flat
     assert max(map(len, text.splitlines())) <= width
 
 

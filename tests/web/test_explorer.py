@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 Open = Callable[..., Page]
-SECTIONS = ("two", "many", "lab", "size", "choose")
+BALANCED = "✓ balanced 1.00×"
 
 
 @pytest.fixture
@@ -38,15 +38,14 @@ def card(page: Page, rule: str) -> Locator:
 
 def test_the_table_of_the_documentation_stands_on_the_page(explorer: Open) -> None:
     page = explorer()
-    for rule, weights, pull, imbalance in [
-        ("uniform", "0.5000 / 0.5000", "2.500000 / 0.005000", "500.00×"),
-        ("sqrt", "0.0428 / 0.9572", "0.214035 / 0.009572", "22.36×"),
-        ("inverse", "0.0020 / 0.9980", "0.009980 / 0.009980", "✓ balanced 1.00×"),
+    for rule, *figures, imbalance in [
+        ("uniform", "1.0000 / 1.0000", "0.5000 / 0.5000", "2.500000 / 0.005000", "500.00×"),
+        ("sqrt", "0.9591 / 21.45", "0.0428 / 0.9572", "0.214035 / 0.009572", "22.36×"),
+        ("inverse", "0.5010 / 250.5", "0.0020 / 0.9980", "0.009980 / 0.009980", BALANCED),
     ]:
         here = card(page, rule)
         expect(here.locator(".badge")).to_have_text(imbalance)
-        expect(here.locator("dd").nth(0)).to_have_text(weights)
-        expect(here.locator("dd").nth(1)).to_have_text(pull)
+        expect(here.locator("dd")).to_have_text(figures)
     assert "good" in (card(page, "inverse").get_attribute("class") or "").split()
     assert "good" not in (card(page, "uniform").get_attribute("class") or "").split()
 
@@ -55,8 +54,9 @@ def test_presets_set_norms_and_equal_norms_need_no_balance(explorer: Open) -> No
     page = explorer()
     page.get_by_role("button", name="Equal norms").first.click()
     for rule in ("uniform", "sqrt", "inverse"):
-        expect(card(page, rule).locator("dd").nth(0)).to_have_text("0.5000 / 0.5000")
-        expect(card(page, rule).locator(".badge")).to_have_text("✓ balanced 1.00×")
+        expect(card(page, rule).locator("dd").nth(0)).to_have_text("1.0000 / 1.0000")
+        expect(card(page, rule).locator("dd").nth(1)).to_have_text("0.5000 / 0.5000")
+        expect(card(page, rule).locator(".badge")).to_have_text(BALANCED)
     page.get_by_role("button", name="The paper's: 5 and 0.01").click()
     expect(card(page, "uniform").locator(".badge")).to_have_text("500.00×")
     expect(page.get_by_label("Norm of task 1, g₁, exact value").first).to_have_value("5")
@@ -118,7 +118,7 @@ def test_every_slider_can_be_dragged_and_moved_by_keys(explorer: Open) -> None:
     page = explorer()
     page.locator("#many-count").fill("12")
     sliders = visible_sliders(page)
-    assert len(sliders) == 3 + 1 + 12 + 1 + 7 + 3
+    assert len(sliders) == 3 + 1 + 12 + 1 + 9 + 3
     for name in sliders:
         slider = page.locator(f"#{name}")
         slider.evaluate("(one) => one.scrollIntoView({ block: 'center' })")
@@ -171,17 +171,19 @@ def test_with_three_tasks_the_paper_s_formula_stops_equalising(explorer: Open) -
     page.get_by_role("button", name="100, 1, 0.01", exact=True).click()
     page.get_by_role("button", name="Independent").click()
     frames(page)
-    assert badges("gaba")[0] == "100.00×"
+    assert badges("paper")[0] == "100.00×"
     for rule in ("inverse", "equal-share", "equal-projection"):
         assert badges(rule) == ["✓ 1.00×", "✓ 1.00×"]
-    table = page.locator("#many-rules [data-rule=gaba] details")
+    table = page.locator("#many-rules [data-rule=paper] details")
     table.locator("summary").click()
     cells = [row.split("\t") for row in table.locator("tbody tr").all_inner_texts()]
-    assert [cell[1].strip() for cell in cells] == ["0.0050", "0.4950", "0.5000"]
-    assert [cell[2].strip() for cell in cells] == ["0.5000", "0.4950", "0.0050"]
+    # the norms sum to 101.01 and the weighted ones to 1: multipliers are 101.01 times the weights
+    assert [float(cell[1]) for cell in cells] == pytest.approx([0.505, 50.005, 50.5], rel=2e-4)
+    assert [cell[2].strip() for cell in cells] == ["0.0050", "0.4950", "0.5000"]
+    assert [cell[3].strip() for cell in cells] == ["0.5000", "0.4950", "0.0050"]
     page.get_by_role("button", name="Two tasks", exact=True).click()
     frames(page)
-    assert badges("gaba")[0] == "✓ 1.00×"
+    assert badges("paper")[0] == "✓ 1.00×"
     assert table.get_attribute("open") is not None
     expect(page.locator("#many-verdict")).to_contain_text("one and the same rule")
 
@@ -197,7 +199,7 @@ def test_correlations_part_shares_from_contributions(explorer: Open) -> None:
     expect(equal.nth(1)).to_have_text("shares 0.333 / 0.333 / 0.333")
     page.get_by_role("button", name="Tasks 1 and 2, cosine 0.00").click()
     expect(page.locator("#cos-controls .slider label")).to_have_text("Cosine of tasks 1 and 2")
-    # task 1 is independent of 3, and 2 has −0.9 with 3: what is left for 1 and 2 is √(1 − .81)
+    # task 1 is independent of 3, and 2 has −0.9 with 3: what is left for 1 and 2 is √(1 − 0.81)
     page.locator("#cos-value").fill("1")
     expect(page.locator("#cos-controls [role=status]")).to_contain_text(
         "lies between −0.44 and 0.44"
@@ -238,7 +240,7 @@ def test_the_floor_of_the_paper_s_preset_binds_and_is_shaded(explorer: Open) -> 
     assert pixels == ["0,0,0,0", "246,223,176,255"]  # clear, and the colour of --saturated
     page.locator("#lab-floorAt").fill("0")
     page.get_by_label("Log-norms").check(force=True)
-    expect(page.locator("#lab-fact-saturated")).to_have_text("0.0 %")
+    expect(page.locator("#lab-fact-saturated")).to_have_text("0 %")
     expect(page.locator("#lab-fact-remaining")).to_have_text("1.00×")
     expect(page.locator("#lab-fact-reached")).to_have_text("100 steps")
     expect(page.locator("#lab-fact-tau")).to_contain_text("99.5 steps")
@@ -254,11 +256,28 @@ def test_other_noise_is_other_noise_and_repeats(explorer: Open) -> None:
     expect(facts).to_have_text(first)
 
 
+def test_the_default_holds_what_the_limit_allows(explorer: Open) -> None:
+    page = explorer()
+    page.get_by_role("button", name="The default of gaba").click()
+    expect(page.locator("#lab-fact-saturated")).to_have_text("0 %")
+    page.get_by_label("Limit L").fill("1")
+    expect(page.locator("#lab-fact-saturated")).not_to_have_text("0 %")
+    expect(page.locator("#lab-verdict")).to_contain_text("multiplied or divided by more than 10")
+    page.get_by_label("Limit L").fill("4")
+    expect(page.locator("#lab-fact-saturated")).to_have_text("0 %")
+    page.get_by_role("button", name="A drift that crosses over").click()
+    expect(page.locator("#lab-verdict")).to_contain_text("The recovery holds a task back")
+    page.get_by_label("Recovery R").fill("4")
+    expect(page.locator("#lab-verdict")).to_contain_text("The weights follow the norms")
+
+
 def test_hovering_reads_a_step(explorer: Open) -> None:
     page = explorer()
     plot = page.locator("#lab-weights .u-over")
     plot.hover()
-    expect(page.locator("#lab-readout")).to_contain_text(re.compile(r"step \d+: norms .*weights"))
+    expect(page.locator("#lab-readout")).to_contain_text(
+        re.compile(r"step \d+: norms .*multipliers .*weights")
+    )
 
 
 def test_the_update_size_lab_shows_sgd_slow_and_adam_not(explorer: Open) -> None:
@@ -268,13 +287,16 @@ def test_the_update_size_lab_shows_sgd_slow_and_adam_not(explorer: Open) -> None
         cells = page.locator(f"#size-lengths [data-scale={scale}] .num").all_inner_texts()
         return [float(cell.rstrip("×")) for cell in cells]
 
-    assert lengths("uniform") == [1, 1]
+    assert lengths("plain") == [1, 1]
     assert lengths("simplex")[0] < 0.01
-    assert lengths("simplex")[1] == pytest.approx(lengths("mean")[1], abs=0.01)
+    for scale in ("sum", "geometric", "max", "anchor"):
+        assert lengths("simplex")[1] == pytest.approx(lengths(scale)[1], abs=0.01)
     page.locator("#size-ratio").fill("0")
     frames(page)
-    assert lengths("simplex") == pytest.approx([1, 1], abs=0.01)
-    expect(page.locator("#size-verdict")).to_contain_text("less than a factor of two")
+    assert lengths("simplex") == pytest.approx([0.5, 1], abs=0.01)
+    for scale in ("sum", "geometric", "max", "anchor"):
+        assert lengths(scale) == pytest.approx([1, 1], abs=0.01)
+    expect(page.locator("#size-verdict")).to_contain_text("only halves the update")
 
 
 def test_the_decision_aid_asks_for_figures_and_gives_a_snippet(explorer: Open) -> None:
@@ -283,16 +305,17 @@ def test_the_decision_aid_asks_for_figures_and_gives_a_snippet(explorer: Open) -
     code = page.locator("#choose-code")
     expect(code).to_contain_text('metric="optimizer"')
     page.get_by_label("Optimizer", exact=True).select_option("sgd")
-    expect(code).to_contain_text('scale="mean"')
+    expect(code).to_contain_text('method="gaba"')
+    expect(code).not_to_contain_text("metric")
     page.get_by_label("Number of tasks", exact=True).fill("3")
     page.get_by_label("Lowest cosine between two tasks").fill("-0.8")
-    expect(code).to_contain_text('weighting="equal-share"')
+    expect(code).to_contain_text('method="equal-share"')
     page.get_by_role("button", name="Copy the snippet").click()
     expect(page.locator("#choose-copied")).to_have_text("Copied.")
     assert page.evaluate("navigator.clipboard.readText()") == code.text_content()
     page.get_by_label("Lowest cosine between two tasks").fill("0")
     page.get_by_label("Ratio of the norms").fill("1.5")
-    expect(page.locator("#choose-title")).to_have_text("Plain equal weights will do")
+    expect(page.locator("#choose-title")).to_have_text("Keep the plain sum")
     page.get_by_label("Ratio of the norms").fill("0.5")
     expect(page.get_by_text("Give a number from 1 to 1000000000000.")).to_be_visible()
     expect(page.locator("#choose-result")).to_be_hidden()

@@ -11,21 +11,21 @@ import torch
 from playwright.sync_api import Browser, Page
 
 import gaba
-from gaba import stabilisers
-from gaba import rules as weighting
-from gaba.multipliers import gain_of
+from gaba import rules, stabilisers
+from gaba.multipliers import Asked, Bounds
+from gaba.pieces import Seen
 
 N_INPUTS = 200
 NORM_RULES = {
-    "uniform": weighting.Uniform(),
-    "gaba": weighting.Gaba(),
-    "inverseNorm": weighting.InverseNorm(),
-    "logInverse": weighting.LogInverse(),
-    "rankInverse": weighting.RankInverse(),
+    "uniform": rules.Uniform(),
+    "paper": rules.Gaba(),
+    "inverseNorm": rules.InverseNorm(),
+    "logInverse": rules.LogInverse(),
+    "rankInverse": rules.RankInverse(),
 }
 GRAMIAN_RULES = {
-    "equalShare": weighting.EqualShare(),
-    "equalProjection": weighting.EqualProjection(),
+    "equalShare": rules.EqualShare(),
+    "equalProjection": rules.EqualProjection(),
 }
 
 
@@ -76,7 +76,7 @@ def test_rules_on_norms_are_those_of_the_library(page: Page) -> None:
     for power in (0.0, 0.5, 2.0):
         found = in_page(page, f"gaba.rules.inverseNorm(input, {power})", lists)
         for norms, weights in zip(inputs, found, strict=True):
-            expected = weighting.InverseNorm(power=power)(norms)
+            expected = rules.InverseNorm(power=power)(norms)
             np.testing.assert_allclose(weights, expected, rtol=1e-12, atol=0)
 
 
@@ -127,7 +127,7 @@ def test_nan_makes_every_weight_nan_as_in_the_library(page: Page) -> None:
         np.testing.assert_array_equal(found, rule(np.array(norms)))
 
 
-SMOOTHERS: list[tuple[str, str, stabilisers.AnyStabiliser, bool]] = [
+SMOOTHERS: list[tuple[str, str, stabilisers.Stabiliser, bool]] = [
     ("ema", "gaba.stabilisers.ema(0.9, 3)", stabilisers.EMA(0.9), False),
     (
         "debiased",
@@ -136,6 +136,7 @@ SMOOTHERS: list[tuple[str, str, stabilisers.AnyStabiliser, bool]] = [
         True,
     ),
     ("log-ema", "gaba.stabilisers.logEma(0.97, 3)", stabilisers.LogEMA(0.97), True),
+    ("belief", "gaba.stabilisers.belief(0.03, 3)", stabilisers.Belief(0.03), True),
     ("floor", "gaba.stabilisers.floor(0.05)", stabilisers.Floor(0.05), False),
     (
         "project",
@@ -151,12 +152,13 @@ SMOOTHERS: list[tuple[str, str, stabilisers.AnyStabiliser, bool]] = [
     ("made", "stabiliser", "norms"), [one[1:] for one in SMOOTHERS], ids=[s[0] for s in SMOOTHERS]
 )
 def test_stabilisers_are_those_of_the_library(
-    page: Page, made: str, stabiliser: stabilisers.AnyStabiliser, norms: bool
+    page: Page, made: str, stabiliser: stabilisers.Stabiliser, norms: bool
 ) -> None:
     rng = np.random.default_rng(3)
     values = 10 ** rng.uniform(-3, 3, (60, 3)) if norms else rng.dirichlet([0.3] * 3, 60)
     if norms:
-        values[5, 1] = 0.0 if isinstance(stabiliser, stabilisers.LogEMA) else values[5, 1]
+        logs = isinstance(stabiliser, stabilisers.LogEMA | stabilisers.Belief)
+        values[5, 1] = 0.0 if logs else values[5, 1]
     found = page.evaluate(
         f"""(values) => {{
             const one = {made};
@@ -188,18 +190,19 @@ def test_the_paper_s_preset_runs_as_in_the_library(page: Page) -> None:
     floor = stabilisers.Floor(0.05)
     chain = stabilisers.Chain((stabilisers.Warmup(100), stabilisers.EMA(0.99), floor))
     state = chain.init(2)
-    asked = torch.from_numpy(weighting.Gaba()(np.array(norms)))
+    asked = torch.from_numpy(rules.Gaba()(np.array(norms)))
     saturated: list[bool] = []
     for row in rows:
         weights, state = chain.update(asked, state)
         saturated.append(bool(state[-1].saturated.any()))
         np.testing.assert_allclose(row["weights"], weights.numpy(), rtol=1e-12)
-        assert row["saturated"] == saturated[-1]
+        np.testing.assert_allclose(row["multipliers"], weights.numpy(), rtol=1e-12)
+        assert row["saturated"] == ("floor" if saturated[-1] else "")
     assert saturated.index(True) + 1 == 333
     facts = page.evaluate("(rows) => gaba.simulate.summary(rows)", rows)
     assert facts["firstSaturated"] == 333
     assert facts["saturated"] == pytest.approx(np.mean(saturated))
-    # the floor raises .00200 to .05, and the other weight stays at .998: 500 × .05/.998
+    # the floor raises 0.00200 to 0.05, and the other weight stays at 0.998: 500 × 0.05/0.998
     assert facts["remaining"] == pytest.approx(500 * 0.05 / 0.998, rel=1e-4)
 
 
@@ -222,26 +225,67 @@ def test_the_time_constant_is_that_of_the_average(page: Page, decay: float) -> N
     assert answer["reached"] == int(np.ceil(-1 / np.log(decay) - 1e-9))
 
 
-@pytest.mark.parametrize("scale", ["simplex", "mean", "max", "anchor"])
-def test_the_gain_is_that_of_the_library(page: Page, scale: Any) -> None:
+def settled(wanted: np.ndarray, norms: np.ndarray, bounds: Bounds) -> torch.Tensor:
+    """The multipliers of the library in its first step."""
+    asked = Asked(torch.from_numpy(wanted), torch.from_numpy(norms))
+    return bounds.update(asked, bounds.init(len(norms)))[0]
+
+
+@pytest.mark.parametrize("scale", ["simplex", "sum", "geometric", "max", "anchor"])
+@pytest.mark.parametrize("limit", [None, 1000.0, 5.0])
+def test_the_multipliers_are_those_of_the_library(
+    page: Page, scale: Any, limit: float | None
+) -> None:
     rng = np.random.default_rng(4)
-    for _ in range(20):
-        norms, weights = 10 ** rng.uniform(-3, 3, 4), rng.dirichlet(np.ones(4))
+    bounds = Bounds("sum", limit, anchor=0) if scale == "anchor" else Bounds(scale, limit)
+    held = 0
+    for _ in range(30):
+        norms, wanted = 10 ** rng.uniform(-3, 3, 4), rng.dirichlet(np.ones(4))
         found = page.evaluate(
-            "([scale, weights, norms]) => gaba.simulate.gain(scale, weights, norms)",
-            [scale, weights.tolist(), norms.tolist()],
+            "([scale, w, g, limit]) => gaba.multipliers(scale, w, g, limit ?? Infinity)",
+            [scale, wanted.tolist(), norms.tolist(), limit],
         )
-        one, other = torch.from_numpy(weights), torch.from_numpy(norms)
-        expected = (
-            gain_of(one, other, "simplex", anchor=0)
-            if scale == "anchor"
-            else gain_of(one, other, scale)
-        )
-        assert found == pytest.approx(float(expected), rel=1e-12)
+        expected = settled(wanted, norms, bounds).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        if scale == "sum":
+            assert expected @ norms == pytest.approx(norms.sum(), rel=1e-9)
+        held += np.isclose(np.abs(np.log(found)), np.log(limit or np.inf)).sum()
+    assert (held > 10) == (limit == 5 and scale != "simplex")
+
+
+def test_the_default_of_the_lab_is_the_default_of_the_library(page: Page) -> None:
+    """Believe, invert, scale and bound; one task converges and comes back, one is beyond reach."""
+    rng = np.random.default_rng(6)
+    stream = np.exp(rng.normal([3, -3, 0], 0.4, (400, 3)))
+    stream[100:300, 2] *= 1e-3
+    stream[:, 1] *= 1e-3
+    settings = {
+        "smoothing": "belief",
+        "decay": 0.95,
+        "floorAt": 0,
+        "floorMode": "renormalise",
+        "warmupSteps": 0,
+        "scale": "sum",
+        "limit": 100,
+        "recover": 8,
+    }
+    rows = page.evaluate(
+        "([stream, settings]) => gaba.simulate.run(stream, settings)", [stream.tolist(), settings]
+    )
+    method = gaba.methods.get("gaba", limit=100.0, believe=stabilisers.Belief(1 - 0.95))
+    state = method.init(3)
+    saturated = []
+    for norms, row in zip(torch.from_numpy(stream), rows, strict=True):
+        told = Seen(losses=torch.ones(3, dtype=torch.float64), norms=norms)
+        decision, state = method.update(told, state)
+        np.testing.assert_allclose(row["multipliers"], decision.multipliers.numpy(), rtol=1e-9)
+        saturated.append(bool(decision.saturated.any()))
+        assert row["saturated"] == ("limit" if saturated[-1] else "")
+    assert np.mean(saturated) > 0
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("scale", ["uniform", "simplex", "mean"])
+@pytest.mark.parametrize("scale", ["plain", "simplex", "sum"])
 def test_the_descent_is_that_of_torch(page: Page, optimizer: str, scale: Any) -> None:
     norms, lr, steps = np.array([20.0, 0.05]), 0.02, 60
     path = page.evaluate(
@@ -258,14 +302,14 @@ def test_the_descent_is_that_of_torch(page: Page, optimizer: str, scale: Any) ->
     start = float(theta.detach().norm())
     kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
     torch_optimizer = kind([theta], lr=lr)
-    rule = weighting.Uniform() if scale == "uniform" else weighting.InverseNorm()
-    weights = torch.from_numpy(rule(norms))
-    g = torch.from_numpy(norms)
-    gain = 1.0 if scale == "uniform" else gain_of(weights, g, scale)
+    multipliers = torch.ones(2, dtype=torch.float64)
+    if scale != "plain":
+        multipliers = settled(rules.InverseNorm()(norms), norms, Bounds(scale, limit=None))
     for left in path:
         assert left == pytest.approx(float(theta.detach().norm()) / start, rel=1e-9)
         torch_optimizer.zero_grad()
-        (gain * (weights * g / start * theta.square().sum() / 2).sum()).backward()
+        slopes = multipliers * torch.from_numpy(norms) / start
+        (slopes * theta.square().sum() / 2).sum().backward()
         torch_optimizer.step()
 
 
@@ -274,14 +318,14 @@ def test_simplex_weights_shorten_an_sgd_update_and_not_one_of_adam(page: Page) -
         given = {"optimizer": optimizer, "scale": scale, "norms": [5, 0.01], "cosine": 0.3}
         return page.evaluate("(given) => gaba.simulate.updateLength({ ...given, lr: 0.01 })", given)
 
-    assert length("sgd", "simplex") < length("sgd", "uniform") / 100
-    gain = float(np.mean([5, 0.01]) / (2 / (1 / 5 + 1 / 0.01)))
-    assert length("sgd", "mean") == pytest.approx(gain * length("sgd", "simplex"), rel=1e-9)
-    assert length("adam", "mean") == pytest.approx(length("adam", "simplex"), rel=1e-3)
+    assert length("sgd", "simplex") < length("sgd", "plain") / 200
+    factor = float((5 + 0.01) / (2 / (1 / 5 + 1 / 0.01)))
+    assert length("sgd", "sum") == pytest.approx(factor * length("sgd", "simplex"), rel=1e-9)
+    assert length("adam", "sum") == pytest.approx(length("adam", "simplex"), rel=1e-3)
 
 
 def test_a_cosine_is_kept_where_gradients_can_have_it(page: Page) -> None:
-    """Three tasks, cosine .8 of 1 to 2 and 3: that of 2 and 3 lies in [2·.64 − 1, 1]."""
+    """Three tasks, cosine 0.8 of 1 to 2 and 3: that of 2 and 3 lies in [2·0.64 − 1, 1]."""
     matrix = [[1, 0.8, 0.8], [0.8, 1, 0.5], [0.8, 0.5, 1]]
     low, high = page.evaluate("(c) => gaba.rules.feasibleRange(c, 1, 2)", matrix)
     assert low == pytest.approx(0.28, abs=1e-6)
@@ -353,7 +397,9 @@ def test_every_snippet_of_the_decision_aid_runs(page: Page, figures: dict[str, A
         weights = list(names["balancer"].weights.values())
         assert sum(weights) == pytest.approx(1)
     if answer["kind"] == "fixed":
-        assert sum(names["weights"].values()) == pytest.approx(1, abs=0.01)
+        multipliers = list(names["multipliers"].values())
+        assert np.prod(multipliers) == pytest.approx(1, abs=0.01)
+        assert max(multipliers) / min(multipliers) == pytest.approx(figures["ratio"], rel=0.01)
 
 
 def test_the_decision_aid_says_when_plain_weights_will_do(page: Page) -> None:

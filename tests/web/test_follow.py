@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,16 @@ import numpy as np
 import pytest
 
 import gaba
-from _web_records import append, header, read, step_lines, write
-from gaba.record.diagnosis import diagnose
+from _web_records import append, as_of_0_1, header, read, step_lines, write
 from gaba.web._buckets import Buckets, stride_for
 from gaba.web.follow import Follower
 
-COLUMNS = ("steps", "measured", "finite", "losses", "norms", "weights", "contributions")
-COLUMNS += ("saturated", "gain", "imbalance", "times", "cosines")
+COLUMNS = ("steps", "measured", "finite", "losses", "norms", "multipliers", "weights")
+COLUMNS += ("contributions", "shares", "saturated", "imbalance", "times", "cosines")
 
 
-def followed(path: Path, **settings: Any) -> Follower:
-    follower = Follower(path, **settings)
+def followed(path: Path) -> Follower:
+    follower = Follower(path)
     exhaust(follower)
     return follower
 
@@ -59,14 +59,28 @@ def test_a_followed_record_is_what_history_reads(
     assert follower.header.meta == {"subset": "x", "seed": 3}
     assert follower.skipped == int((~history.finite).sum())
     np.testing.assert_allclose(follower.saturated, history.saturated.mean(axis=0))
-    assert str(follower.diagnose()) == str(diagnose(history))
+    assert follower.diagnose()
+    assert str(follower.diagnosis) == str(gaba.diagnose(history))
+    assert not follower.diagnose()
+
+
+def test_a_record_of_version_0_1_is_followed(tmp_path: Path) -> None:
+    """It has weights and a gain in place of multipliers."""
+    path = write(tmp_path / "run.jsonl", as_of_0_1(step_lines(200, ("a", "b"), cosines=True), 3.0))
+    follower = followed(path)
+    assert_same(follower, read(path))
+    steps = follower.latest
+    present = ~np.isnan(steps.multipliers)
+    assert 0 < (~present).sum() < 20
+    np.testing.assert_allclose(steps.multipliers[present], 3 * steps.weights[present])
+    assert (steps.weights[~present] == 0).all()
 
 
 def test_a_record_of_a_real_run_is_followed(tmp_path: Path) -> None:
     import torch
 
     w = torch.nn.Parameter(torch.ones(3))
-    balancer = gaba.Balancer(["a", "b"], shared=[w], weighting="equal-share")
+    balancer = gaba.Balancer(["a", "b"], shared=[w], method="equal-share")
     with gaba.RunRecord(tmp_path / "run.jsonl", balancer.tasks, {"note": 1}) as record:
         follower = Follower(record.path)
         for i in range(20):
@@ -122,7 +136,7 @@ def test_another_file_of_that_name_is_begun_anew(how: str, tmp_path: Path) -> No
         write(tmp_path / "other", step_lines(80, ("x", "y", "z"), seed=2), ("x", "y", "z"))
         (tmp_path / "other").replace(path)
     elif how == "same size":
-        path.write_bytes(path.read_bytes().replace(b"1.5", b"2.5"))
+        path.write_bytes(path.read_bytes().replace(b'"time": 10', b'"time": 20'))
     else:
         write(path, step_lines(90, ("a", "b"), seed=3))
     exhaust(follower)
@@ -149,7 +163,8 @@ MALFORMED = {
     "an empty line": "\n",
     "a list": "[1, 2]\n",
     "a task is missing": step_lines(1, ("a",))[0],
-    "no number": step_lines(1, ("a", "b"))[0].replace('"gain": 1.5', '"gain": "much"'),
+    "no number": step_lines(1, ("a", "b"))[0].replace('"time": 1', '"time": "late", "x": 1'),
+    "no truth": step_lines(1, ("a", "b"))[0].replace('"measured": true', '"measured": "much"'),
     "no step": step_lines(1, ("a", "b"))[0].replace('"step": 0', '"step": null'),
     "binary": "\x00\x01\x02\n",
     "deep": "[" * 100_000 + "\n",
@@ -169,6 +184,39 @@ def test_a_malformed_line_is_named_and_what_was_before_is_kept(what: str, tmp_pa
     append(path, step_lines(1, ("a", "b"), first=12))
     exhaust(follower)
     assert follower.total == 7
+    write(path, lines)
+    exhaust(follower)
+    assert_same(follower, read(path))
+
+
+HUGE = str(10**400)  # an integer that is no float
+TOO_LONG = "9" * 5000  # more digits than Python reads
+FIELDS = {
+    "step": r'("step": )0',
+    "time": r'("time": )[\d.]+',
+    "loss": r'("losses": {"a": )[\d.]+',
+    "norm": r'("norms": {"a": )[\d.]+',
+    "multiplier": r'("multipliers": {"a": )[\d.]+',
+    "measured": r'("measured": )true',
+    "cosine": r'("cosines": \[\[)1.0',
+}
+
+
+@pytest.mark.parametrize("number", [HUGE, f"-{HUGE}", TOO_LONG, "1e300", "1e999", "-1e999", "NaN"])
+@pytest.mark.parametrize("field", FIELDS)
+def test_no_number_stops_the_follower(number: str, field: str, tmp_path: Path) -> None:
+    """It is a line that cannot be read, or a value that is not finite; never an exception."""
+    lines = step_lines(12, ("a", "b"), cosines=True)
+    bad, count = re.subn(FIELDS[field], rf"\g<1>{number}", lines[0], count=1)
+    assert count == 1
+    path = write(tmp_path / "run.jsonl", [*lines, bad])
+    follower = followed(path)
+    if follower.error:
+        assert f"{path}, line 14: not a step of the tasks ('a', 'b')" in follower.error
+        assert follower.total == 12
+    else:
+        assert follower.total == 13
+        assert not np.isposinf(follower.since(0, 0, 99).mean).any()  # type: ignore[union-attr]
     write(path, lines)
     exhaust(follower)
     assert_same(follower, read(path))
@@ -235,13 +283,16 @@ def test_the_memory_does_not_grow_with_the_steps() -> None:
     assert max(sizes[1:]) == sizes[0] <= 8 * (4 * 10 + 1) * 2**14
 
 
-def test_the_latest_steps_are_a_window_and_the_rest_is_in_buckets(tmp_path: Path) -> None:
+def test_the_latest_steps_are_a_window_and_the_rest_is_in_buckets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gaba.web.follow.WINDOW", 100)
     path = write(tmp_path / "run.jsonl", step_lines(1000, ("a", "b")))
-    follower, history = followed(path, window=100), read(path)
+    follower, history = followed(path), read(path)
     assert follower.total == 1000
     np.testing.assert_array_equal(follower.latest.steps, np.arange(900, 1000))
-    kept = followed(path, window=None).latest
-    np.testing.assert_array_equal(kept.steps, history.steps)
+    follower.diagnose()
+    assert str(follower.diagnosis) == str(gaba.diagnose(history[900:]))
     found = follower.since(0, 0, 64)
     assert found is not None
     assert found.stride == stride_for(1000, 64) == 16

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from _web_records import append, read, step_lines, write
+import gaba
+from _contrast import contrasts
+from _web_records import append, as_of_0_1, read, step_lines, write
 from gaba.web.server import Server
 
 Open = Callable[..., Page]
@@ -87,9 +89,12 @@ def test_a_run_is_shown_in_both_themes_and_sizes(
     has_steps(page, name, 400)
     run = run_of(page, name)
     expect(run.get_by_text("FD001 · gaba · seed 0")).to_be_visible()
-    expect(run.locator(".findings li").first).to_be_visible(timeout=LONG)
-    charts = ["losses", "norms", "weights", "contributions", "imbalance", "cosines", "seconds"]
-    assert sorted(drawn(page, name)) == sorted(charts)
+    said = gaba.diagnose(read(runs / name))
+    expect(run.locator(".verdict")).to_have_text(said.verdict, timeout=LONG)
+    expect(run.locator(".conclusion code")).to_have_text(said.code)
+    expect(run.locator(".findings li")).to_have_text([found.text for found in said.evidence])
+    charts = ["losses", "norms", "multipliers", "weights", "contributions", "imbalance", "shares"]
+    assert sorted(drawn(page, name)) == sorted([*charts, "cosines", "seconds"])
     history = read(runs / name)
     row = run.get_by_role("row", name=re.compile("^rul")).first
     saturated = history.saturated[:, 0].mean()
@@ -108,7 +113,7 @@ def test_no_text_is_faint_and_no_control_without_a_name(live: str, open_page: Op
         has_steps(page, "first/history.jsonl", 400)
         has_steps(page, "third.jsonl", 6, "error")
         expect(page.locator(".findings li").first).to_be_visible(timeout=LONG)
-        assert page.evaluate(FAINT) == []
+        assert [one for one in contrasts(page) if one[0] < 4.5] == []
         assert page.evaluate(NAMELESS) == []
         images = page.get_by_role("img")
         assert images.count() >= 7
@@ -116,39 +121,6 @@ def test_no_text_is_faint_and_no_control_without_a_name(live: str, open_page: Op
         assert label is not None
         assert re.match(r"Weights\. Steps 0 to 399\. Last: rul \S+, health \S+, wear \S+\.$", label)
 
-
-FAINT = """() => {
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  canvas.canvas.width = canvas.canvas.height = 1;
-  const rgba = (colour) => {
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = colour;
-    canvas.fillRect(0, 0, 1, 1);
-    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
-    return [r, g, b, a / 255];
-  };
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (element) => {
-    for (let e = element; e; e = e.parentElement) {
-      const found = rgba(getComputedStyle(e).backgroundColor);
-      if (found[3] > 0.99) return found;
-    }
-    return [255, 255, 255, 1];
-  };
-  const faint = [];
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (texts.nextNode()) {
-    const element = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
-    if (element.closest("noscript, .skip, :disabled, .visually-hidden, .u-legend")) continue;
-    const [a, b] = [light(rgba(getComputedStyle(element).color)), light(behind(element))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) faint.push(`${texts.currentNode.data.trim()}: ${ratio.toFixed(2)}`);
-  }
-  return faint;
-}"""
 
 NAMELESS = """() => [...document.querySelectorAll("button, input, a, progress, [tabindex='0']")]
   .filter((e) => e.checkVisibility())
@@ -172,6 +144,20 @@ def test_losses_below_zero_are_shown_too(tmp_path: Path, open_page: Open) -> Non
 LINES_OF_B = [line for line in step_lines(80, ("a", "b")) if '"losses": {"a": null' not in line][
     :60
 ]
+
+
+def test_a_run_of_version_0_1_is_shown(tmp_path: Path, open_page: Open) -> None:
+    lines = as_of_0_1(step_lines(60, ("a", "b")), gain=4.0)
+    history = read(write(tmp_path / "run.jsonl", lines))
+    with serving(tmp_path) as server:
+        page = open_page(f"{server.address}live?run=run.jsonl")
+        has_steps(page, "run.jsonl", 60)
+        row = run_of(page, "run.jsonl").get_by_role("row", name=re.compile("^b")).first
+        weight = history.weights[-1, 1]
+        expect(row.get_by_role("cell").nth(2)).to_have_text(f"{4 * weight:.4f}")
+        expect(row.get_by_role("cell").nth(3)).to_have_text(f"{weight:.4f}")
+        assert {"multipliers", "weights"} <= set(drawn(page, "run.jsonl"))
+        page.goto("about:blank")
 
 
 def test_a_malformed_line_is_told_where_it_is(live: str, open_page: Open) -> None:
@@ -332,8 +318,10 @@ def test_a_real_training_run_is_followed_from_before_its_first_step(
         expect(run.get_by_text("simulated data · gaba · small · seed 0")).to_be_visible()
         history = read(folder / "mine" / "history.jsonl")
         for k, task in enumerate(history.tasks):
-            weight = f"{history.weights[-1, k]:.3f}".removeprefix("0")
             row = run.get_by_role("row", name=re.compile(f"^{task}")).first
-            expect(row.get_by_role("cell").nth(2)).to_have_text(weight)
-        assert {"losses", "norms", "weights", "seconds"} <= set(drawn(page, "mine/history.jsonl"))
+            weight = f"{history.weights[-1, k]:.4f}"
+            expect(row.get_by_role("cell").nth(3)).to_have_text(weight)
+        assert {"losses", "norms", "multipliers", "weights", "seconds"} <= set(
+            drawn(page, "mine/history.jsonl")
+        )
         page.goto("about:blank")

@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 import pytest
 
+import gaba
 from _web_records import append, header, read, step_lines, write
 from gaba.web._folder import Folder
 from gaba.web._security import check_token
@@ -416,7 +417,7 @@ def assert_has_all(page: Page, path: Path) -> None:
     history = read(path)
     assert page.told["total"] == len(history)
     assert page.x == history.steps[:: page.stride].tolist()
-    for name in ("losses", "norms", "weights", "contributions"):
+    for name in ("losses", "norms", "multipliers", "weights", "contributions"):
         for k in range(len(history.tasks)):
             values = getattr(history, name)[:, k]
             for i in range(len(page.x)):
@@ -490,6 +491,79 @@ def test_a_page_is_told_of_a_malformed_line(tmp_path: Path) -> None:
     assert told["error"].startswith("run.jsonl, line 7: not a step of the tasks ('a', 'b')")
     assert str(path.parent) not in told["error"]
     assert told["total"] == 5
+
+
+def told_of(server: Server, run: str, until: set[str]) -> dict[str, Any]:
+    """What a page is told once the run is in one of these states; all of it must be JSON."""
+
+    def no_json(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    address = f"{server.address}api/stream?run={run}"
+    with httpx.stream("GET", address, timeout=20) as answer:
+        for event in events(answer.iter_lines()):
+            told = json.loads(event["data"], parse_constant=no_json)
+            if event["event"] == "run" and told["state"] in until:
+                return told
+    pytest.fail(f"the stream of {run} ended")
+
+
+def test_a_record_that_is_unreadable_stops_no_other(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.jsonl", step_lines(8, ("a", "b")))
+    bad = step_lines(3, ("a", "b"))
+    bad.append(bad[-1].replace('"step": 2', f'"step": {10**400}'))
+    write(tmp_path / "bad.jsonl", bad)
+    with serving(tmp_path) as server:
+        told = told_of(server, "bad.jsonl", {"error", "following"})
+        assert told["error"].startswith("bad.jsonl, line 5: not a step of the tasks ('a', 'b')")
+        assert told["total"] == 3
+        assert told_of(server, "good.jsonl", {"following"})["total"] == 8
+        append(good, step_lines(2, ("a", "b"), first=8))
+        page = Page()
+        listen(server.address, "good.jsonl", page, until=10)
+        assert_has_all(page, good)
+
+
+def test_a_fault_of_ours_stops_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one thread survives what nobody thought of, and says it of the run that it met it in."""
+    write(tmp_path / "good.jsonl", step_lines(8, ("a", "b")))
+    write(tmp_path / "odd.jsonl", step_lines(8, ("odd", "b")), ("odd", "b"))
+
+    def diagnose(history: gaba.History) -> Any:
+        return gaba.diagnose(history) if "odd" not in history.tasks else 1 // 0
+
+    monkeypatch.setattr("gaba.web.follow.diagnose", diagnose)
+    with serving(tmp_path) as server:
+        told = told_of(server, "odd.jsonl", {"error"})
+        assert told["error"].startswith("odd.jsonl: cannot be followed (ZeroDivisionError: ")
+        assert told_of(server, "good.jsonl", {"following"})["total"] == 8
+
+
+NOT_JSON = {
+    "NaN": ("NaN", None),
+    "Infinity": ("-Infinity", None),
+    "too large": ("1e999", None),
+    "deep": ('{"a": [1, {"b": [NaN, Infinity, -1e999]}]}', ...),
+    "very deep": (500 * "[" + "NaN" + 500 * "]", ...),
+    "a huge integer": (str(10**400), 10**400),
+    "half a character": ('"\\ud800"', "\ud800"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_JSON)
+def test_whatever_the_header_says_the_page_is_told_json(what: str, tmp_path: Path) -> None:
+    value, expected = NOT_JSON[what]
+    begun = f'{{"gaba": "1", "tasks": ["a", "b"], "meta": {{"lr": {value}, "seed": 3}}}}\n'
+    path = tmp_path / "run.jsonl"
+    path.write_text(begun + "".join(step_lines(4, ("a", "b"))), encoding="utf-8")
+    with serving(tmp_path) as server:
+        told = told_of(server, "run.jsonl", {"following", "error"})
+    assert told["state"] == "following"
+    assert told["total"] == 4
+    assert told["meta"]["seed"] == 3
+    assert told["meta"].get("lr", ...) == expected
 
 
 def test_new_runs_are_told_and_several_followed_at_once(tmp_path: Path) -> None:

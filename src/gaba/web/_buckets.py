@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+_MERGE = np.fmin, np.fmax, np.add, np.add
+"""How two buckets become one: least, greatest, sum and count of their values."""
+
+_NOTHING = np.array([np.nan, np.nan, 0.0, 0.0])[:, None, None]
+
 
 @final
 @dataclass(frozen=True)
@@ -55,18 +60,18 @@ class Buckets:
         self.total = 0
         self.stride = 1
         self._capacity = capacity
-        self._size = min(capacity, 256)
-        self._low = np.full((self._size, series), np.nan)
-        self._high = np.full((self._size, series), np.nan)
-        self._sum = np.zeros((self._size, series))
-        self._count = np.zeros((self._size, series))
-        self._offset = np.zeros(self._size, dtype=np.int64)
+        self._tables = np.empty((4, 0, series))
+        self._offset = np.empty(0, dtype=np.int64)
+        self._grow(min(capacity, 256))
 
     @property
     def nbytes(self) -> int:
         """The memory of the tables."""
-        tables = (self._low, self._high, self._sum, self._count, self._offset)
-        return sum(table.nbytes for table in tables)
+        return self._tables.nbytes + self._offset.nbytes
+
+    @property
+    def _used(self) -> int:
+        return -(-self.total // self.stride)
 
     def add(self, values: Floats, offsets: NDArray[np.int64]) -> None:
         """Append the steps ``values`` (n, S), whose lines begin at ``offsets`` (n,) in the file."""
@@ -80,37 +85,29 @@ class Buckets:
         firsts = np.flatnonzero(np.r_[True, bucket[1:] != bucket[:-1]])
         at = slice(int(bucket[0]), int(bucket[-1]) + 1)
         known = np.isfinite(values)
-        values = np.where(known, values, np.nan)
-        self._low[at] = np.fmin(self._low[at], np.fmin.reduceat(values, firsts))
-        self._high[at] = np.fmax(self._high[at], np.fmax.reduceat(values, firsts))
-        self._sum[at] += np.add.reduceat(np.where(known, values, 0.0), firsts)
-        self._count[at] += np.add.reduceat(known.astype(np.float64), firsts)
+        finite = np.where(known, values, np.nan)
+        news = finite, finite, np.where(known, values, 0.0), known.astype(np.float64)
+        for merge, table, new in zip(_MERGE, self._tables, news, strict=True):
+            table[at] = merge(table[at], merge.reduceat(new, firsts))
         fresh = firsts[1:] if self.total % self.stride else firsts
         self._offset[bucket[fresh]] = offsets[fresh]
         self.total += n
 
     def _grow(self, needed: int) -> None:
-        if needed <= self._size:
-            return
-        more = min(self._capacity, max(needed, 2 * self._size)) - self._size
-        pad = ((0, more), (0, 0))
-        self._low = np.pad(self._low, pad, constant_values=np.nan)
-        self._high = np.pad(self._high, pad, constant_values=np.nan)
-        self._sum, self._count = np.pad(self._sum, pad), np.pad(self._count, pad)
-        self._offset = np.pad(self._offset, (0, more))
-        self._size += more
+        _, size, series = self._tables.shape
+        if needed > size:
+            more = min(self._capacity, max(needed, 2 * size)) - size
+            space = np.broadcast_to(_NOTHING, (4, more, series))
+            self._tables = np.concatenate([self._tables, space], axis=1)
+            self._offset = np.pad(self._offset, (0, more))
 
     def _halve(self) -> None:
         self._grow(self._capacity)
         half = self._capacity // 2
-        self._low[:half] = np.fmin(self._low[::2], self._low[1::2])
-        self._high[:half] = np.fmax(self._high[::2], self._high[1::2])
-        self._sum[:half] = self._sum[::2] + self._sum[1::2]
-        self._count[:half] = self._count[::2] + self._count[1::2]
+        for merge, table in zip(_MERGE, self._tables, strict=True):
+            table[:half] = merge(table[::2], table[1::2])
+        self._tables[:, half:] = _NOTHING
         self._offset[:half] = self._offset[::2]
-        self._low[half:] = self._high[half:] = np.nan
-        self._sum[half:] = self._count[half:] = 0
-        self._offset[half:] = 0
         self.stride *= 2
 
     def slice(self, stride: int, first: int = 0, last: int | None = None) -> Slice:
@@ -123,14 +120,11 @@ class Buckets:
         last = self.total if last is None else min(last, self.total)
         start = min(first, max(0, self.total - 1)) // stride
         group = stride // self.stride
-        used = -(-self.total // self.stride)
-        rows = slice(start * group, min(used, -(-last // stride) * group))
-        low, high, total = self._low[rows], self._high[rows], self._sum[rows]
-        count = self._count[rows]
-        if group > 1 and len(low):
-            edges = np.arange(0, len(low), group)
-            low, high = np.fmin.reduceat(low, edges), np.fmax.reduceat(high, edges)
-            total, count = np.add.reduceat(total, edges), np.add.reduceat(count, edges)
+        rows = self._tables[:, start * group : min(self._used, -(-last // stride) * group)]
+        if group > 1 and rows.shape[1]:
+            edges = np.arange(0, rows.shape[1], group)
+            rows = [merge.reduceat(table, edges) for merge, table in zip(_MERGE, rows, strict=True)]
+        low, high, total, count = rows
         mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
         # A mean of equal numbers may differ from them in its last digit.
         return Slice(stride, start, low.T.copy(), np.clip(mean, low, high).T, high.T.copy())
@@ -142,14 +136,11 @@ class Buckets:
             The number of the first step of the buckets that may hold such values, that after the
             last, and the offset of the first one's line.
         """
-        used = -(-self.total // self.stride)
-        first = max(0, int(np.searchsorted(self._low[:used, series], low, side="right")) - 1)
-        last = max(first + 1, int(np.searchsorted(self._low[:used, series], high, side="right")))
-        return (
-            first * self.stride,
-            min(last * self.stride, self.total),
-            int(self._offset[first]),
-        )
+        begins = self._tables[0, : self._used, series]
+        first = max(0, int(np.searchsorted(begins, low, side="right")) - 1)
+        last = max(first + 1, int(np.searchsorted(begins, high, side="right")))
+        steps = first * self.stride, min(last * self.stride, self.total)
+        return *steps, int(self._offset[first])
 
 
 def stride_for(steps: int, points: int, least: int = 1) -> int:

@@ -6,35 +6,36 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gaba.web._buckets import Slice
-from gaba.web._hub import Hub
+from gaba.web._hub import Hub, Watched
 from gaba.web.follow import Follower
 
 POINTS = 2048
 """Buckets of a run on the page at most: more than a screen has columns."""
 
-BEAT = 0.25
+BEAT = 0.1
 """Seconds between two looks whether there is something to tell."""
-
-SOON = 0.05
-"""Seconds between them at first, so that a page that opens is not kept waiting."""
-
-OPENING = 2.0
-"""Seconds for which it is "at first"."""
 
 LOOK = 2.0
 """Seconds between two looks for new runs."""
 
 QUIET = 15.0
 """After so many seconds without news a comment is sent, so that a dead connection is found."""
+
+LAST = (
+    *("losses", "norms", "multipliers", "weights", "contributions", "shares", "saturated"),
+    *("cosines", "steps", "imbalance", "finite", "measured", "times"),
+)
+"""What is told of the last step, by the names of :class:`gaba.History`."""
 
 
 @final
@@ -91,157 +92,102 @@ def data(found: Slice, names: Sequence[str]) -> dict[str, Any]:
 
 
 def status(follower: Follower) -> dict[str, Any]:
-    """What a run is doing, its last step, and the diagnosis, for JSON."""
-    last, found = follower.last(), follower.last_diagnosis
-    now: dict[str, Any] | None = None
-    if last is not None and len(last):
-        now = {
-            name: _plain(getattr(last, name)[0])
-            for name in ("losses", "norms", "weights", "contributions", "saturated", "cosines")
-        }
-        now |= {
-            name: _plain(getattr(last, name)[0])
-            for name in ("steps", "imbalance", "gain", "finite", "measured", "times")
-        }
-    return {
+    """What a run is doing, its last step, and the diagnosis, for JSON; None for what is not finite.
+
+    Of ``meta`` only what is no list and no object: a page shows no more, whatever a file may hold.
+    """
+    last, found = follower.latest[-1:], follower.diagnosis
+    meta = follower.header.meta if follower.header else {}
+    told = {
         "state": follower.state,
         "error": follower.error,
         "part": follower.read / follower.size if follower.size else 0.0,
         "total": follower.total,
         "tasks": follower.tasks,
-        "meta": follower.header.meta if follower.header else {},
-        "about": follower.about,
+        "meta": {name: value for name, value in meta.items() if not isinstance(value, dict | list)},
+        "about": last.about,
         "skipped": follower.skipped,
         "saturated": follower.saturated,
-        "last": now,
+        "last": {name: getattr(last, name)[0].tolist() for name in LAST} if len(last) else None,
         "diagnosis": None
         if found is None
         else {
             "steps": found.steps,
-            "findings": [{"kind": f.kind, "text": f.text} for f in found.findings],
+            "verdict": found.verdict,
+            "code": found.code,
+            "evidence": [{"kind": f.kind, "text": f.text} for f in found.evidence],
         },
     }
+    return json.loads(json.dumps(told), parse_constant=lambda _: None)
 
 
-def _plain(value: Any) -> Any:
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-@final
-class Teller:
-    """Says what is new of one run since a cursor; what several pages ask is worked out once."""
-
-    def __init__(self) -> None:
-        self.streams = 0
-        """How many pages are being told."""
-        self._known: dict[str, tuple[tuple[Any, ...], bytes, Cursor]] = {}
-
-    def tell(self, name: str, follower: Follower, cursor: Cursor) -> tuple[bytes, Cursor]:
-        """The JSON of an event, and what the page has once it has it."""
-        with follower.lock:
-            return self._tell(name, follower, cursor)
-
-    def _tell(self, name: str, follower: Follower, cursor: Cursor) -> tuple[bytes, Cursor]:
-        fresh = cursor.generation != follower.generation
-        cursor = Cursor() if fresh else cursor
-        key = (follower.generation, follower.version, str(cursor))
-        known = self._known.get(name)
-        if known and known[0] == key:
-            return known[1], known[2]
-        buckets = follower.since(cursor.total, cursor.stride, POINTS)
-        told = {"run": name, "generation": follower.generation, **status(follower)}
-        after = Cursor(follower.generation)
-        if buckets is not None:
-            total = min(follower.total, buckets.stride * (buckets.start + buckets.low.shape[1]))
-            told["buckets"] = data(buckets, follower.names)
-            after = Cursor(follower.generation, total, buckets.stride)
-        text = json.dumps(told, allow_nan=False, separators=(",", ":")).encode()
-        self._known[name] = key, text, after
-        return text, after
+def tell(watched: Watched, cursor: Cursor) -> tuple[bytes, Cursor]:
+    """The JSON of what is new of a run since ``cursor``, and what the page has once it has it."""
+    follower = watched.follower
+    with follower.lock:
+        cursor = cursor if cursor.generation == follower.generation else Cursor()
+        key = follower.generation, follower.version, cursor
+        if watched.told[:1] != (key,):
+            buckets = follower.since(cursor.total, cursor.stride, POINTS)
+            told = {"run": watched.name, "generation": follower.generation, **status(follower)}
+            after = Cursor(follower.generation)
+            if buckets is not None:
+                end = buckets.stride * (buckets.start + buckets.low.shape[1])
+                told["buckets"] = data(buckets, follower.names)
+                after = Cursor(follower.generation, min(follower.total, end), buckets.stride)
+            text = json.dumps(told, allow_nan=False, separators=(",", ":")).encode()
+            watched.told = key, text, after
+        return watched.told[1:]
 
 
 @final
-class Stream:
-    """The events of some runs, as an ASGI application.
+class Stream(StreamingResponse):
+    """The events of some runs.
 
     Nothing is stored up for a page that reads slowly: each event is made when it can be sent.
 
     Args:
         hub: where the runs are followed.
-        teller: shared by all streams.
         names: the runs.
         last: the ``Last-Event-ID`` of the page, or nothing.
     """
 
-    def __init__(self, hub: Hub, teller: Teller, names: tuple[str, ...], last: str) -> None:
-        self._hub, self._teller, self._names, self._last = hub, teller, names, last
+    def __init__(self, hub: Hub, names: tuple[str, ...], last: str) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(iter(()), headers=headers, media_type="text/event-stream")
+        self._hub, self._names, self._last = hub, names, last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the page goes away."""
-        gone = asyncio.Event()
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            gone.set()
-
-        watching = asyncio.create_task(watch())
-        self._teller.streams += 1
         try:
-            with self._hub.looking(self._names) as followers:
-                await self._send(send, gone, followers)
+            with self._hub.looking(self._names) as runs:
+                self.body_iterator = self._events(runs)
+                await super().__call__(scope, receive, send)
         except (FileNotFoundError, OverflowError) as error:
             await PlainTextResponse(f"{error}\n", 503)(scope, receive, send)
-        finally:
-            self._teller.streams -= 1
-            watching.cancel()
 
-    async def _send(self, send: Send, gone: asyncio.Event, followers: list[Follower]) -> None:
-        headers = [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-store"),
-            (b"x-accel-buffering", b"no"),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await _body(send, b"retry: 1000\n\n")
-        at = cursors(self._last, len(self._names))
-        seen: list[tuple[str, int] | None] = [None] * len(at)
+    async def _events(self, runs: list[Watched]) -> AsyncIterator[bytes]:
+        yield b"retry: 1000\n\n"
+        at = cursors(self._last, len(runs))
+        seen: list[tuple[str, int] | None] = [None] * len(runs)
         listed: tuple[str, ...] | None = None
-        quiet, look, opening = 0.0, 0.0, OPENING
-        while not (gone.is_set() or self._hub.stopped):
-            said = False
-            if look <= 0:
-                look = LOOK
-                if (names := await asyncio.to_thread(self._hub.names)) != listed:
-                    listed, said = names, True
-                    await _body(send, b"event: runs\ndata: " + json.dumps(names).encode() + b"\n\n")
-            for i, (name, follower) in enumerate(zip(self._names, followers, strict=True)):
-                version = follower.generation, follower.version
-                if seen[i] == version:
-                    continue
-                seen[i], said = version, True
-                text, at[i] = self._teller.tell(name, follower, at[i])
-                mark = "~".join(map(str, at)).encode()
-                await _body(send, b"id: " + mark + b"\nevent: run\ndata: " + text + b"\n\n")
-            beat = SOON if opening > 0 else BEAT
-            opening -= beat
-            look -= beat
-            quiet = 0.0 if said else quiet + beat
-            if quiet >= QUIET:
-                quiet = 0.0
-                await _body(send, b": still here\n\n")
-            await _pause(gone, beat)
-
-
-async def _body(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _pause(gone: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(gone.wait(), seconds)
-    except TimeoutError:
-        return
+        look = quiet = 0.0
+        while not self._hub.stopped:
+            now = time.monotonic()
+            if now >= look:
+                look = now + LOOK
+                names = await asyncio.to_thread(self._hub.names)
+                if names != listed:
+                    listed, quiet = names, now + QUIET
+                    yield b"event: runs\ndata: " + json.dumps(names).encode() + b"\n\n"
+            for i, watched in enumerate(runs):
+                version = watched.follower.generation, watched.follower.version
+                if version != seen[i]:
+                    seen[i], quiet = version, now + QUIET
+                    text, at[i] = tell(watched, at[i])
+                    mark = "~".join(map(str, at)).encode()
+                    yield b"id: " + mark + b"\nevent: run\ndata: " + text + b"\n\n"
+            if now >= quiet:
+                quiet = now + QUIET
+                yield b": still here\n\n"
+            await asyncio.sleep(BEAT)

@@ -7,14 +7,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import final
+from dataclasses import dataclass
+from typing import Any, final
 
 from gaba.web._folder import Folder
 from gaba.web.follow import Follower
 
 MOST = 16
 """Runs followed at a time; more are refused."""
+
+MOST_LOOKERS = 256
+"""Pages that may look at runs at the same time."""
 
 IDLE = 4
 """Runs that nobody looks at any more and that are still remembered, so that a reload is quick."""
@@ -24,6 +27,24 @@ PAUSE = 0.1
 
 DIAGNOSE = 2.0
 """Seconds between two diagnoses of a run that goes on."""
+
+
+@final
+@dataclass(eq=False)
+class Watched:
+    """A run, and who looks at it.
+
+    Attributes:
+        lookers: how many pages do.
+        due: when it may be diagnosed again, on the monotonic clock.
+        told: what was told of it last, and to whom; several pages ask for the same.
+    """
+
+    name: str
+    follower: Follower
+    lookers: int = 0
+    due: float = 0.0
+    told: tuple[Any, ...] = ()
 
 
 @final
@@ -37,9 +58,7 @@ class Hub:
     def __init__(self, folder: Folder | None) -> None:
         self.folder = folder
         self._lock = threading.Lock()
-        self._followers: OrderedDict[str, Follower] = OrderedDict()
-        self._looking: dict[str, int] = {}
-        self._due: dict[str, float] = {}
+        self._watched: OrderedDict[str, Watched] = OrderedDict()
         self._stop = threading.Event()
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
@@ -55,7 +74,7 @@ class Hub:
 
     def start(self) -> None:
         """Begin to follow."""
-        self._thread = threading.Thread(target=self._run, name="gaba-web", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name="gaba-web", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -66,68 +85,69 @@ class Hub:
             self._thread.join()
 
     @contextmanager
-    def looking(self, names: tuple[str, ...]) -> Iterator[list[Follower]]:
-        """The followers of these records, which are read as long as someone looks.
+    def looking(self, names: tuple[str, ...]) -> Iterator[list[Watched]]:
+        """These records, which are followed as long as someone looks.
 
         Raises:
             FileNotFoundError: there is no record of such a name.
-            OverflowError: more than ``MOST`` runs are looked at already.
+            OverflowError: too many look already, or at too many runs.
         """
-        followers = self._begin(names)
-        try:
-            yield followers
-        finally:
-            with self._lock:
-                for name in names:
-                    self._looking[name] -= 1
-
-    def _begin(self, names: tuple[str, ...]) -> list[Follower]:
         known = self.names()
         for name in names:
             if name not in known:
-                raise FileNotFoundError(f"no run {name!r}")
+                raise FileNotFoundError(f"no run {name!r} here")
         with self._lock:
-            busy = {name for name, count in self._looking.items() if count}
-            if len(busy | set(names)) > MOST:
-                raise OverflowError(f"{MOST} runs are followed already")
-            for name in names:
-                if name not in self._followers:
-                    self._followers[name] = self._follower(name)
-                self._followers.move_to_end(name)
-                self._looking[name] = self._looking.get(name, 0) + 1
-            self._forget_idle()
-            self._wanted.set()
-            return [self._followers[name] for name in names]
+            found = self._begin(names)
+        try:
+            yield found
+        finally:
+            with self._lock:
+                for one in found:
+                    one.lookers -= 1
 
-    def _follower(self, name: str) -> Follower:
+    def _begin(self, names: tuple[str, ...]) -> list[Watched]:
+        busy = {one.name for one in self._watched.values() if one.lookers}
+        if len(busy | set(names)) > MOST:
+            raise OverflowError(f"{MOST} runs are followed already")
+        if sum(one.lookers for one in self._watched.values()) >= MOST_LOOKERS:
+            raise OverflowError(f"{MOST_LOOKERS} pages are open already")
+        for name in names:
+            if name not in self._watched:
+                self._watched[name] = self._watch(name)
+            self._watched.move_to_end(name)
+            self._watched[name].lookers += 1
+        idle = [one.name for one in self._watched.values() if not one.lookers]
+        for name in idle[: max(0, len(idle) - IDLE)]:
+            del self._watched[name]
+        self._wanted.set()
+        return [self._watched[name] for name in names]
+
+    def _watch(self, name: str) -> Watched:
         folder = self.folder
         assert folder is not None
-        return Follower(Path(name), lambda: folder.open(name))
+        return Watched(name, Follower(name, lambda: folder.open(name)))
 
-    def _forget_idle(self) -> None:
-        idle = [name for name in self._followers if not self._looking.get(name)]
-        for name in idle[: max(0, len(idle) - IDLE)]:
-            del self._followers[name]
-            self._looking.pop(name, None)
-            self._due.pop(name, None)
-
-    def _run(self) -> None:
+    def _follow(self) -> None:
         while not self._stop.is_set():
             with self._lock:
-                busy = [(n, f) for n, f in self._followers.items() if self._looking.get(n)]
+                busy = [one for one in self._watched.values() if one.lookers]
                 if not busy:
                     self._wanted.clear()
             if not busy:
                 self._wanted.wait()
                 continue
-            news = [self._advance(name, follower) for name, follower in busy]
+            news = [self._advance(one) for one in busy]
             if not any(news):
                 self._stop.wait(PAUSE)
 
-    def _advance(self, name: str, follower: Follower) -> bool:
-        more = follower.advance()
-        if follower.total and not (more and follower.state == "reading"):
-            now = time.monotonic()
-            if now >= self._due.get(name, 0.0) and follower.diagnose_anew():
-                self._due[name] = now + DIAGNOSE
+    def _advance(self, one: Watched) -> bool:
+        """Read on in a run; whatever goes wrong with it is told of it, and stops no other run."""
+        follower, now = one.follower, time.monotonic()
+        try:
+            more = follower.advance()
+            if not (more and follower.state == "reading") and now >= one.due:
+                one.due = now + DIAGNOSE if follower.diagnose() else one.due
+        except Exception as error:
+            follower.fail(f"{one.name}: cannot be followed ({type(error).__name__}: {error})")
+            return False
         return more

@@ -42,8 +42,8 @@ class Piece:
 class Tail:
     """Follows a file: a line counts once its line feed is there.
 
-    The file is opened anew for each piece. One that was replaced, cut or written anew is begun
-    again: its size, or its bytes at the beginning or before the place read to, tell so.
+    The file is opened again for each piece. If it was replaced, cut or rewritten, reading starts
+    over: its size tells, or its bytes at the beginning or before the place read to.
 
     Args:
         opener: opens the file for reading.

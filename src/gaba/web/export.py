@@ -17,20 +17,18 @@ PAGE = WEB / "static" / "explorer" / "index.html"
 _STYLE = re.compile(r'^ *<link rel="stylesheet" href="([^"]+)">\n', re.MULTILINE)
 _SCRIPT = re.compile(r'^ *<script src="([^"]+)" (defer|type="module")></script>\n', re.MULTILINE)
 _SERVER_ONLY = re.compile(r" *<!-- server only -->.*?<!-- end server only -->\n?", re.DOTALL)
-_NAMES = re.compile(r'^import \{([^}]*)\} from "([^"]+)";\n', re.MULTILINE)
-_WHOLE = re.compile(r'^import \* as (\w+) from "([^"]+)";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export ((?:async )?function|const|class) (\w+)", re.MULTILINE)
-_LEFT = re.compile(r"^(?:import|export)\b.*", re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export ", re.MULTILINE)
 
 
 def export(path: Path) -> None:
     """Write the explorer to ``path``: one HTML file with its styles, scripts and plots inside.
 
-    The file opens from a disk as it does from a server, asks no host for anything, and its content
+    The file opens from a disk as it does from a server and asks no host for anything. Its content
     security policy allows no script but its own. It is written whole or not at all.
 
     Args:
-        path: where to; folders on the way are made, and a file that is there is replaced.
+        path: where to. Missing folders are made, and an existing file is replaced.
 
     Raises:
         IsADirectoryError: ``path`` is a folder.
@@ -67,33 +65,33 @@ def standalone(page: Path = PAGE) -> str:
     False
     """
     text = _SERVER_ONLY.sub("", page.read_text(encoding="utf-8"))
-    styles = [_file(name).read_text(encoding="utf-8") for name in _STYLE.findall(text)]
+    styles = [_read(WEB / name) for name in _STYLE.findall(text)]
     scripts = [
-        _vendored(_file(name)) if kind == "defer" else _bundle(_file(name))
+        ("<script>", _vendored(WEB / name))
+        if kind == "defer"
+        else ('<script type="module">', _joined((WEB / name).resolve(), {}))
         for name, kind in _SCRIPT.findall(text)
     ]
-    scripts = [script.replace("</script", "<\\/script") for script in scripts]
+    scripts = [(tag, script.replace("</script", "<\\/script")) for tag, script in scripts]
     policy = (
-        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {_hashes([script for _, script in scripts])}; "
+        f"style-src {_hashes(styles)}; img-src data:; base-uri 'none'; form-action 'none'"
     )
     text = _SCRIPT.sub("", _STYLE.sub("", text))
     head = f'  <meta http-equiv="Content-Security-Policy" content="{policy}">\n'
     head += "".join(f"  <style>{style}</style>\n" for style in styles)
-    body = "".join(f"<script>{script}</script>\n" for script in scripts)
+    body = "".join(f"{tag}{script}</script>\n" for tag, script in scripts)
     text = text.replace('  <meta name="viewport"', f'{head}  <meta name="viewport"', 1)
     return text.replace("</body>", f"{body}</body>", 1)
 
 
-def _file(name: str) -> Path:
-    """The file behind an address like ``static/common.css``."""
-    return WEB / name
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _vendored(script: Path) -> str:
     """A script of others, under its licence."""
-    licence = script.with_name("LICENSE").read_text(encoding="utf-8")
-    return f"/*\n{licence}\n*/\n{script.read_text(encoding='utf-8')}"
+    return f"/*\n{_read(script.with_name('LICENSE'))}\n*/\n{_read(script)}"
 
 
 def _hashes(texts: list[str]) -> str:
@@ -101,45 +99,12 @@ def _hashes(texts: list[str]) -> str:
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
-def _bundle(entry: Path) -> str:
-    """The module ``entry`` and all that it imports, as one script: each module a function."""
-    order: list[Path] = []
-    _visit(entry.resolve(), order, ())
-    number = {module: i for i, module in enumerate(order)}
-    parts = [_as_function(module, number) for module in order]
-    return '"use strict";\n(() => {\n' + "\n".join(parts) + "\n})();\n"
+def _joined(module: Path, done: dict[Path, str]) -> str:
+    """``module`` after all that it imports, as one module.
 
-
-def _visit(module: Path, order: list[Path], above: tuple[Path, ...]) -> None:
-    """Append ``module`` to ``order`` after everything that it imports."""
-    if module in above:
-        raise ValueError(f"{module.name} imports itself by way of others: break the circle")
-    if module in order:
-        return
-    text = module.read_text(encoding="utf-8")
-    for _, name in [*_NAMES.findall(text), *_WHOLE.findall(text)]:
-        _visit((module.parent / name).resolve(), order, (*above, module))
-    order.append(module)
-
-
-def _as_function(module: Path, number: dict[Path, int]) -> str:
-    text = module.read_text(encoding="utf-8")
-
-    def source(name: str) -> str:
-        return f"module{number[(module.parent / name).resolve()]}"
-
-    def names(found: re.Match[str]) -> str:
-        wanted = found[1].replace(" as ", ": ")
-        return f"const {{{wanted}}} = {source(found[2])};\n"
-
-    exported = [name for _, name in _EXPORT.findall(text)]
-    text = _NAMES.sub(names, text)
-    text = _WHOLE.sub(lambda found: f"const {found[1]} = {source(found[2])};\n", text)
-    text = _EXPORT.sub(r"\1 \2", text)
-    if left := _LEFT.search(text):
-        raise ValueError(
-            f"{module.name}: only `import {{…}} from`, `import * as … from` and exported "
-            f"functions, constants and classes can be put into one file, found {left[0]!r}"
-        )
-    result = f"return {{ {', '.join(exported)} }};"
-    return f"const module{number[module]} = (() => {{\n{text}\n{result}\n}})();"
+    The names at the top of all these modules must differ: a browser refuses the file otherwise.
+    """
+    text = done[module] = _read(module)
+    before = [(module.parent / name).resolve() for name in _IMPORT.findall(text)]
+    parts = [_joined(other, done) for other in before if other not in done]
+    return "".join([*parts, _EXPORT.sub("", _IMPORT.sub("", text))])

@@ -23,7 +23,7 @@ with needs("the pages need", "web", "starlette", "uvicorn"):
     from starlette.routing import Route
     from starlette.types import ASGIApp
 
-from gaba.web._events import POINTS, Stream, Teller, data
+from gaba.web._events import POINTS, Stream, data
 from gaba.web._folder import Folder
 from gaba.web._hub import Hub
 from gaba.web._security import Guard, check_token
@@ -41,9 +41,6 @@ TYPES = {
 }
 PAGES = {"/": "explorer/index.html", "/live": "live/index.html"}
 
-MOST_STREAMS = 256
-"""Pages that may follow runs at the same time."""
-
 MOST_CONNECTIONS = 1024
 
 MOST_RUNS = 8
@@ -59,7 +56,7 @@ class _Asset:
 
 
 def _assets() -> dict[str, _Asset]:
-    """Every file that is ever served, by its address; nothing is looked for later."""
+    """Every file that is ever served, by its address; no request looks for another."""
     found: dict[str, _Asset] = {}
     for path in sorted(STATIC.rglob("*")):
         if path.is_file() and path.suffix in TYPES:
@@ -79,7 +76,6 @@ class _Pages:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._teller = Teller()
         self._assets = _assets()
 
     def asset(self, request: Request) -> Response:
@@ -104,11 +100,9 @@ class _Pages:
         known = await asyncio.to_thread(self._hub.names)
         if missing := [name for name in names if name not in known]:
             return PlainTextResponse(f"no run {missing[0]!r} here\n", 404)
-        if self._teller.streams >= MOST_STREAMS:
-            return PlainTextResponse(f"{MOST_STREAMS} pages are open already\n", 503)
         asked = request.query_params.get("last", "")
         last = request.headers.get("last-event-id", asked)
-        return Stream(self._hub, self._teller, names, last)
+        return Stream(self._hub, names, last)
 
     async def range(self, request: Request) -> Response:
         name = request.query_params.get("run", "")
@@ -119,7 +113,8 @@ class _Pages:
         if not low <= high:
             return PlainTextResponse("from must not be above to\n", 400)
         try:
-            with self._hub.looking((name,)) as (follower,):
+            with self._hub.looking((name,)) as (watched,):
+                follower = watched.follower
                 found = await asyncio.to_thread(follower.between, low, high, POINTS)
                 told = {
                     "run": name,
@@ -137,11 +132,11 @@ def application(path: str | os.PathLike[str] | None = None, token: str | None = 
     """The pages as an ASGI application.
 
     ``/`` is the explorer, ``/live`` the live page, ``/api/stream?run=NAME`` its server-sent events.
-    Nothing outside of ``path`` is ever read but the files of the pages themselves.
+    The server reads nothing but the records in ``path`` and the files of the pages.
 
     Args:
         path: a folder of runs, or the record of one; None for the explorer alone.
-        token: what a request must know; None if whoever reaches the server may look.
+        token: what a request must know; None if everyone who reaches the server may look.
 
     Raises:
         FileNotFoundError: there is no such folder or record.
@@ -152,7 +147,14 @@ def application(path: str | os.PathLike[str] | None = None, token: str | None = 
         ...     client.get("/api/runs").json()
         {'folder': None, 'runs': []}
     """
-    hub = Hub(None if path is None else Folder(path))
+    return _application(_hub(path), token)
+
+
+def _hub(path: str | os.PathLike[str] | None) -> Hub:
+    return Hub(None if path is None else Folder(path))
+
+
+def _application(hub: Hub, token: str | None) -> ASGIApp:
     pages = _Pages(hub)
 
     @asynccontextmanager
@@ -171,6 +173,19 @@ def application(path: str | os.PathLike[str] | None = None, token: str | None = 
 
 
 @final
+class _Uvicorn(uvicorn.Server):
+    """Ends the streams before it waits for the connections; they would go on for ever."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.to_thread(self._hub.stop)
+        await super().shutdown(sockets)
+
+
+@final
 class Server:
     """The pages on a port of this machine.
 
@@ -178,11 +193,11 @@ class Server:
         path: a folder of runs, or the record of one; None for the explorer alone.
         host: the address to bind to; one that other machines reach needs a ``token``.
         port: 0 for any free one.
-        token: at least 16 characters, or ``"new"`` for one that is made up.
+        token: at least 16 characters, or ``"new"`` for a random one.
 
     Raises:
         ValueError: other machines could reach the server and there is no good token.
-        OSError: the port cannot be had.
+        OSError: the port is taken, or the host is not an address of this machine.
 
     Example:
         >>> import threading, urllib.request
@@ -205,7 +220,7 @@ class Server:
     ) -> None:
         self.token = secrets.token_urlsafe(24) if token == "new" else token
         check_token(host, self.token)
-        app = application(path, self.token)
+        hub = _hub(path)
         self._socket = _bound(host, port)
         self.port = int(self._socket.getsockname()[1])
         shown = f"[{host}]" if ":" in host else host
@@ -213,9 +228,9 @@ class Server:
         """Where the pages are."""
         from gaba.web._patience import ImpatientProtocol
 
-        self._server = uvicorn.Server(
+        self._server = _Uvicorn(
             uvicorn.Config(
-                app,
+                _application(hub, self.token),
                 http=ImpatientProtocol,
                 ws="none",
                 log_level="warning",
@@ -225,7 +240,8 @@ class Server:
                 limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=10,
                 timeout_graceful_shutdown=1,
-            )
+            ),
+            hub,
         )
 
     def run(self) -> None:

@@ -1,14 +1,18 @@
 // The explorer: starts every section, and marks in the navigation the one that is being read.
 
+import { byId } from "../dom.js";
 import { themeSwitch } from "../theme.js";
 import { choose, decide } from "./choose.js";
-import { byId } from "./dom.js";
 import { lab } from "./lab.js";
 import { many } from "./many.js";
-import * as rules from "./rules.js";
+import { multipliers, recovery } from "./multipliers.js";
+import {
+  contributions, equalProjection, equalShare, feasible, feasibleRange, imbalance, inverseNorm, logInverse, paper,
+  rankInverse, shares, uniform,
+} from "./rules.js";
+import { descent, run, stepResponse, summary, updateLength } from "./simulate.js";
 import { size } from "./size.js";
-import * as simulate from "./simulate.js";
-import * as stabilisers from "./stabilisers.js";
+import { belief, ema, floor, logEma, warmup } from "./stabilisers.js";
 import { two } from "./two.js";
 
 themeSwitch(byId("theme"));
@@ -20,7 +24,15 @@ choose();
 markSection();
 
 // For the console: the page's own arithmetic, to try out and to check.
-globalThis.gaba = { rules, stabilisers, simulate, decide };
+globalThis.gaba = {
+  decide, multipliers, recovery,
+  rules: {
+    contributions, equalProjection, equalShare, feasible, feasibleRange, imbalance, inverseNorm, logInverse, paper,
+    rankInverse, shares, uniform,
+  },
+  simulate: { descent, run, stepResponse, summary, updateLength },
+  stabilisers: { belief, ema, floor, logEma, warmup },
+};
 document.documentElement.dataset.ready = "true";
 
 function markSection() {

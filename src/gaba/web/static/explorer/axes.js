@@ -1,6 +1,7 @@
 // A plain SVG plot: scales, ticks, lines. For pictures of a few curves that people touch.
 
-import { power, s } from "./dom.js";
+import { s } from "../dom.js";
+import { tickText } from "../numbers.js";
 
 /** A scale from [low, high] to pixels; `through` bends it (Math.log10, log-odds), default straight. */
 export function scaleOf([low, high], [from, to], through = (value) => value) {
@@ -26,16 +27,6 @@ export function decadeTicks(low, high, count = 6) {
   const ticks = [];
   for (let e = first; e <= last; e += every) ticks.push(e);
   return ticks.map((e) => 10 ** e);
-}
-
-/** 0.01, 1, 100; powers where those would be long. */
-export function tickText(value) {
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size >= 1e-3 && size < 1e5) return String(Number(value.toPrecision(6)));
-  const exponent = Math.floor(Math.log10(size) + 1e-9);
-  const lead = Number((value / 10 ** exponent).toPrecision(3));
-  return `${lead === 1 ? "" : `${lead}·`}${power(exponent)}`;
 }
 
 /** Grid lines and figures for ticks along both axes, and what the axes are. */

@@ -1,12 +1,12 @@
 // Bars: how hard each task pulls, as a length and as a figure.
 
-import { h, taskColour } from "./dom.js";
+import { h, taskColour } from "../dom.js";
 
 /**
  * Horizontal bars, one a task, on one linear scale from 0 to the largest value.
  * `text(value)` is the figure; `names` the words for each bar.
  */
-export function bars(values, { label, names, text, marks = null }) {
+export function bars(values, { label, names, text }) {
   const largest = Math.max(...values.map((value) => (Number.isFinite(value) ? value : 0)));
   const spoken = values.map((value, k) => `${names[k]} ${text(value)}`).join(", ");
   return h(
@@ -21,7 +21,7 @@ export function bars(values, { label, names, text, marks = null }) {
           class: "bar",
           style: {
             width: `${largest > 0 ? Math.max((100 * value) / largest, 0) : 0}%`,
-            background: taskColour(marks ? marks[k] : k),
+            background: taskColour(k),
           },
         }),
       ),

@@ -1,10 +1,12 @@
 // The controls of the page: sliders with an exact value beside them, choices, buttons of presets.
 
-import { h } from "./dom.js";
+import { h, swatch } from "../dom.js";
 
 /** Scales of sliders: a position on the track to a value, and back. */
 export const LINEAR = { at: (x) => x, from: (value) => value };
 export const LOG = { at: (x) => 10 ** x, from: (value) => Math.log10(value) };
+/** Factors up to 10⁴, and none at all at the end of the track. */
+export const BOUND = { at: (x) => (x >= 4 ? Infinity : 10 ** x), from: (value) => Math.min(4, Math.log10(value)) };
 /** Decades of λ : (1 − λ), so that a weight can come as near to 0 as to 1. */
 export const ODDS = {
   at: (x) => 1 / (1 + 10 ** -x),
@@ -35,7 +37,7 @@ export function slider({
   const element = h(
     "div",
     { class: "slider" },
-    h("label", { for: id }, colour ? h("span", { class: "swatch", style: { color: colour } }) : null, label),
+    h("label", { for: id }, colour && swatch(colour), label),
     text,
     range,
   );

@@ -1,17 +1,17 @@
 // The cosines between the gradients, and what they do: contributions against shares.
 
+import { byId, h, say, swap } from "../dom.js";
 import { columns } from "./bars.js";
 import { presets, select, slider } from "./controls.js";
-import { byId, h, say, swap } from "./dom.js";
-import { feasible, feasibleRange } from "./rules.js";
+import { feasible, feasibleRange, proportions } from "./rules.js";
 
-const MOST = 12;
+export const MOST_TASKS = 12;
 const cosineText = (value) => value.toFixed(2).replace("-", "−");
 const partText = (value) => value.toFixed(3).replace("-", "−");
 
 /** The panel of correlations; `count()` is K, `change()` is called when a cosine has changed. */
 export function correlations(count, change) {
-  const cosines = Array.from({ length: MOST }, (_, k) => Array.from({ length: MOST }, (_v, l) => (k === l ? 1 : 0)));
+  const cosines = Array.from({ length: MOST_TASKS }, (_, k) => Array.from({ length: MOST_TASKS }, (_v, l) => (k === l ? 1 : 0)));
   let pair = [1, 2];
   setPair(-0.9);
 
@@ -22,7 +22,7 @@ export function correlations(count, change) {
       const allowed = Math.min(high, Math.max(low, wanted));
       setPair(allowed);
       if (allowed !== wanted) value.set(allowed);
-      say(note, allowed === wanted ? "" : `No gradients have the cosine asked for: with the others as they are it lies between ${cosineText(low)} and ${cosineText(high)}.`);
+      say(note, allowed === wanted ? "" : `No gradients have that cosine: with the others as they are, it lies between ${cosineText(low)} and ${cosineText(high)}.`);
       paint();
       change();
     },
@@ -68,8 +68,8 @@ export function correlations(count, change) {
     paint();
   }
   function fillWith(cosineOf) {
-    for (let k = 0; k < MOST; k += 1) {
-      for (let l = k + 1; l < MOST; l += 1) {
+    for (let k = 0; k < MOST_TASKS; k += 1) {
+      for (let l = k + 1; l < MOST_TASKS; l += 1) {
         cosines[k][l] = cosineOf(k, l);
         cosines[l][k] = cosines[k][l];
       }
@@ -105,7 +105,7 @@ export function correlations(count, change) {
   return {
     matrix,
     resize: () => {
-      // A matrix that is possible for more tasks is so for fewer; new tasks come as they were left.
+      // What is possible for more tasks is possible for fewer; new tasks come as they were left.
       if (!feasible(matrix())) fillWith(() => 0);
       for (const [side, list] of [first, second].entries()) {
         if (pair[side] >= count()) pair = [0, 1];
@@ -114,17 +114,12 @@ export function correlations(count, change) {
       choose(pair);
     },
     show: (inverse, equal) => {
-      const all = [inverse, equal].flatMap((one) => [...normalised(one.pull), ...one.shares]).filter(Number.isFinite);
+      const all = [inverse, equal].flatMap((one) => [...proportions(one.pull), ...one.shares]).filter(Number.isFinite);
       const span = { low: Math.min(0, ...all), high: Math.max(...all) * 1.04 };
       byId("cos-plots").replaceChildren(...[inverse, equal].map((one) => compared(one, span)));
-      say(byId("cos-verdict"), verdict(inverse, equal));
+      say(byId("cos-verdict"), sharesVerdict(inverse, equal));
     },
   };
-}
-
-function normalised(pull) {
-  const total = pull.reduce((a, b) => a + b, 0);
-  return pull.map((value) => value / total);
 }
 
 function compared({ rule, pull, shares }, span) {
@@ -136,14 +131,14 @@ function compared({ rule, pull, shares }, span) {
       columns(values, { label: `${what} under ${name}`, ...span, text: partText }));
   };
   return h("article", { class: "card", "data-compare": name },
-    h("h4", {}, name), row("contributions", normalised(pull)), row("shares", shares));
+    h("h4", {}, name), row("contributions", proportions(pull)), row("shares", shares));
 }
 
-function verdict(inverse, equal) {
+function sharesVerdict(inverse, equal) {
   const least = Math.min(...inverse.shares);
   const weakest = inverse.shares.indexOf(least) + 1;
   const spread = Math.max(...inverse.shares) - least;
-  if (inverse.shares.some(Number.isNaN)) return "These gradients cancel out: there is no update, and no share of it.";
+  if (inverse.shares.some(Number.isNaN)) return "These gradients cancel out: there is no update, so there are no shares.";
   if (spread < 0.005) return "Contributions and shares agree here: both rules give the same weights.";
   const most = Math.max(...inverse.shares);
   const against = least < 0 ? "works against the update" : `accounts for only ${(100 * least).toFixed(1)} % of the update`;

@@ -1,37 +1,39 @@
 // Stabiliser lab: what smoothing, warm-up and a floor make of a noisy stream of norms.
 
-import { LINEAR, LOG, choice, presets, slider } from "./controls.js";
-import { byId, h, normText, onceAFrame, say, timesText, weightText } from "./dom.js";
+import { byId, h, onceAFrame, say } from "../dom.js";
+import { multiplierText, percent, short, timesText, typedText, weightText, whole } from "../numbers.js";
+import { timeplot } from "../timeplot.js";
+import { BOUND, LINEAR, LOG, choice, presets, slider } from "./controls.js";
 import { normStream, run, stepResponse, summary } from "./simulate.js";
-import { timeplot } from "./timeplot.js";
 
-const STEPS = 2000;
-/** Positions of the decay: decades of 1/(1 − d), so that .9, .99 and .999 are equally far apart. */
+const STREAM_STEPS = 2000;
+/** Positions of the decay: decades of 1/(1 − d), so that 0.9, 0.99 and 0.999 are equally far apart. */
 const DECAY = { at: (x) => (x <= 0 ? 0 : 1 - 10 ** -x), from: (d) => -Math.log10(1 - d) };
 
 const PAPER = {
   ratio: 500, noise: 0, drift: 0, bursts: 0,
-  smoothing: "weights", decay: 0.99, floorAt: 0.05, floorMode: "renormalise", warmupSteps: 100,
+  smoothing: "weights", decay: 0.99, floorAt: 0.05, floorMode: "renormalise", warmupSteps: 100, scale: "simplex", limit: Infinity, recover: Infinity,
 };
+const NOISY_PAPER = { ...PAPER, noise: 0.5, bursts: 5 };
+const DEFAULT = { ...NOISY_PAPER, smoothing: "belief", floorAt: 0, warmupSteps: 0, scale: "sum", limit: 1000, recover: 8 };
 const SCENES = [
   ["The paper's preset", PAPER],
-  ["The paper's, with noise", { ...PAPER, noise: 0.5, bursts: 5 }],
-  ["The default of gaba", { ...PAPER, noise: 0.5, bursts: 5, smoothing: "norms", floorAt: 0, warmupSteps: 0 }],
-  ["No stabiliser", { ...PAPER, noise: 0.5, bursts: 5, smoothing: "none", floorAt: 0, warmupSteps: 0 }],
-  ["A drift that crosses over", { ...PAPER, ratio: 30, noise: 0.4, drift: -3, smoothing: "norms", floorAt: 0, warmupSteps: 0 }],
+  ["The paper's, with noise", NOISY_PAPER],
+  ["The default of gaba", DEFAULT],
+  ["No stabiliser", { ...DEFAULT, smoothing: "none", limit: Infinity, recover: Infinity }],
+  ["A drift that crosses over", { ...DEFAULT, ratio: 30, noise: 0.4, drift: -3 }],
 ];
 
-/** The settings of the lab as what the simulation takes. */
-export function stream(state) {
+/** The norms of the lab's settings. */
+function stream(state) {
   const root = Math.sqrt(state.ratio);
   const start = state.ratio === 500 ? [5, 0.01] : [root, 1 / root];
-  return normStream({ start, noise: state.noise, drift: state.drift, bursts: state.bursts, steps: STEPS, seed: state.seed });
+  return normStream({ start, noise: state.noise, drift: state.drift, bursts: state.bursts, steps: STREAM_STEPS, seed: state.seed });
 }
 
 export function lab() {
-  const state = { ...PAPER, noise: 0.5, bursts: 5, seed: 1 };
+  const state = { ...NOISY_PAPER, seed: 1 };
   let rows = [];
-  let stretches = [];
   let reached = 0;
 
   const number = (key, options) => {
@@ -42,21 +44,24 @@ export function lab() {
     return [key, made];
   };
   const controls = new Map([
-    number("ratio", { label: "Norm ratio at the start, g₁/g₂", min: 0, max: 4, scale: LOG, format: normText }),
+    number("ratio", { label: "Norm ratio at the start, g₁/g₂", min: 0, max: 4, scale: LOG, format: typedText }),
     number("noise", { label: "Noise (standard deviation of log norm)", min: 0, max: 1.5, step: 0.05, scale: LINEAR, format: (v) => v.toFixed(2) }),
     number("drift", { label: "Drift of the ratio (decades in the run)", min: -4, max: 4, step: 0.1, format: (v) => `${v > 0 ? "+" : v < 0 ? "−" : ""}${Math.abs(v).toFixed(1)}` }),
     number("bursts", { label: "Bursts (in a thousand steps, 30× each)", min: 0, max: 50, step: 1, format: (v) => String(v) }),
     number("decay", { label: "Decay d", min: 0, max: 3, step: 0.01, scale: DECAY, format: (v) => v.toFixed(4).replace(/0+$/, "").replace(/\.$/, "") || "0" }),
     number("floorAt", { label: "Floor m", min: 0, max: 0.4, step: 0.005, format: (v) => (v === 0 ? "none" : String(Number(v.toFixed(3)))) }),
     number("warmupSteps", { label: "Warm-up (steps)", min: 0, max: 500, step: 10, format: (v) => String(v) }),
+    number("limit", { label: "Limit L", min: 0, max: 4, scale: BOUND, format: boundText }),
+    number("recover", { label: "Recovery R", min: 0, max: 4, scale: BOUND, format: boundText }),
   ]);
   const pick = (key, options) => [key, choice({ name: `lab-${key}-kind`, value: state[key], ...options, change: (value) => {
     state[key] = value;
     refresh();
   } })];
   const choices = new Map([
-    pick("smoothing", { label: "What is smoothed", options: [["norms", "Log-norms"], ["weights", "Weights"], ["none", "Nothing"]] }),
+    pick("smoothing", { label: "What is smoothed", options: [["belief", "Belief"], ["norms", "Log-norms"], ["weights", "Weights"], ["none", "Nothing"]] }),
     pick("floorMode", { label: "How the floor is kept", options: [["renormalise", "Renormalise"], ["project", "Project"]] }),
+    pick("scale", { label: "Scale", options: [["sum", "Sum"], ["simplex", "Simplex"]] }),
   ]);
   byId("lab-stream").append(...["ratio", "noise", "drift", "bursts"].map((key) => controls.get(key).element),
     h("button", { type: "button", class: "button", onclick: () => {
@@ -64,101 +69,96 @@ export function lab() {
       refresh();
     } }, "Draw other noise"));
   byId("lab-settings").append(choices.get("smoothing").element, controls.get("decay").element,
-    controls.get("warmupSteps").element, controls.get("floorAt").element, choices.get("floorMode").element);
+    controls.get("warmupSteps").element, controls.get("floorAt").element, choices.get("floorMode").element,
+    choices.get("scale").element, controls.get("limit").element, controls.get("recover").element);
   byId("lab-presets").append(presets("Presets of the stabiliser lab", SCENES.map(([name, scene]) => [name, () => {
     Object.assign(state, scene);
     for (const [key, one] of [...controls, ...choices]) one.set(state[key]);
     refresh();
   }])));
 
-  const shade = () => stretches;
-  const hover = (i) => byId("lab-readout").replaceChildren(i === null || !rows[i] ? "Move over a plot to read a step." : readout(rows[i], i));
-  const both = [{ name: "task 1", token: "--task-1" }, { name: "task 2", token: "--task-2" }];
-  const shared = { shade, hover, sync: "lab" };
+  const hover = (_plot, i) => byId("lab-readout").replaceChildren(i !== null && rows[i] ? readout(rows[i], i) : "Move over a plot to read a step.");
+  const both = ["--task-1", "--task-2"].map((token) => ({ token }));
+  const shared = { hover, sync: "lab", shades: [{ token: "--saturated", inside: (i) => rows[i]?.saturated }] };
   const plots = {
-    norms: timeplot(byId("lab-norms"), { ...shared, series: both, log: true, height: 150 }),
-    weights: timeplot(byId("lab-weights"), { ...shared, series: both.map((one) => ({ ...one, width: 2 })), height: 190, range: [0, 1] }),
-    imbalance: timeplot(byId("lab-imbalance"), {
-      ...shared, log: true, height: 170,
-      series: [{ name: "uniform weights", token: "--line-strong", width: 1 }, { name: "these weights", token: "--task-5", width: 1.8 }],
-    }),
+    norms: timeplot(byId("lab-norms"), { ...shared, series: both, height: 150 }),
+    multipliers: timeplot(byId("lab-multipliers"), { ...shared, series: both, height: 170 }),
+    weights: timeplot(byId("lab-weights"), { ...shared, series: both, height: 170, range: [0, 1] }),
+    imbalance: timeplot(byId("lab-imbalance"), { ...shared, series: [{ token: "--line-strong", width: 1 }, { token: "--task-5" }], height: 150 }),
     response: timeplot(byId("lab-response"), {
-      series: [{ name: "part of the way", token: "--task-3", width: 2.2 }], height: 170, range: [0, 1.05],
+      series: [{ token: "--task-3", width: 2.2 }], height: 170, range: [0, 1.05],
       marks: () => [{ y: 1 - Math.exp(-1) }, ...(reached ? [{ x: reached }] : [])],
     }),
   };
 
   const refresh = onceAFrame(() => {
-    const norms = stream(state);
-    rows = run(norms, state);
-    stretches = stretchesOf(rows);
+    rows = run(stream(state), state);
     const facts = summary(rows);
     const steps = rows.map((_, i) => i + 1);
-    const column = (f) => rows.map(f);
-    plots.norms.show([steps, column((r) => r.norms[0]), column((r) => r.norms[1])], "The norms of both tasks over 2000 steps, logarithmic.");
-    plots.weights.show([steps, column((r) => r.weights[0]), column((r) => r.weights[1])], `The weights of both tasks over 2000 steps; ${saturationText(facts)}`);
-    plots.imbalance.show([steps, column((r) => ratioOf(r.norms)), column((r) => r.imbalance)],
-      `The imbalance over 2000 steps: ${timesText(facts.remaining)} in the median of the last 500, ${timesText(facts.before)} under uniform weights.`);
+    const pair = (name) => [steps, ...[0, 1].map((k) => rows.map((row) => row[name][k]))];
+    const over = `over ${whole(STREAM_STEPS)} steps`;
+    plots.norms.show(pair("norms"), true, `The norms of both tasks ${over}, logarithmic.`);
+    plots.multipliers.show(pair("multipliers"), true, `The multipliers of both tasks ${over}, logarithmic.`);
+    plots.weights.show(pair("weights"), false, `The weights of both tasks ${over}; ${saturationText(facts)}`);
+    plots.imbalance.show([steps, rows.map((row) => ratioOf(row.norms)), rows.map((row) => row.imbalance)], true,
+      `The imbalance ${over}: ${timesText(facts.remaining)} in the median of the last 500, ${timesText(facts.before)} under equal weights.`);
     const window = state.smoothing === "none" ? 20 : Math.max(20, Math.min(6000, Math.ceil(5 / (1 - state.decay))));
     const answer = stepResponse(norms0(state), state, { steps: window });
     reached = answer.reached;
-    plots.response.show([answer.path.map((_, i) => i + 1), answer.path], responseText(state, answer, facts));
-    hover(null);
+    plots.response.show([answer.path.map((_, i) => i + 1), answer.path], false, responseText(answer));
+    hover(null, null);
     report(state, facts, answer);
   });
-  document.addEventListener("themechange", refresh);
   refresh();
 }
 
 const norms0 = (state) => [Math.sqrt(state.ratio), 1 / Math.sqrt(state.ratio)];
 const ratioOf = ([a, b]) => Math.max(a / b, b / a);
 
-/** The stretches of saturated steps, as [first, last] step numbers from 1 on. */
-export function stretchesOf(rows) {
-  const found = [];
-  rows.forEach((row, i) => {
-    if (!row.saturated) return;
-    if (found.length && found.at(-1)[1] === i) found.at(-1)[1] = i + 1;
-    else found.push([i + 1, i + 1]);
-  });
-  return found;
-}
+const boundText = (value) => (value === Infinity ? "none" : value < 100 ? typedText(value) : whole(value));
+const stepsText = (n) => `${n} ${n === 1 ? "step" : "steps"}`;
 
 function saturationText({ saturated, firstSaturated }) {
-  if (!saturated) return "never saturated.";
-  return `saturated in ${(100 * saturated).toFixed(1)} % of the steps, first in step ${firstSaturated}.`;
+  return saturated ? `saturated in ${percent(saturated)} of the steps, first in step ${firstSaturated}.` : "never saturated.";
 }
 
-function responseText(state, { reached }) {
-  if (!reached) return "The weights do not get 63 % of the way: the floor holds them.";
-  return `The weights are 63 % of the way after ${reached} ${reached === 1 ? "step" : "steps"}.`;
+function responseText({ reached }) {
+  if (!reached) return "The weights do not get 63 % of the way: they are held.";
+  return `The weights are 63 % of the way after ${stepsText(reached)}.`;
 }
 
-function readout({ norms, weights, imbalance, saturated }, i) {
-  return `step ${i + 1}: norms ${norms.map(normText).join(" / ")}, weights ${weights.map(weightText).join(" / ")}, imbalance ${timesText(imbalance)}${saturated ? ", saturated" : ""}`;
+function readout(row, i) {
+  const pair = (values, text) => values.map(text).join(" / ");
+  const parts = [
+    `norms ${pair(row.norms, short)}`, `multipliers ${pair(row.multipliers, multiplierText)}`,
+    `weights ${pair(row.weights, weightText)}`, `imbalance ${timesText(row.imbalance)}`,
+  ];
+  return `step ${i + 1}: ${parts.join(", ")}${row.saturated ? ", saturated" : ""}`;
 }
 
 function report(state, facts, answer) {
-  say(byId("lab-fact-saturated"), `${(100 * facts.saturated).toFixed(1)} %`);
+  say(byId("lab-fact-saturated"), percent(facts.saturated));
   say(byId("lab-fact-first"), facts.firstSaturated ? `first in step ${facts.firstSaturated}` : "no step");
   say(byId("lab-fact-remaining"), timesText(facts.remaining));
-  say(byId("lab-fact-before"), `${timesText(facts.before)} under uniform weights`);
-  say(byId("lab-fact-reached"), answer.reached ? `${answer.reached} ${answer.reached === 1 ? "step" : "steps"}` : "never");
+  say(byId("lab-fact-before"), `${timesText(facts.before)} under equal weights`);
+  say(byId("lab-fact-reached"), answer.reached ? stepsText(answer.reached) : "never");
   const smooths = state.smoothing !== "none" && state.decay > 0;
   say(byId("lab-fact-tau"), smooths ? `time constant −1/ln d = ${(-1 / Math.log(state.decay)).toFixed(1)} steps` : "nothing is smoothed");
   say(byId("lab-fact-jump"), `${(100 * facts.jump).toFixed(facts.jump < 0.1 ? 2 : 0)} %`);
   say(byId("lab-verdict"), advice(state, facts));
 }
 
-function advice(state, facts) {
-  const m = state.floorAt;
-  if (facts.saturated > 0.5) {
-    const cap = state.floorMode === "project" ? (1 - m) / m : 1 / m;
-    const stuck = Math.min(...facts.last);
-    return `The floor binds: a weight stands at ${weightText(stuck)} and the method has become a fixed weighting. A floor of ${m} can take at most a factor of ${timesText(cap, 1)} from the imbalance.`;
+function advice(state, { saturated, last, jump, remaining }) {
+  if (saturated > 0.5 && last.saturated === "limit") {
+    return `The limit binds: no loss is multiplied or divided by more than ${boundText(state.limit)}. What is left of the imbalance is up to you: raise the limit, or scale the loss.`;
   }
-  if (facts.jump > 0.1) return `The weights are noisy: they jump by ${(100 * facts.jump).toFixed(0)} % from one step to the next. Smooth the norms (decay 0.99).`;
-  const own = state.noise > 0 ? " What remains is the noise of single batches, which no weights should follow." : "";
-  if (facts.remaining > 5 && state.smoothing === "weights") return "Smoothed weights stay on the safe side of uniform: averaging weights is not averaging norms, and the smaller weight ends up too large.";
-  return `The weights follow the norms and let the noise pass by.${own}`;
+  if (saturated > 0.5) {
+    const m = state.floorAt;
+    const cap = state.floorMode === "project" ? (1 - m) / m : 1 / m;
+    return `The floor binds: a weight stands at ${weightText(Math.min(...last.weights))}, so the method is now a fixed weighting. A floor of ${m} takes at most a factor of ${timesText(cap, 1)} from the imbalance.`;
+  }
+  if (jump > 0.1) return `The weights are noisy: they jump by ${(100 * jump).toFixed(0)} % from one step to the next. Smooth the norms (decay 0.99).`;
+  if (remaining > 5 && state.smoothing === "weights") return "Smoothed weights stay too close to uniform: the average of the weights is not the weight of the average norms, and the smaller weight ends up too large.";
+  if (remaining > 5 && state.recover < Infinity) return "The recovery holds a task back: its norm fell below its peak, and it is boosted by no more than R for that.";
+  return `The weights follow the norms and let the noise pass.${state.noise > 0 ? " What remains is the noise of single batches, which no weights should follow." : ""}`;
 }

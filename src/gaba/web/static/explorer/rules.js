@@ -1,13 +1,13 @@
-// The rules of gaba.weighting and the measures of gaba, in plain numbers.
+// The rules of gaba.rules and the measures of gaba, in plain numbers.
 //
 // norms: an array g of K numbers, zero or more; gramian: an array of K rows of K numbers. Every rule
-// gives weights on the simplex, with the conventions of the Python rules: a norm of exactly 0 gets
-// 1/K, NaN makes all weights NaN, and 1e-23 and 1e20 may meet in one vector.
+// gives weights on the simplex, as a Python rule does that is called: a norm of exactly 0 gets 1/K,
+// NaN makes all weights NaN, and 1e-23 and 1e20 may meet in one vector.
 
 const EPSILON = Number.EPSILON; // 2^-52, as float64's in NumPy
 
-const sum = (values) => values.reduce((total, value) => total + value, 0);
-const zip = (a, b, f) => a.map((value, k) => f(value, b[k]));
+export const sum = (values) => values.reduce((total, value) => total + value, 0);
+export const zip = (a, b, f) => a.map((value, k) => f(value, b[k]));
 
 /** Norms over the smallest positive one, and which of them are not 0. */
 function relative(norms) {
@@ -30,7 +30,7 @@ function onSimplex(raw, { live, ratio }) {
 
 /** λ_k = 1/K. */
 export function uniform(norms) {
-  return norms.map(() => 1 / norms.length);
+  return norms.map(() => (norms.some(Number.isNaN) ? NaN : 1 / norms.length));
 }
 
 /** λ_k ∝ g_k^(−power); at power 1 contributions are equal for every K. */
@@ -40,7 +40,7 @@ export function inverseNorm(norms, power = 1) {
 }
 
 /** λ_k = (S − g_k) / ((K − 1) S), the paper's equation 4; S − g_k is summed without g_k. */
-export function gaba(norms) {
+export function paper(norms) {
   if (norms.some(Number.isNaN)) return norms.map(() => NaN);
   const others = norms.map((_, k) => sum(norms.filter((_g, j) => j !== k)));
   const total = sum(others);
@@ -84,25 +84,32 @@ export function equalProjection(gramian) {
   return unit.weights(inside ? exact : balance(matrix, ones, null, 50));
 }
 
-/** c_k = λ_k g_k. */
-export function contributions(weights, norms) {
-  return zip(weights, norms, (weight, g) => weight * g);
+/** c_k = m_k g_k, for multipliers or for weights. */
+export function contributions(multipliers, norms) {
+  return zip(multipliers, norms, (m, g) => m * g);
 }
 
 /** max c / min c: 1 is balanced; infinite where a task does not pull and another does. */
-export function imbalance(weights, norms) {
-  const pull = contributions(weights, norms);
+export function imbalance(multipliers, norms) {
+  const pull = contributions(multipliers, norms);
   const most = Math.max(...pull);
   const least = Math.min(...pull);
   if (least === 0) return most === 0 ? 1 : Infinity;
   return most / least;
 }
 
-/** s_k = λ_k (Gλ)_k / λᵀGλ; NaN where the combined update is 0. */
-export function shares(weights, gramian) {
-  const parts = zip(weights, times(gramian, weights), (weight, along) => weight * along);
-  const total = sum(parts);
-  return parts.map((part) => (total === 0 ? NaN : part / total));
+/** Parts of the whole: what each value has of their sum. */
+export function proportions(values) {
+  const total = sum(values);
+  return values.map((value) => (total === 0 ? NaN : value / total));
+}
+
+/** Balanced to the digits shown: 1.00×. */
+export const isBalanced = (ratio) => ratio < 1.005;
+
+/** s_k = m_k (Gm)_k / mᵀGm; NaN where the update is 0. */
+export function shares(multipliers, gramian) {
+  return proportions(zip(multipliers, times(gramian, multipliers), (m, along) => m * along));
 }
 
 /** The Gramian of gradients with these norms and cosines. */
@@ -162,7 +169,7 @@ function withRidge(matrix, ridge) {
 
 /**
  * y > 0 with s = matrix·y − offset > 0 and y_k s_k = targets_k (0, neared tenfold an iteration,
- * where there are no targets): Newton's method on y and s, steps cut at .95 of the way to the edge.
+ * where there are no targets): Newton's method on y and s, steps cut at 0.95 of the way to the edge.
  */
 function balance(matrix, offset, targets, iterations) {
   const K = matrix.length;

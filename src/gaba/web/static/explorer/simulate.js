@@ -1,8 +1,9 @@
 // The small simulations of the page: a noisy stream of norms, what a balancer makes of it, and how
 // long the update of an optimizer is. Everything is drawn from a seed, so that a setting repeats.
 
-import { contributions, imbalance, inverseNorm, uniform } from "./rules.js";
-import { ema, floor, logEma, warmup } from "./stabilisers.js";
+import { multipliers, recovery } from "./multipliers.js";
+import { contributions, imbalance, inverseNorm, sum, uniform } from "./rules.js";
+import { belief, ema, floor, logEma, warmup } from "./stabilisers.js";
 
 /** Random numbers from a seed (mulberry32): uniform in [0, 1), and normal. */
 export function generator(seed) {
@@ -36,18 +37,32 @@ export function normStream({ start, noise, drift, bursts, burstSize = 30, steps,
 }
 
 /**
- * The way from norms to weights: smooth the norms, invert, warm up, smooth the weights, floor.
+ * The way from norms to multipliers: believe the norms, invert, warm up, smooth and floor the
+ * weights, then scale and limit the multipliers (Infinity is no limit, and no recovery).
  * `settled`: norms that it has seen for ever before.
+ *
+ * A step is { multipliers, weights, saturated }, the last one of "floor", "limit" or "".
  */
-export function pipeline({ smoothing, decay, floorAt, floorMode, warmupSteps }, nTasks = 2, settled = null) {
-  const believed = smoothing === "norms" ? logEma(decay, nTasks, { settled }) : (norms) => norms;
+export function pipeline(settings, nTasks = 2, settled = null) {
+  const { smoothing, decay, floorAt, floorMode, warmupSteps, scale = "simplex", limit = Infinity, recover = Infinity } = settings;
+  const believers = { norms: () => logEma(decay, nTasks, { settled }), belief: () => belief(1 - decay, nTasks, { settled }) };
+  const believe = believers[smoothing]?.() ?? ((norms) => norms);
+  const recovered = recovery(recover);
   const warm = warmup(settled ? 0 : warmupSteps);
   const known = settled && inverseNorm(settled);
   const smooth = smoothing === "weights" ? ema(decay, nTasks, { settled: known }) : (weights) => weights;
-  const bound = floor(floorAt, floorMode);
+  const floored = floor(floorAt, floorMode);
   return (norms) => {
-    const weights = bound(smooth(warm(inverseNorm(believed(norms)))));
-    return { weights, saturated: bound.saturated.some(Boolean) };
+    const believed = recovered(believe(norms));
+    const wanted = floored(smooth(warm(inverseNorm(believed))));
+    const m = multipliers(scale, wanted, believed, limit);
+    const total = sum(m);
+    const limited = m.some((one) => one === limit || one === 1 / limit);
+    return {
+      multipliers: m,
+      weights: m.map((one) => one / total),
+      saturated: floored.saturated.some(Boolean) ? "floor" : limited ? "limit" : "",
+    };
   };
 }
 
@@ -55,8 +70,8 @@ export function pipeline({ smoothing, decay, floorAt, floorMode, warmupSteps }, 
 export function run(norms, settings) {
   const step = pipeline(settings, norms[0]?.length ?? 2);
   return norms.map((g) => {
-    const { weights, saturated } = step(g);
-    return { norms: g, weights, saturated, imbalance: imbalance(weights, g) };
+    const made = step(g);
+    return { norms: g, ...made, imbalance: imbalance(made.multipliers, g) };
   });
 }
 
@@ -72,7 +87,7 @@ export function summary(rows, last = 500) {
     firstSaturated: rows.findIndex((row) => row.saturated) + 1, // 0: never
     before: median(rows.slice(-last).map(({ norms }) => imbalance(uniform(norms), norms))),
     remaining: median(tail),
-    last: rows.at(-1).weights,
+    last: rows.at(-1),
     jump: Math.expm1(median(moves.slice(1))),
   };
 }
@@ -101,14 +116,9 @@ export function stepResponse(start, settings, { steps = 500 } = {}) {
   return { path, reached: path.findIndex((part) => part >= 1 - Math.exp(-1)) + 1 };
 }
 
-/** The common factor of gaba.scale: what length the combined update gets. */
-export function gain(scale, weights, norms) {
-  const pull = contributions(weights, norms);
-  const total = pull.reduce((a, b) => a + b, 0);
-  if (scale === "mean") return norms.reduce((a, b) => a + b, 0) / norms.length / total;
-  if (scale === "max") return Math.max(...norms) / Math.max(...pull);
-  if (scale === "anchor") return 1 / weights[0];
-  return 1;
+/** The multipliers of a scale under the inverse rule, or 1 each for the "plain" sum. */
+function scaled(scale, norms) {
+  return scale === "plain" ? norms.map(() => 1) : multipliers(scale, inverseNorm(norms), norms);
 }
 
 /** Plain SGD: θ moves by lr · gradient. */
@@ -116,7 +126,7 @@ function sgd(lr) {
   return (gradient) => gradient.map((value) => lr * value);
 }
 
-/** Adam with its usual settings (β .9 and .999, ε 1e-8), bias corrected. */
+/** Adam with its usual settings (β 0.9 and 0.999, ε 1e-8), bias corrected. */
 function adam(lr) {
   let t = 0;
   const m = [];
@@ -131,7 +141,7 @@ function adam(lr) {
   };
 }
 
-const length = (vector) => Math.sqrt(vector.reduce((total, value) => total + value * value, 0));
+const length = (vector) => Math.sqrt(sum(vector.map((value) => value * value)));
 
 /**
  * The mean length of an update, over the last half of `steps` steps, in `dimensions` dimensions:
@@ -145,8 +155,7 @@ export function updateLength({ optimizer, scale, norms, cosine, lr, steps = 160,
   const unit = axes.map(([along, across]) =>
     Array.from({ length: dimensions }, (_, i) => (i % 2 ? across : along) / Math.sqrt(pairs)),
   );
-  const weights = scale === "uniform" ? uniform(norms) : inverseNorm(norms);
-  const factor = gain(scale, weights, norms);
+  const pull = contributions(scaled(scale, norms), norms);
   const step = optimizer === "adam" ? adam(lr) : sgd(lr);
   let total = 0;
   for (let i = 0; i < steps; i += 1) {
@@ -154,7 +163,7 @@ export function updateLength({ optimizer, scale, norms, cosine, lr, steps = 160,
     unit.forEach((direction, k) => {
       direction.forEach((value, j) => {
         const noise = random.normal() / Math.sqrt(dimensions);
-        gradient[j] += factor * weights[k] * norms[k] * (value + noise);
+        gradient[j] += pull[k] * (value + noise);
       });
     });
     const update = length(step(gradient));
@@ -171,9 +180,7 @@ export function descent({ optimizer, scale, norms, lr, steps = 300, dimensions =
   const theta = Array.from({ length: dimensions }, (_, i) => (i % 2 ? -1 : 1));
   const start = length(theta);
   const step = optimizer === "adam" ? adam(lr) : sgd(lr);
-  const weights = scale === "uniform" ? uniform(norms) : inverseNorm(norms);
-  const factor = gain(scale, weights, norms);
-  const slope = (factor * contributions(weights, norms).reduce((a, b) => a + b, 0)) / start;
+  const slope = sum(contributions(scaled(scale, norms), norms)) / start;
   return Array.from({ length: steps + 1 }, () => {
     const left = length(theta) / start;
     step(theta.map((value) => slope * value)).forEach((change, i) => {

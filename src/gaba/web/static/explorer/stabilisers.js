@@ -1,12 +1,10 @@
 // The stabilisers of gaba.stabilisers that the lab uses, for all K tasks present in every step.
 //
-// Each is made once and called once a step: stabiliser(values) -> values. A floor says in
-// `.saturated` which weights asked for less than it in the last step.
+// Each is made once and called once a step: stabiliser(values) -> values. `settled` is what it has
+// seen for ever before. A floor says in `.saturated` which weights asked for less than it in the
+// last step.
 
-/**
- * The average of values from 1/K on, as the paper smooths weights; debiased, from nothing on.
- * `settled`: what it has seen for ever before.
- */
+/** The average of values from 1/K on, as the paper smooths weights; debiased, from nothing on. */
 export function ema(decay, nTasks, { debias = false, settled = null } = {}) {
   let mean = settled ?? new Array(nTasks).fill(debias ? 0 : 1 / nTasks);
   let mass = debias ? 0 : 1;
@@ -17,7 +15,7 @@ export function ema(decay, nTasks, { debias = false, settled = null } = {}) {
   };
 }
 
-/** The debiased average of log-norms; a norm of 0 has no logarithm and is not taken in. */
+/** The debiased average of log-norms. A norm of 0 has no logarithm and is not taken in. */
 export function logEma(decay, nTasks, { settled = null } = {}) {
   const mean = settled?.map(Math.log) ?? new Array(nTasks).fill(0);
   const mass = new Array(nTasks).fill(settled ? 1 : 0);
@@ -28,6 +26,25 @@ export function logEma(decay, nTasks, { settled = null } = {}) {
         mass[k] = decay * mass[k] + (1 - decay);
       }
       return mass[k] > 0 ? Math.exp(mean[k] / mass[k]) : g;
+    });
+}
+
+/**
+ * The log-norms that the default method believes: each measurement moves them by the part
+ * max(rate, 1/(1 + n)) of the way, but counts as no more than e^jump away.
+ */
+export function belief(rate, nTasks, { jump = 2.3, settled = null } = {}) {
+  const log = settled?.map(Math.log) ?? new Array(nTasks).fill(0);
+  const count = new Array(nTasks).fill(settled ? Infinity : 0);
+  return (norms) =>
+    norms.map((g, k) => {
+      if (g !== 0) {
+        const gap = Math.log(g) - log[k];
+        const counted = count[k] === 0 ? gap : Math.min(jump, Math.max(-jump, gap));
+        log[k] += Math.max(rate, 1 / (1 + count[k])) * counted;
+        count[k] += 1;
+      }
+      return count[k] > 0 ? Math.exp(log[k]) : g;
     });
 }
 

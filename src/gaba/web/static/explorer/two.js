@@ -1,19 +1,18 @@
 // Equal contribution for two tasks: the rising and the falling line, and where they cross.
 
-import { axes, decadeTicks, path, roundTicks, scaleOf, tickText } from "./axes.js";
+import { axes, decadeTicks, path, roundTicks, scaleOf } from "./axes.js";
 import { bars } from "./bars.js";
 import { LOG, ODDS, choice, presets, slider } from "./controls.js";
-import {
-  byId, h, isBalanced, normText, onWidth, onceAFrame, pullText, s, say, sub, swap, taskColour,
-  timesText, weightText,
-} from "./dom.js";
-import { contributions, imbalance, inverseNorm, uniform } from "./rules.js";
+import { byId, h, onWidth, onceAFrame, s, say, swap, taskColour } from "../dom.js";
+import { multiplierText, pullText, sub, tickText, timesText, typedText, weightText } from "../numbers.js";
+import { multipliers } from "./multipliers.js";
+import { contributions, imbalance, inverseNorm, isBalanced, uniform } from "./rules.js";
 
 const NAMES = ["task 1", "task 2"];
-const RULES = [
+const PAIR_RULES = [
   { key: "uniform", title: "Uniform", formula: "λ = ½", weigh: uniform },
   { key: "sqrt", title: "Square root", formula: "λₖ ∝ 1/√gₖ", weigh: (g) => inverseNorm(g, 0.5) },
-  { key: "inverse", title: "Inverse (gaba)", formula: "λₖ ∝ 1/gₖ", weigh: inverseNorm },
+  { key: "inverse", title: "Inverse", formula: "λₖ ∝ 1/gₖ", weigh: inverseNorm },
 ];
 const LOG_TICKS = [1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999];
 
@@ -34,8 +33,8 @@ export function two() {
     const badge = byId("two-imbalance");
     say(badge, isBalanced(ratio) ? `balanced, ${timesText(ratio)}` : `imbalance ${timesText(ratio)}`);
     badge.className = `badge ${isBalanced(ratio) ? "good" : "bad"}`;
-    say(byId("two-verdict"), verdict(state.norms, pull, ratio));
-    swap(byId("two-cards"), RULES.map((rule) => card(rule, state.norms, setWeight)));
+    say(byId("two-verdict"), pairVerdict(state.norms, pull, ratio));
+    swap(byId("two-cards"), PAIR_RULES.map((rule) => pairCard(rule, state.norms, setWeight)));
   });
 
   const setWeight = (weight) => {
@@ -52,7 +51,7 @@ export function two() {
   const sliders = [0, 1].map((k) =>
     slider({
       id: `two-g${k + 1}`, label: `Norm of task ${k + 1}, g${sub(k + 1)}`, min: -4, max: 4, scale: LOG,
-      value: state.norms[k], format: normText, exact: true, colour: taskColour(k),
+      value: state.norms[k], format: typedText, exact: true, colour: taskColour(k),
       change: (value) => {
         state.norms[k] = value;
         refresh();
@@ -193,7 +192,7 @@ function curveLabel(text, x, y, [left, top, right]) {
   return s("text", { class: "curve-name", x: within, y: Math.max(y - 10, top + 12), "text-anchor": "middle" }, text);
 }
 
-/** As many of the ticks as fit with `least` pixels between them, the one at ½ for certain. */
+/** As many of the ticks as fit with `least` pixels between them, always with the one at ½. */
 function fewer(ticks, x, least) {
   const kept = [0.5];
   const order = [...ticks].sort((a, b) => Math.abs(x(a) - x(0.5)) - Math.abs(x(b) - x(0.5)));
@@ -209,15 +208,15 @@ function oddsText(weight) {
   return String(Number(weight.toFixed(Math.min(13, decimals))));
 }
 
-function verdict(norms, pull, ratio) {
-  if (norms[0] === norms[1] && isBalanced(ratio)) return "Equal norms: every rule gives ½ and ½, and there is nothing to balance.";
+function pairVerdict(norms, pull, ratio) {
+  if (norms[0] === norms[1] && isBalanced(ratio)) return "Equal norms: every rule gives ½ and ½. There is nothing to balance.";
   if (isBalanced(ratio)) return `Both tasks move the shared parameters by ${pullText(pull[0])}. Neither drowns out the other.`;
   const strong = pull[0] > pull[1] ? 1 : 2;
   const times = ratio < 1e5 ? Number(ratio.toPrecision(3)) : timesText(ratio).replace("×", "");
   return `Task ${strong} pulls ${times} times as hard as task ${3 - strong}: the shared parameters learn for task ${strong}.`;
 }
 
-function card({ key, title, formula, weigh }, norms, use) {
+function pairCard({ key, title, formula, weigh }, norms, use) {
   const weights = weigh(norms);
   const pull = contributions(weights, norms);
   const ratio = imbalance(weights, norms);
@@ -230,6 +229,7 @@ function card({ key, title, formula, weigh }, norms, use) {
       h("span", { class: `badge ${good ? "good" : "bad"}` }, good ? `✓ balanced ${timesText(ratio)}` : timesText(ratio))),
     bars(pull, { label: `Contributions under ${title}`, names: NAMES, text: pullText }),
     h("dl", { class: "pair" },
+      h("dt", {}, "multipliers"), h("dd", { class: "num" }, multipliers("sum", weights, norms).map(multiplierText).join(" / ")),
       h("dt", {}, "weights"), h("dd", { class: "num" }, weights.map(weightText).join(" / ")),
       h("dt", {}, "contributions"), h("dd", { class: "num" }, pull.map(pullText).join(" / "))),
     h("button", { type: "button", class: "button", "aria-label": `Set λ to the weight of ${title}`, onclick: () => use(weights[0]) }, "Set λ to this"),

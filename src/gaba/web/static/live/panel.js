@@ -1,19 +1,32 @@
 // One run on the page: its state, its figures, what they say, and its charts.
 
+import { h, say, swatch, taskColour, taskToken } from "../dom.js";
+import { multiplierText, percent, seconds, short, timesText, weightText, whole } from "../numbers.js";
 import { Chart } from "./charts.js";
 import { Store, unpack } from "./store.js";
-import { make, percent, seconds, short, weight, whole } from "./text.js";
 
-const FINE = ["balanced"];
-const TROUBLE = ["non-finite", "dead", "unmeasured", "dominated", "imbalance", "conflict", "conflicting"];
-const token = (k) => `--task-${(k % 12) + 1}`;
+const TROUBLE = ["non-finite", "dead", "dominated"];
+const STATES = {
+  waiting: ["waiting for the first step", "warn"],
+  reading: ["reading", "warn"],
+  following: ["following", "good"],
+  error: ["stopped", "bad"],
+};
+/** Cosines of so many pairs at most have a chart that can be read. */
+const MOST_PAIRS = 12;
+/** What a task has in its last step: the name in an event, the heading, and how it is written. */
+const COLUMNS = [
+  ["losses", "Loss", short], ["norms", "Norm", short], ["multipliers", "Multiplier", multiplierText],
+  ["weights", "Weight", weightText], ["contributions", "Contribution", short], ["shares", "Share", percent],
+];
+
 const median = (values) => {
   const known = values.filter(Number.isFinite).sort((a, b) => a - b);
   return known.length ? known[known.length >> 1] : null;
 };
 
 export class Panel {
-  /** missed(): called when an event does not fit to what came before. */
+  /** missed(): called when an event does not fit what came before. */
   constructor(name, missed) {
     this.name = name;
     this.missed = missed;
@@ -21,49 +34,53 @@ export class Panel {
     this.charts = [];
     this.view = null;
     this.detail = null;
-    this.state = make("span", { className: "badge" }, "waiting");
-    this.summary = make("p", { className: "small muted" });
-    this.progress = make("progress", { max: 1, value: 0, hidden: true, "aria-label": `reading ${name}` });
-    this.error = make("p", { className: "note bad", role: "alert", hidden: true });
-    this.figures = make("dl", { className: "figures" });
-    this.table = make("div", { className: "table-scroll", tabIndex: 0, role: "region", "aria-label": `figures of ${name} by task` });
-    this.findings = make("ul", { className: "findings" });
-    this.since = make("p", { className: "small muted" });
-    this.heat = make("div", { className: "table-scroll", hidden: true });
-    this.shown = make("output", {}, "all steps");
-    this.grid = make("div", { className: "charts" });
-    this.shades = make("p", { className: "shades" }, ...shadeKeys());
-    this.body = make(
+    this.state = h("span", { class: "badge" }, "waiting");
+    this.summary = h("p", { class: "small muted" });
+    this.progress = h("progress", { max: 1, value: 0, hidden: true, "aria-label": `reading ${name}` });
+    this.error = h("p", { class: "note bad", role: "alert", hidden: true });
+    this.figures = h("dl", { class: "figures" });
+    this.table = h("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": `figures of ${name} by task` });
+    this.verdict = h("p", { class: "verdict" });
+    this.code = h("code");
+    this.evidence = h("ul", { class: "findings" });
+    this.since = h("p", { class: "small muted" });
+    this.heat = h("div", { class: "table-scroll", hidden: true });
+    this.shown = h("output", {}, "all steps");
+    this.grid = h("div", { class: "charts" });
+    this.body = h(
       "div",
-      { className: "run", hidden: true },
+      { class: "run", hidden: true },
       this.figures,
-      make(
+      h(
         "div",
-        { className: "beside" },
-        make("section", { className: "stack" }, make("h3", {}, "Last step"), this.table, this.heat),
-        make("section", { className: "stack conclusion" }, make("h3", {}, "Diagnosis"), this.since, this.findings),
+        { class: "beside" },
+        h("section", { class: "stack" }, h("h3", {}, "Last step"), this.table, this.heat),
+        h("section", { class: "stack conclusion" }, h("h3", {}, "Diagnosis"), this.verdict, h("pre", { class: "code", tabindex: 0, role: "group", "aria-label": `line of code for ${name}` }, this.code), this.since, this.evidence),
       ),
       this.toolbar(),
       this.grid,
-      this.shades,
+      h(
+        "p",
+        { class: "shades" },
+        h("span", {}, swatch("var(--saturated)"), " saturated: a multiplier is at its limit, or a weight at its floor"),
+        h("span", {}, swatch("var(--skipped)"), " a step was skipped: not finite"),
+        h("span", {}, "A line is the mean of the steps that a point stands for, a band their least and greatest. Drag across a chart to zoom."),
+      ),
     );
-    this.element = make(
+    this.element = h(
       "article",
-      { className: "panel run", "aria-label": `run ${name}`, "data-run": name },
-      make("header", {}, make("div", { className: "row" }, make("h2", {}, name), this.state), this.summary, this.progress, this.error),
+      { class: "panel run", "aria-label": `run ${name}`, "data-run": name },
+      h("header", {}, h("div", { class: "row" }, h("h2", {}, name), this.state), this.summary, this.progress, this.error),
       this.body,
     );
   }
 
   toolbar() {
-    const button = (text, label, act) => {
-      const made = make("button", { className: "button", type: "button", "aria-label": `${label}, ${this.name}`, title: label }, text);
-      made.addEventListener("click", act);
-      return made;
-    };
-    return make(
+    const button = (text, label, onclick) =>
+      h("button", { class: "button", type: "button", "aria-label": `${label}, ${this.name}`, title: label, onclick }, text);
+    return h(
       "div",
-      { className: "toolbar", role: "group", "aria-label": `steps shown, ${this.name}` },
+      { class: "toolbar", role: "group", "aria-label": `steps shown, ${this.name}` },
       button("All", "Show all steps", () => this.zoom(null)),
       button("−", "Zoom out", () => this.scale(2, 0)),
       button("+", "Zoom in", () => this.scale(0.5, 0)),
@@ -79,7 +96,7 @@ export class Panel {
     const before = `${this.store.generation} ${this.known}`;
     if (!this.store.take(event)) this.missed();
     this.event = event;
-    const optional = [...this.store.series.keys()].filter((name) => name === "seconds" || name.startsWith("cosines"));
+    const optional = [...this.store.series.keys()].filter((name) => /^(seconds|shares|cosines)/.test(name));
     this.known = [...event.tasks, ...optional].join("\n");
     if (`${this.store.generation} ${this.known}` !== before) this.build();
     this.dirty = true;
@@ -98,50 +115,42 @@ export class Panel {
     this.redraw();
   }
 
-  tell(event) {
-    const words = { waiting: "waiting for the first step", reading: "reading", following: "following", error: "stopped" };
-    const looks = { waiting: "warn", reading: "warn", following: "good", error: "bad" };
-    this.state.textContent = words[event.state];
-    this.state.className = `badge ${looks[event.state]}`;
-    this.element.dataset.state = event.state;
-    this.element.dataset.total = event.total;
-    this.progress.hidden = event.state !== "reading";
-    this.progress.value = event.part;
-    this.error.hidden = !event.error;
-    if (this.error.textContent !== event.error) this.error.textContent = event.error;
-    const { meta, about } = event;
-    const said = [meta.simulated ? "simulated data" : meta.subset, meta.method, meta.size];
-    if (meta.seed !== undefined) said.push(`seed ${meta.seed}`);
-    said.push(...Object.entries(about).map(([what, value]) => `${what}: ${value}`));
-    this.summary.textContent = said.filter((part) => typeof part === "string").join(" · ");
+  tell({ state, total, part, error, meta, about }) {
+    const [words, look] = STATES[state];
+    say(this.state, words);
+    this.state.className = `badge ${look}`;
+    Object.assign(this.element.dataset, { state, total });
+    this.progress.hidden = state !== "reading";
+    this.progress.value = part;
+    this.error.hidden = !error;
+    say(this.error, error);
+    const said = [
+      meta.simulated ? "simulated data" : meta.subset, meta.method, meta.size,
+      Number.isFinite(meta.seed) ? `seed ${meta.seed}` : null,
+      ...Object.entries(about).map(([what, value]) => `${what}: ${value}`),
+    ];
+    say(this.summary, said.filter((text) => typeof text === "string").join(" · "));
   }
 
   tabulate({ last, total, tasks, saturated, skipped }) {
     const pace = median((this.store.series.get("seconds")?.[1] ?? []).slice(-200));
-    const rows = [
-      ["Steps", whole(total), ""],
-      ["Imbalance now", last.imbalance === null ? "not measured" : `${short(last.imbalance)}×`, ""],
-      ["Step time", seconds(pace), ""],
-      ["Skipped steps", whole(skipped), skipped ? "bad" : ""],
-      ["Gain", short(last.gain), ""],
+    const figures = [
+      ["Steps", whole(total)],
+      ["Imbalance now", last.imbalance === null ? "not measured" : timesText(last.imbalance)],
+      ["Step time", seconds(pace)],
+      ["Skipped steps", whole(skipped)],
     ];
-    this.figures.replaceChildren(
-      ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
-    );
-    const head = ["Task", "Loss", "Norm", "Weight", "Contribution", "Saturated"];
-    const line = (task, k) => {
-      const swatch = make("span", { className: "swatch" });
-      swatch.style.color = `var(${token(k)})`;
-      const cells = [short(last.losses[k]), short(last.norms[k]), weight(last.weights[k]), short(last.contributions[k]), percent(saturated[k])];
-      return make("tr", {}, make("th", { scope: "row" }, swatch, task), ...cells.map((text) => make("td", {}, text)));
-    };
+    this.figures.replaceChildren(...figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+    const columns = COLUMNS.filter(([name]) => name !== "shares" || this.store.series.has("shares/0"));
     this.table.replaceChildren(
-      make(
+      h(
         "table",
         {},
-        make("caption", { className: "visually-hidden" }, `Last step of ${this.name}: step ${last.steps}`),
-        make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))),
-        make("tbody", {}, ...tasks.map(line)),
+        h("caption", { class: "visually-hidden" }, `Last step of ${this.name}: step ${last.steps}`),
+        h("thead", {}, h("tr", {}, ["Task", ...columns.map(([, title]) => title), "Saturated"].map((title) => h("th", { scope: "col" }, title)))),
+        h("tbody", {}, tasks.map((task, k) =>
+          h("tr", {}, h("th", { scope: "row" }, swatch(taskColour(k)), task),
+            columns.map(([name, , text]) => h("td", {}, text(last[name][k]))), h("td", {}, percent(saturated[k]))))),
       ),
     );
     this.matrix(last.cosines, tasks);
@@ -150,37 +159,34 @@ export class Panel {
   /** The last cosines that were measured, as a table whose cells are coloured. */
   matrix(cosines, tasks) {
     if (!cosines.some((row, i) => row.some((value, j) => i !== j && value !== null))) return;
-    const cell = (value, i, j) => {
-      const made = make("td", {}, value === null ? "–" : value.toFixed(2));
-      const part = i === j ? 0 : Math.round(38 * Math.abs(value ?? 0));
-      made.style.background = `color-mix(in srgb, var(${(value ?? 0) < 0 ? "--bad" : "--good"}) ${part}%, var(--surface))`;
-      return made;
+    const cell = (value, own) => {
+      const part = own ? 0 : Math.round(38 * Math.abs(value ?? 0));
+      const background = `color-mix(in srgb, var(${(value ?? 0) < 0 ? "--bad" : "--good"}) ${part}%, var(--surface))`;
+      return h("td", { style: { background } }, value === null ? "–" : value.toFixed(2));
     };
     this.heat.hidden = false;
     this.heat.replaceChildren(
-      make(
+      h(
         "table",
-        { className: "heat" },
-        make("caption", { className: "small muted" }, "Cosines between the tasks' gradients"),
-        make("thead", {}, make("tr", {}, make("td"), ...tasks.map((task) => make("th", { scope: "col" }, task)))),
-        make(
-          "tbody",
-          {},
-          ...tasks.map((task, i) => make("tr", {}, make("th", { scope: "row" }, task), ...cosines[i].map((v, j) => cell(v, i, j)))),
-        ),
+        { class: "heat" },
+        h("caption", { class: "small muted" }, "Cosines between the tasks' gradients"),
+        h("thead", {}, h("tr", {}, h("td"), tasks.map((task) => h("th", { scope: "col" }, task)))),
+        h("tbody", {}, tasks.map((task, i) => h("tr", {}, h("th", { scope: "row" }, task), cosines[i].map((value, j) => cell(value, i === j))))),
       ),
     );
   }
 
+  /** The verdict, the line of code that changes it, and the evidence. */
   conclude({ diagnosis, total }) {
-    if (!diagnosis || this.concluded === diagnosis.findings.map((f) => f.text).join()) return;
-    this.concluded = diagnosis.findings.map((f) => f.text).join();
-    const part = diagnosis.steps < total ? `of the last ${whole(diagnosis.steps)} steps` : `of ${whole(diagnosis.steps)} steps`;
-    this.since.textContent = part;
-    const look = (kind) => (FINE.includes(kind) ? "fine" : TROUBLE.includes(kind) ? "trouble" : "watch");
-    this.findings.replaceChildren(
-      ...diagnosis.findings.map((f) => make("li", { className: look(f.kind), "data-kind": f.kind }, f.text)),
-    );
+    const said = JSON.stringify(diagnosis);
+    if (!diagnosis || this.concluded === said) return;
+    this.concluded = said;
+    const { steps, verdict, code, evidence } = diagnosis;
+    this.verdict.textContent = verdict;
+    this.code.textContent = code;
+    this.code.parentElement.hidden = !code;
+    this.since.textContent = `Evidence of ${steps < total ? "the last " : ""}${whole(steps)} steps`;
+    this.evidence.replaceChildren(...evidence.map(({ kind, text }) => h("li", { class: TROUBLE.includes(kind) ? "trouble" : "watch", "data-kind": kind }, text)));
   }
 
   // --- charts ----------------------------------------------------------------------------------
@@ -190,54 +196,46 @@ export class Panel {
     if (this.generation !== this.store.generation) this.view = this.detail = null;
     this.generation = this.store.generation;
     const { tasks } = this.event;
-    const of = (name) => tasks.map((label, k) => ({ name: `${name}/${k}`, label, token: token(k) }));
-    const one = (name, label) => [{ name, label, token: "--task-1" }];
+    const of = (name) => tasks.map((label, k) => ({ name: `${name}/${k}`, label, token: taskToken(k) }));
+    const one = (name, label) => [{ name, label, token: taskToken(0) }];
     const saturated = { names: tasks.map((_, k) => `saturated/${k}`), token: "--saturated", least: 0.5 };
     const skipped = { names: ["skipped"], token: "--skipped", least: 1e-9 };
-    const pairs = tasks.flatMap((a, i) => tasks.slice(i + 1).map((b, j) => ({ name: `cosines/${i}/${i + 1 + j}`, label: `${a}, ${b}` })));
-    const measured = pairs.filter(({ name }) => this.store.series.has(name)).slice(0, 12);
+    const pairs = tasks.flatMap((a, i) => tasks.slice(i + 1).map((b, j) => ({ name: `cosines/${i}/${i + 1 + j}`, label: `${a}, ${b}` })))
+      .filter(({ name }) => this.store.series.has(name)).slice(0, MOST_PAIRS)
+      .map((pair, k) => ({ ...pair, token: taskToken(k) }));
     const specs = [
-      { key: "losses", title: "Losses", log: true, signed: true, unit: short, series: of("losses"), shade: [skipped] },
+      { key: "losses", title: "Losses", log: true, unit: short, series: of("losses"), shade: [skipped] },
       { key: "norms", title: "Norms", log: true, unit: short, series: of("norms"), shade: [skipped] },
-      { key: "weights", title: "Weights", log: true, unit: weight, series: of("weights"), shade: [saturated] },
+      { key: "multipliers", title: "Multipliers", log: true, unit: multiplierText, series: of("multipliers"), shade: [saturated] },
+      { key: "weights", title: "Weights", log: true, unit: weightText, series: of("weights"), shade: [saturated] },
       { key: "contributions", title: "Contributions", log: true, unit: short, series: of("contributions"), shade: [skipped] },
-      { key: "imbalance", title: "Imbalance", log: true, unit: (v) => `${short(v)}×`, series: one("imbalance", "imbalance"), shade: [saturated] },
+      { key: "imbalance", title: "Imbalance", log: true, unit: timesText, series: one("imbalance", "imbalance"), shade: [saturated] },
+      { key: "shares", title: "Shares of the update", unit: percent, series: of("shares") },
+      { key: "cosines", title: "Cosines", range: [-1.05, 1.05], unit: short, series: pairs, legend: true },
+      { key: "seconds", title: "Step time", log: true, unit: seconds, series: one("seconds", "step time") },
     ];
-    if (this.store.series.has("seconds")) {
-      specs.push({ key: "seconds", title: "Step time", log: true, unit: seconds, series: one("seconds", "step time") });
-    }
-    if (measured.length) {
-      const series = measured.map((pair, k) => ({ ...pair, token: token(k) }));
-      specs.splice(5, 0, { key: "cosines", title: "Cosines", limits: [-1.05, 1.05], unit: short, series, legend: true });
-    }
+    const optional = { shares: "shares/0", cosines: pairs[0]?.name, seconds: "seconds" };
     const shared = {
       sync: `run ${this.name}`,
-      onZoom: (from, to) => this.zoom([from, to]),
-      onReset: () => this.zoom(null),
-      range: () => this.view,
+      zoom: { view: () => this.view, select: (from, to) => this.zoom([from, to]), reset: () => this.zoom(null) },
     };
-    this.charts = specs.map((spec) => new Chart(spec, shared));
+    this.charts = specs.filter(({ key }) => !(key in optional) || this.store.series.has(optional[key])).map((spec) => new Chart(spec, shared));
     this.grid.replaceChildren(...this.charts.map((chart) => chart.element));
   }
 
   redraw() {
     const data = this.view && this.detail ? this.detail : this.store;
     for (const chart of this.charts) chart.show(data);
-    const [from, to] = this.view ?? [];
-    this.shown.textContent = this.view ? `steps ${whole(from)} to ${whole(to)}` : "all steps";
-  }
-
-  repaint() {
-    for (const chart of this.charts) chart.repaint();
+    this.shown.textContent = this.view ? `steps ${this.view.map(whole).join(" to ")}` : "all steps";
   }
 
   scale(factor, shift) {
     const { x } = this.store;
     if (!x.length) return;
-    const [from, to] = this.view ?? [x[0], x[x.length - 1]];
+    const [from, to] = this.view ?? [x[0], x.at(-1)];
     const width = Math.max(4, (to - from) * factor);
     const middle = (from + to) / 2 + shift * (to - from);
-    const last = Math.max(x[x.length - 1], x[0] + 1);
+    const last = Math.max(x.at(-1), x[0] + 1);
     const start = Math.min(Math.max(x[0], middle - width / 2), Math.max(x[0], last - width));
     const end = Math.min(last, start + width);
     this.zoom(start <= x[0] && end >= last ? null : [start, end]);
@@ -263,17 +261,4 @@ export class Panel {
     for (const chart of this.charts) chart.destroy();
     this.element.remove();
   }
-}
-
-function shadeKeys() {
-  const key = (name, text) => {
-    const swatch = make("span", { className: "swatch" });
-    swatch.style.background = `var(${name})`;
-    return make("span", {}, swatch, ` ${text}`);
-  };
-  return [
-    key("--saturated", "a weight sat on its floor (saturated)"),
-    key("--skipped", "a step was skipped: not finite"),
-    make("span", {}, "Lines are means, bands the least and greatest of the steps that a point stands for. Drag across a chart to zoom."),
-  ];
 }
