@@ -14,7 +14,7 @@ Example:
     >>> history = gaba.History(begun.tasks)
     >>> history.add([*found.rows, Row([0.0] * 5 + [1.0] * 8)], found.about)
     >>> history, history.about
-    (History(1 step of a, b), {'metric': 'euclidean'})
+    (History(1 step of a, b; imbalance 1 in the median step), {'metric': 'euclidean'})
 """
 
 from __future__ import annotations
