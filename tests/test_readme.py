@@ -132,16 +132,16 @@ def after_training(*arguments: str) -> Callable[[Path], None]:
     """Two steps on a simulated fleet stand for the training; what follows is run as it is."""
 
     def run(folder: Path) -> None:
-        made = folder / "runs" / "inverse"
+        made = folder / "runs" / "gaba"
         if not made.exists():
             command = next(line for line in commands() if line.startswith("gaba train"))
             execute([*shlex.split(command), *TINY], folder)
         metrics = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["simulated"] is True
-        assert (metrics["method"], metrics["steps"]) == ("inverse", 2)
+        assert (metrics["method"], metrics["steps"]) == ("gaba", 2)
         assert list(made.rglob("*.png"))
         for argument in arguments:
-            output = execute(["gaba", argument, "runs/inverse"], folder)
+            output = execute(["gaba", argument, "runs/gaba"], folder)
             assert {"evaluate": "RMSE", "explain": "2 steps of 2 tasks"}[argument] in output
 
     return run
@@ -213,9 +213,9 @@ COMMANDS: dict[str, Callable[[Path], None]] = {
     "make test": make_test,
     "gaba demo": prints_what_it_says("gaba demo"),
     "python examples/saturated_floor.py": prints_what_it_says("python examples/saturated_floor.py"),
-    "gaba train turbofan --subset FD001 --method inverse --run-dir runs/inverse": after_training(),
-    "gaba evaluate runs/inverse": after_training("evaluate"),
-    "gaba explain runs/inverse": after_training("explain"),
+    "gaba train turbofan --subset FD001 --method gaba --run-dir runs/gaba": after_training(),
+    "gaba evaluate runs/gaba": after_training("evaluate"),
+    "gaba explain runs/gaba": after_training("explain"),
     "gaba data cmapss --dest data/cmapss": downloads_nothing_here,
     "gaba methods": lists_the_methods,
     f"gaba bench run {TOY}": runs_a_small_benchmark,
