@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gaba.autograd.marks import Call, Mark, floating_buffers, marks_of, versions_of
+from gaba.autograd.marks import Call, Mark, floating_buffers, note, versions_of
 
 
 @final
@@ -74,7 +74,7 @@ class FeatureHook:
                 if call is not None:
                     kept = tensor.detach()
                     mark = replace(mark, kept=call, value=kept, version=tensor._version)
-                marks_of(tensor.grad_fn, self.key).setdefault(tensor.output_nr, mark)
+                note(tensor, self.key, mark)
 
     @property
     def orphaned(self) -> bool:

@@ -79,9 +79,18 @@ def mark_of(edge: GradientEdge, key: str) -> Mark | None:
 
 
 def marks_of(node: Node, key: str) -> dict[int, Mark]:
-    """The features noted on ``node``, by output number; the notes live as long as the graph."""
-    noted = cast("dict[str, dict[int, Mark]]", node.metadata)  # declared a method, is a dictionary
-    return noted.setdefault(key, {})
+    """The features noted on ``node``, by output number."""
+    return _notes(node).get(key, {})
+
+
+def note(tensor: Tensor, key: str, mark: Mark) -> None:
+    """Mark the place of ``tensor`` in the graph, unless it is; the note lives as long as that."""
+    if tensor.grad_fn is not None:
+        _notes(tensor.grad_fn).setdefault(key, {}).setdefault(tensor.output_nr, mark)
+
+
+def _notes(node: Node) -> dict[str, dict[int, Mark]]:
+    return cast("dict[str, dict[int, Mark]]", node.metadata)  # declared a method, is a dictionary
 
 
 def versions_of(nest: object) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import gaba
-from _engines import NAMES, Plain
+from _engines import NAMES, Plain, balanced
 from _models import TwoStage, batch, grads
 
 ENGINES: dict[str, Any] = {
@@ -40,8 +40,8 @@ def test_norms_are_divided_by_the_scale_and_gradients_left_scaled(name: str) -> 
     found = []
     for scale in (None, 2.0**16):
         world = Plain()
-        world.halves = ENGINES[name].halves
-        balancer = gaba.Balancer(NAMES, world.trunk, measurement=ENGINES[name])
+        world.loss_shape = ENGINES[name].loss_shape
+        balancer = balanced(NAMES, world.trunk, ENGINES[name])
         for _ in range(3):
             world.zero_grad()
             balancer.backward(world.losses(), scaler=None if scale is None else scaler(scale))
@@ -50,7 +50,7 @@ def test_norms_are_divided_by_the_scale_and_gradients_left_scaled(name: str) -> 
     assert_same_state(plain, balancer, 1e-12)
     for key, value in own.items():
         torch.testing.assert_close(scaled[key], value * 2.0**16)
-    for name in ("norms", "losses", "weights"):
+    for name in ("norms", "losses", "multipliers"):
         one, other = getattr(plain.history, name), getattr(balancer.history, name)
         assert one == pytest.approx(other, rel=1e-12)
 
@@ -58,24 +58,24 @@ def test_norms_are_divided_by_the_scale_and_gradients_left_scaled(name: str) -> 
 def test_the_gramian_is_divided_too_and_forward_takes_a_scaler() -> None:
     world = Plain()
     share = gaba.rules.EqualShare()
-    plain = gaba.Balancer(NAMES, world.trunk, weighting=share)
-    scaled = gaba.Balancer(NAMES, world.trunk, weighting=share)
+    plain = balanced(NAMES, world.trunk, rule=share)
+    scaled = balanced(NAMES, world.trunk, rule=share)
     one, other = plain(world.losses()), scaled(world.losses(), scaler=scaler())
     torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
     assert_same_state(plain, scaled, 1e-12)
-    off = gaba.Balancer(NAMES, world.trunk, weighting=share)
+    off = balanced(NAMES, world.trunk, rule=share)
     off.backward(world.losses(), scaler=scaler(enabled=False))
     assert_same_state(plain, off, 1e-12)
 
 
 def test_in_float16_a_small_loss_is_lost_without_the_scale_and_found_with_it() -> None:
     model = TwoStage([1.0, 1e-8])
-    exact = gaba.Balancer(model.names, model.trunk).backward(model.losses(batch())).norms
+    exact = balanced(model.names, model.trunk).backward(model.losses(batch())).norms
     found = {}
     for name, given in {"plain": None, "scaled": scaler(2.0**15)}.items():
         with torch.autocast("cpu", torch.float16):
             losses = model.losses(batch())
-        balancer = gaba.Balancer(model.names, model.trunk)
+        balancer = balanced(model.names, model.trunk)
         found[name] = balancer.backward(losses, scaler=given).norms
     assert found["plain"][1] == 0
     torch.testing.assert_close(found["scaled"], exact, rtol=2e-2, atol=0)
@@ -85,10 +85,10 @@ def test_in_float16_a_small_loss_is_lost_without_the_scale_and_found_with_it() -
 @pytest.mark.parametrize("name", ["exact", "features", "half-batch", "last-layer"])
 def test_autocast(dtype: torch.dtype, name: str) -> None:
     world = Plain().float()
-    world.halves = ENGINES[name].halves
-    settings = {"measurement": ENGINES[name], "norm_stabiliser": None}
-    exact = gaba.Balancer(NAMES, world.trunk, **settings).backward(world.losses())
-    balancer = gaba.Balancer(NAMES, world.trunk, **settings)
+    world.loss_shape = ENGINES[name].loss_shape
+    settings: dict[str, Any] = {"measure": ENGINES[name], "believe": gaba.stabilisers.Identity()}
+    exact = balanced(NAMES, world.trunk, **settings).backward(world.losses())
+    balancer = balanced(NAMES, world.trunk, **settings)
     world.zero_grad()
     with torch.autocast("cpu", dtype):
         losses = world.losses()
@@ -102,7 +102,7 @@ def test_autocast(dtype: torch.dtype, name: str) -> None:
 def train(scale: torch.amp.GradScaler) -> tuple[gaba.Balancer, TwoStage, list[float]]:
     """Eight steps of SGD, and the scale after each."""
     model = TwoStage([1.0, 300.0], dtype=torch.float64)
-    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer = balanced(model.names, model.trunk)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     scales = []
     for number in range(8):
@@ -141,7 +141,7 @@ class Fragile(torch.autograd.Function):
 def test_nothing_is_learnt_from_a_step_that_overflows_when_combined_only(name: str) -> None:
     theta = torch.nn.Linear(3, 3).double()
     w = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    balancer = gaba.Balancer(["a", "b"], theta, measurement=name, scale="max")
+    balancer = balanced(["a", "b"], theta, name, scale="max")
     theta.weight.register_hook(lambda g: g)  # someone listens, so there is a combined pass
     scale = scaler(1.0)
     optimizer = torch.optim.SGD([*theta.parameters(), w], lr=0.1)
@@ -169,7 +169,7 @@ def test_nothing_is_learnt_from_a_step_that_overflows_when_combined_only(name: s
 
 def test_a_step_whose_probe_overflows_is_skipped_by_scaler_and_balancer_alike() -> None:
     model = TwoStage([1.0, 300.0])
-    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer = balanced(model.names, model.trunk)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     scale = scaler(2.0**10)
     balancer.backward(model.losses(batch()), scaler=scale)
@@ -190,11 +190,11 @@ def test_a_step_whose_probe_overflows_is_skipped_by_scaler_and_balancer_alike() 
 
 def test_a_bfloat16_model_has_its_state_in_full_precision() -> None:
     model = TwoStage([1.0, 300.0], dtype=torch.bfloat16)
-    balancer = gaba.Balancer(model.names, model.trunk).to(torch.bfloat16)
+    balancer = balanced(model.names, model.trunk).to(torch.bfloat16)
     wide = TwoStage([1.0, 300.0])
     wide.load_state_dict(model.state_dict())
-    reference = gaba.Balancer(wide.names, wide.trunk)
-    for number in range(300):  # an average of decay .99 stands still in bfloat16
+    reference = balanced(wide.names, wide.trunk)
+    for number in range(300):  # an average of decay 0.99 stands still in bfloat16
         model.zero_grad()
         x = batch(number, dtype=torch.bfloat16)
         balancer.backward(model.losses(x))
@@ -213,7 +213,7 @@ def test_several_optimizers_under_one_scaler() -> None:
         heads = [p for p in world.parameters() if all(p is not q for q in world.trunk.parameters())]
         parts = (list(world.trunk.parameters()), heads)
         optimizers = [torch.optim.SGD(part, 1e-3) for part in parts]
-        balancer = gaba.Balancer(NAMES, world.trunk)
+        balancer = balanced(NAMES, world.trunk)
         for number in range(4):
             world.zero_grad()
             losses = world.losses()

@@ -10,18 +10,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gaba
+from _engines import balanced
 from _models import TwoStage, batch, grads
 
 DOUBLE = torch.float64
 
 
 def plain(model: TwoStage, x: Tensor, step: gaba.Step) -> dict[str, Tensor]:
-    """What one backward pass of the sum with the coefficients of ``step`` leaves."""
+    """What one backward pass of the sum with the multipliers of ``step`` leaves."""
     model.zero_grad()
     total = torch.zeros((), dtype=x.dtype)
-    for c, loss in zip(step.weights * step.gain, model.losses(x).values(), strict=True):
+    for m, loss in zip(step.multipliers, model.losses(x).values(), strict=True):
         assert loss is not None
-        total = total + float(c) * loss
+        total = total + float(m) * loss
     total.backward()
     return grads(model)
 
@@ -47,20 +48,29 @@ def test_checkpointing_changes_nothing(measurement: str) -> None:
     for wrap in (lambda trunk: trunk, Checkpointed):
         model = TwoStage([1.0, 300.0], dtype=DOUBLE)
         setattr(model, "trunk", wrap(model.trunk))  # noqa: B010  # a module of another class
-        balancer = gaba.Balancer(model.names, model.trunk, measurement=measurement)
+        balancer = balanced(model.names, model.trunk, measurement)
         for number in range(2):
             model.zero_grad()
             balancer.backward(model.losses(batch(number, dtype=DOUBLE)))
-        found.append((balancer.history.weights, list(grads(model).values())))
+        found.append((balancer.history.multipliers, list(grads(model).values())))
     (one, own), (other, theirs) = found
     assert one == pytest.approx(other, rel=1e-12)
     for a, b in zip(own, theirs, strict=True):
         torch.testing.assert_close(a, b)
 
 
+def test_a_reentrant_checkpoint_is_named_with_its_remedy() -> None:
+    trunk, heads = nn.Linear(4, 8), nn.ModuleList(nn.Linear(8, 1) for _ in "ab")
+    z: Any = checkpoint(trunk, torch.randn(8, 4, requires_grad=True), use_reentrant=True)
+    losses = {name: head(z).square().mean() for name, head in zip("ab", heads, strict=True)}
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):
+        gaba.Balancer(["a", "b"], trunk).backward(losses)
+    assert all(p.grad is None for p in (*trunk.parameters(), *heads.parameters()))
+
+
 def test_clipping_sees_the_combined_gradient() -> None:
     model, x = TwoStage([1.0, 300.0], dtype=DOUBLE), batch(dtype=DOUBLE)
-    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(x))
+    step = balanced(model.names, model.trunk).backward(model.losses(x))
     length = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
     clipped = grads(model)
     expected = plain(model, x, step)
@@ -72,7 +82,7 @@ def test_clipping_sees_the_combined_gradient() -> None:
 def test_several_optimizers() -> None:
     model = TwoStage([1.0, 300.0], dtype=DOUBLE)
     twin = TwoStage([1.0, 300.0], dtype=DOUBLE)
-    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer = balanced(model.names, model.trunk)
     several = [
         torch.optim.AdamW(model.trunk.parameters(), lr=1e-2),
         torch.optim.SGD(model.heads.parameters(), lr=1e-3),
@@ -94,14 +104,14 @@ def test_several_optimizers() -> None:
 
 def test_frozen_parameters_are_not_measured_from_the_step_on_in_which_they_are_frozen() -> None:
     model, x = TwoStage([1.0, 300.0], dtype=DOUBLE), batch(dtype=DOUBLE)
-    balancer = gaba.Balancer(model.names, model.trunk, norm_stabiliser=None)
+    balancer = balanced(model.names, model.trunk)
     whole = balancer.backward(model.losses(x)).norms
     model.trunk[0].requires_grad_(False)
     model.zero_grad()
     step = balancer.backward(model.losses(x))
     assert (step.norms < whole).all()
     last = list(model.trunk[2].parameters())
-    only = gaba.Balancer(model.names, last, norm_stabiliser=None).backward(model.losses(x))
+    only = balanced(model.names, last).backward(model.losses(x))
     torch.testing.assert_close(step.norms, only.norms)
     assert all(p.grad is None for p in model.trunk[0].parameters())
 
@@ -110,7 +120,7 @@ def test_tasks_that_share_a_head() -> None:
     """A head of two tasks is no part of θ as given, and gets the gradient of the weighted sum."""
     model, x = TwoStage([1.0, 300.0, 0.1], dtype=DOUBLE), batch(dtype=DOUBLE)
     model.heads[2] = model.heads[1]
-    step = gaba.Balancer(model.names, model.trunk).backward(model.losses(x))
+    step = balanced(model.names, model.trunk).backward(model.losses(x))
     found = grads(model)
     assert_same(found, plain(model, x, step))
 
@@ -120,13 +130,13 @@ def test_tasks_that_share_a_head() -> None:
 @pytest.mark.parametrize("what", ["trunk", "model"])
 def test_compiled(what: str) -> None:
     model, x = TwoStage([1.0, 300.0]), batch()
-    plainly = gaba.Balancer(model.names, model.trunk).backward(model.losses(x))
+    plainly = balanced(model.names, model.trunk).backward(model.losses(x))
     if what == "trunk":
         model.trunk = torch.compile(model.trunk)  # pyright: ignore[reportAttributeAccessIssue]
         losses = model.losses
     else:
         losses: Any = torch.compile(model.losses)
-    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer = balanced(model.names, model.trunk)
     for _ in range(2):
         model.zero_grad()
         step = balancer.backward(losses(x))
@@ -137,6 +147,48 @@ def test_compiled(what: str) -> None:
             torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
 
 
+COMPILED = {
+    "every": {"every": 2},
+    "features": {"measure": "features"},
+    "sketch": {"measure": "sketch", "every": 2},
+    "exact": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_parts_of_any_size_in_steps_measured_and_not(name: str) -> None:
+    """A graph first seen in a step that is not measured must not reuse its buffers."""
+    found = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        model = TwoStage([1.0, 300.0])
+        run: list[Any] = [model.trunk, *model.heads]
+        if compiled:
+            run = [torch.compile(part, backend="aot_eager", dynamic=False) for part in run]
+        balancer = balanced(model.names, run[0], **COMPILED[name])
+        seen = []
+        for number, n in enumerate((16, 8, 8, 16, 4, 4)):
+            z = run[0](batch(number, n))
+            losses = {
+                t: (h(z) - k).square().mean()
+                for k, (t, h) in enumerate(zip(model.names, run[1:], strict=True))
+            }
+            if number in (1, 4):
+                del losses["task0"]
+            model.zero_grad()
+            balancer.backward(losses)
+            seen.append(grads(model))
+        found.append(seen)
+    torch._dynamo.reset()
+    for plainly, again in zip(*found, strict=True):
+        assert plainly.keys() == again.keys()
+        for key, value in plainly.items():
+            torch.testing.assert_close(again[key], value, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -145,7 +197,7 @@ def test_a_whole_step_compiled_breaks_once_at_the_balancer() -> None:
     found = []
     for compiled in (False, True):
         model = TwoStage([1.0, 300.0])
-        balancer = gaba.Balancer(model.names, model.trunk)
+        balancer = balanced(model.names, model.trunk)
         optimizer = torch.optim.SGD(model.parameters(), 1e-5)
 
         def step(x: Tensor, model: TwoStage = model, balancer: Any = balancer) -> None:
@@ -156,14 +208,14 @@ def test_a_whole_step_compiled_breaks_once_at_the_balancer() -> None:
         for number in range(3):
             one(batch(number))
             optimizer.step()
-        found.append((balancer.history.weights, [p.detach() for p in model.parameters()]))
+        found.append((balancer.history.multipliers, [p.detach() for p in model.parameters()]))
     torch._dynamo.reset()
     (weights, parameters), (same, again) = found
     assert weights == pytest.approx(same, rel=1e-4)
     for one, other in zip(parameters, again, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     model = TwoStage([1.0, 300.0])
-    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer = balanced(model.names, model.trunk)
     explained = torch._dynamo.explain(lambda x: balancer.backward(model.losses(x)))(batch())
     assert explained.graph_break_count <= 1
     assert len(balancer.history) > 0

@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gaba
 from _models import TwoStage, batch
-from gaba.autograd.graph import LossGraph, edge_of, reachable_leaves
-from gaba.autograd.shared import as_shared
+from gaba.autograd.graph import LossGraph, reachable_leaves
+from gaba.autograd.marks import edge_of
+from gaba.autograd.shared import Shared, as_shared
+from gaba.measurement import ExactNorms, Request
 
 
 def graph_of(model: TwoStage, shared: Any, x: Tensor | None = None) -> LossGraph:
@@ -140,17 +143,111 @@ def test_features_can_be_named(spec: str) -> None:
     assert [(e.node, e.output_nr) for e in found] == [edge_of(z)]
 
 
-def test_the_hook_is_gone_with_its_owner_and_survives_copies() -> None:
+def features_of(model: TwoStage, shared: Shared) -> Any:
+    """The features that a new step of ``model`` has for ``shared``."""
+    return LossGraph([v for v in model.losses(batch()).values() if v is not None], shared).features
+
+
+def test_the_hooks_are_gone_with_their_owner() -> None:
     model = TwoStage([1.0, 2.0])
     shared = as_shared(model.trunk)
-    pair = {"model": model, "shared": shared}
-    for twin in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
-        losses = [v for v in twin["model"].losses(batch()).values() if v is not None]
-        assert LossGraph(losses, twin["shared"]).features is not None
-    assert len(model.trunk._forward_hooks) == 1
-    del shared, pair, twin
+    assert features_of(model, shared) is not None
+    assert (len(model.trunk._forward_hooks), len(model.trunk._forward_pre_hooks)) == (1, 1)
+    del shared
     gc.collect()
-    assert len(model.trunk._forward_hooks) == 0
+    assert (len(model.trunk._forward_hooks), len(model.trunk._forward_pre_hooks)) == (0, 0)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_model_copied_with_its_owner_is_watched_by_the_copy_alone(copied: Any) -> None:
+    model = TwoStage([1.0, 2.0])
+    shared = as_shared(model.trunk)
+    shared.keep_calls()
+    twin, own = copied((model, shared))
+    assert own.key != shared.key
+    assert own.hook.keeps_calls
+    assert features_of(twin, own) is not None
+    assert features_of(twin, shared) is None
+    assert features_of(model, own) is None
+    assert features_of(model, shared) is not None
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_without_its_owner_is_watched_by_nobody(copied: Any) -> None:
+    """As of an average of the weights, or of a teacher: it holds nothing and marks nothing."""
+    model = TwoStage([1.0, 2.0])
+    shared = as_shared(model.trunk)
+    shared.keep_calls()
+    x = batch()
+    model.losses(x)
+    twin = copied(model)
+    z = twin.trunk(x)
+    assert LossGraph([z.sum(), z.square().sum()], shared).features is None
+    assert not [key for key in z.grad_fn.metadata if str(key).startswith("gaba")]
+    own = as_shared(twin.trunk)
+    assert features_of(twin, own) is not None
+    assert features_of(twin, shared) is None
+
+
+class Trained(TwoStage):
+    """A network that holds its Balancer."""
+
+    def __init__(self) -> None:
+        super().__init__([1.0, 300.0])
+        self.balancer = gaba.Balancer(self.names, self.trunk, "inverse-sketch", every=1)
+
+
+def test_a_network_that_holds_its_balancer_can_be_copied() -> None:
+    model = Trained()
+    model.balancer.backward(model.losses(batch()))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        expected = model.balancer.state_dict()
+        step = twin.balancer.backward(twin.losses(batch(1)))
+        assert step.combined == "by-hand"  # the calls of its own trunk were found
+        assert twin.trunk[0].weight.grad is not model.trunk[0].weight.grad
+        for name, value in model.balancer.state_dict().items():
+            assert not isinstance(value, Tensor) or torch.equal(value, expected[name])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_watched_module_can_be_scripted_and_traced() -> None:
+    model = TwoStage([1.0, 300.0])
+    balancer = gaba.Balancer(model.names, model.trunk, "inverse-sketch", every=1)
+    balancer.backward(model.losses(batch()))
+    x = batch(1)
+    expected = model.trunk(x)
+    scripted: Any = torch.jit.script(model.trunk)
+    traced: Any = torch.jit.trace(model.trunk, x)
+    whole: Any = torch.jit.script(nn.Sequential(model.trunk, nn.ReLU()))
+    for found in (scripted(x), traced(x)):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(whole(x), expected.relu())
+    again = pickle.loads(pickle.dumps(model.trunk))
+    torch.testing.assert_close(torch.jit.script(again)(x), expected)
+    assert balancer.backward(model.losses(x)).combined == "by-hand"
+
+
+def test_auto_leaves_out_what_another_optimizer_moves() -> None:
+    """A discriminator that two losses of the generator pass through is none of its parameters."""
+    torch.manual_seed(0)
+    generator, critic = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.Adam(generator.parameters())
+    x = torch.randn(16, 4)
+
+    def norms(shared: Shared) -> Tensor:
+        fake = generator(x)
+        losses = [
+            (fake - x).square().mean(),
+            10 * (critic[0](fake) - critic[0](x)).abs().mean(),
+            -critic(fake).mean(),
+        ]
+        return ExactNorms().update(Request(LossGraph(losses, shared)), ())[0].norms
+
+    auto = as_shared("auto", [optimizer])
+    found = norms(auto)
+    assert {id(p) for p in auto.parameters()} == {id(p) for p in generator.parameters()}
+    torch.testing.assert_close(found, norms(as_shared(generator)))
+    assert (norms(as_shared("auto"))[1:] > 1.01 * found[1:]).all()
 
 
 def test_freezing_takes_effect_at_once() -> None:
