@@ -49,6 +49,7 @@ class World:
     sweep: int = 0
     diverges: tuple[str, ...] = ()
     fails: tuple[str, ...] = ()
+    warms_up: tuple[str, ...] = ()
     luck: int = 0
 
     def write(self, path: Path) -> dict[str, Problem]:
@@ -68,7 +69,7 @@ class World:
             at = Trial(problem.name, method, optimizer, RATES[1], 0.0, seed=0, steps=100)
             if method == "fixed-sweep":
                 found += self._sweep(at, problem, mean)
-                at = replace(at, weights=(0.5,) * len(problem.tasks))
+                at = replace(at, multipliers=(1.0,) * len(problem.tasks))
             elif not method.startswith("frozen:"):
                 bad = mean + 0.1
                 tune = replace(at, seed=100, stage="tune")
@@ -82,7 +83,8 @@ class World:
         for first in np.linspace(0.05, 0.95, self.sweep):
             weights = (float(first), *[float(1 - first) / (k - 1)] * (k - 1))
             worse = mean + 0.4 * (first - 1 / k) ** 2
-            points.append((replace(at, seed=100, stage="grid", weights=weights), worse))
+            held = tuple(k * weight for weight in weights)
+            points.append((replace(at, seed=100, stage="grid", multipliers=held), worse))
         return points
 
     def _result(
@@ -93,7 +95,7 @@ class World:
         common = np.random.default_rng([self.luck, trial.seed, len(problem.name)]).normal()
         quality = mean * (1 + self.noise * common) + self.noise * mean * rng.normal() * self.own
         diverged = trial.method in self.diverges and trial.seed == 0
-        test = figures(problem, quality, trial.weights)
+        test = figures(problem, quality, trial.multipliers)
         seconds = 3.0 if trial.method.startswith("inverse") else 2.0
         k = len(problem.tasks)
         return {
@@ -105,6 +107,8 @@ class World:
             "peak_memory_bytes": 2**22,
             "weights_mean": dict.fromkeys(problem.tasks, 1 / k),
             "weights_std": dict.fromkeys(problem.tasks, 0.01),
+            "multipliers": dict.fromkeys(problem.tasks, 1.0),
+            "warm_up": 100 if trial.method in self.warms_up else 0,
             "saturated": 0.25,
             "imbalance_median": 3.0,
             "steps": 100,
@@ -114,11 +118,11 @@ class World:
 
 
 def figures(
-    problem: Planted, quality: float, weights: Sequence[float] | None = None
+    problem: Planted, quality: float, multipliers: Sequence[float] | None = None
 ) -> dict[str, float]:
-    """Test figures of that quality; weights tilt it between the first metric and the rest."""
+    """Test figures of that quality; multipliers tilt it between the first metric and the rest."""
     first, *rest = problem.metrics
-    tilt = 0.0 if weights is None else 0.1 * (weights[0] - 1 / len(problem.tasks))
+    tilt = 0.0 if multipliers is None else 0.1 * (multipliers[0] - 1) / len(problem.tasks)
     found = {first.name: first.reference * (quality - tilt * len(rest))}
     for metric in rest:
         part = quality + tilt

@@ -29,10 +29,10 @@ import gaba.methods
 from _turbofan_runs import tiny_fleet
 from gaba import cli, demo, methods
 from gaba.cli import commands, pictures
-from gaba.cli.progress import Bar, Lines, progress
+from gaba.cli.progress import Bar, Download, Lines, progress
 from gaba.cli.report import quality
-from gaba.record.diagnosis import diagnose
-from gaba.turbofan import METHODS, Epoch, TrainConfig, data, plots
+from gaba.extras import install
+from gaba.turbofan import Epoch, TrainConfig, data, fleet, plots
 
 PICTURES = {"predictions.png", "trajectory.png", "errors.png", "confusion.png", "balance.png"}
 FILES = {
@@ -137,10 +137,11 @@ def test_the_report_says_what_was_measured(run_dir: Path, trained: Any) -> None:
     assert f"{metrics['test']['health']['accuracy']:.1%}" in report
     assert f"{metrics['test']['health']['macro_f1']:.3f}" in report
     for k in range(2):
+        assert f"{history.multipliers[-1, k]:.4g}" in report
         assert f"{history.weights[-1, k]:.4f}" in report
         assert f"{history.saturated[:, k].mean():.1%} of steps" in report
     assert f"{np.median(history.imbalance):.4g}× in the median step" in report
-    assert str(diagnose(history)) in report
+    assert str(gaba.diagnose(history)) in report
 
 
 def test_a_score_too_large_for_a_number_is_called_infinite(run_dir: Path) -> None:
@@ -173,16 +174,17 @@ def test_a_run_on_files_whose_default_folder_is_taken_gets_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    name = "FD001-fixed_.05_.95-small-seed0"
+    name = "FD001-fixed_1_20-samples-small-seed0"
     Path("runs", name).mkdir(parents=True)
-    words = ["train", "turbofan", "--data-dir", str(tiny_data), "--method", "fixed:.05,.95"]
-    assert cli.main([*words, "--steps", "1", "--steps-per-epoch", "1", "--batch-size", "8"]) == 0
+    words = ["train", "turbofan", "--data-dir", str(tiny_data), "--method", "fixed:1,20"]
+    words += ["--sample-weights", "--steps", "1", "--steps-per-epoch", "1", "--batch-size", "8"]
+    assert cli.main(words) == 0
     out = capsys.readouterr().out
-    assert out.startswith("FD001 · fixed:.05,.95 · small · seed 0\n")
+    assert out.startswith("FD001 · fixed:1,20 with sample weights · small · seed 0\n")
     assert f"run folder: {Path('runs', name)}-2\n" in out
     assert "simulated" not in out
     assert "not measured" in out
-    assert "0.0500" in out
+    assert "0.0476" in out
     assert {path.name for path in Path("runs", f"{name}-2").iterdir()} == FILES
     assert not list(Path("runs", name).iterdir())
 
@@ -211,7 +213,7 @@ def test_explain_prints_the_diagnosis(
     heading, _, rest = capsys.readouterr().out.partition("\n")
     assert heading.startswith("simulated data")
     assert "gaba · small · seed 0" in heading
-    assert rest.strip() == str(diagnose(gaba.History.read(run_dir / "history.jsonl")))
+    assert rest.strip() == str(gaba.diagnose(gaba.History.read(run_dir / "history.jsonl")))
 
 
 def test_explain_reads_the_record_of_any_model(
@@ -269,7 +271,7 @@ def test_ctrl_c_leaves_a_run_that_resume_finishes_exactly(run_dir: Path, tmp_pat
     _, error = running.communicate(timeout=120)
     assert running.returncode == 130, error
     assert error.count("\n") == 1
-    assert error.startswith("gaba: interrupted: to go on, run: gaba train turbofan --resume ")
+    assert error.startswith("gaba: interrupted; to resume, run: gaba train turbofan --resume ")
     assert not (stopped / "metrics.json").exists()
 
     words = shlex.split(error.partition("run: gaba ")[2])
@@ -302,6 +304,7 @@ def test_a_resumed_run_keeps_its_settings(
     status, line = failed([*resume, "--seed", "2"], capsys)
     assert status == 1
     assert "--seed 2 differs from the 0 of the run" in line
+    assert "--subset FD002 differs" in failed([*resume, "--subset", "FD002"], capsys)[1]
     assert "--batch-size 9 differs" in failed([*resume, "--batch-size", "9"], capsys)[1]
     assert "--run-dir cannot be given" in failed([*resume, "--run-dir", "elsewhere"], capsys)[1]
     assert (run_dir / "config.json").read_text() == before
@@ -315,9 +318,11 @@ def test_a_resumed_run_keeps_its_settings(
     [
         ("train turbofan --subset FD001 --data-dir nowhere", "`gaba data cmapss --dest DIR`"),
         ("train turbofan --subset FD001 --data-dir nowhere", "`--subset simulated`"),
-        ("train turbofan --subset simulated --method foo", "got 'foo'"),
-        ("train turbofan --subset simulated --steps 0", "steps: must be positive; got 0"),
-        ("train turbofan --subset simulated --device foo", "device: 'foo' cannot be used"),
+        ("train turbofan --subset simulated --method foo", "found 'foo'"),
+        ("train turbofan --method grace", "now called --method paper --sample-weights"),
+        ("train turbofan --subset simulated --steps 0", "steps must be above 0, found 0"),
+        ("train turbofan --subset simulated --device foo", "device 'foo' cannot be used"),
+        ("train turbofan --method from-run:nowhere", "nowhere: No such file or directory"),
         ("train turbofan --resume nowhere", "no run in nowhere"),
         ("evaluate nowhere", "no run in nowhere"),
         ("explain nowhere", "no record of a run in nowhere"),
@@ -336,7 +341,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
 
 
 WRONG_USAGE = [
-    ("", f"Expected one of {{{', '.join(cli.COMMANDS)}}} (see gaba --help)"),
+    ("", f"Expected one of {{{', '.join(commands.COMMANDS)}}} (see gaba --help)"),
     ("trian", "Unrecognized options: trian (see gaba --help)"),
     ("train", "Missing from gaba train: {turbofan}"),
     ("train turbofan --sed 3", "Unrecognized options: --sed, 3 (see gaba train --help)"),
@@ -420,20 +425,31 @@ def test_without_tyro_the_demo_works_and_the_rest_names_the_extra(place: Path) -
     out, errors = without(["tyro", "rich"], ["demo"], ["train", "turbofan"], ["--help"], cwd=place)
     assert out == f"{demo.text()}\nstatus 0\nstatus 1\nstatus 1\n"
     assert len(errors) == 2
-    said = 'needs tyro, which is not installed: pip install "gaba[{}]"'
-    assert said.format("cli,turbofan") in errors[0]
-    assert said.format("cli") in errors[1]
+    said = "gaba: error: the command line needs tyro, which is not installed: {}"
+    assert errors[0] == said.format(install("cli", "turbofan"))
+    assert errors[1] == said.format(install("cli"))
 
 
-@pytest.mark.parametrize(("absent", "extra"), [("rich", "cli,turbofan"), ("pandas", "turbofan")])
+@pytest.mark.parametrize(
+    ("absent", "extras"),
+    [("rich", ["cli", "turbofan"]), ("pandas", ["turbofan"]), ("torchmetrics", ["turbofan"])],
+)
 def test_any_other_absent_extra_is_one_line_that_names_it(
-    absent: str, extra: str, place: Path
+    absent: str, extras: list[str], place: Path
 ) -> None:
     out, errors = without([absent], SIMULATED, cwd=place)
     assert out == "status 1\n"
     assert len(errors) == 1
     assert absent in errors[0]
-    assert f'pip install "gaba[{extra}]"' in errors[0]
+    assert errors[0].endswith(f", which is not installed: {install(*extras)}")
+
+
+def test_without_pooch_a_download_names_the_extra(place: Path) -> None:
+    out, errors = without(["pooch"], ["data", "cmapss", "--dest", "here"], cwd=place)
+    assert out == "status 1\n"
+    assert errors == [
+        f"gaba: error: gaba.turbofan needs pooch, which is not installed: {install('turbofan')}"
+    ]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes end otherwise elsewhere")
@@ -467,9 +483,9 @@ def test_methods_lists_every_method_once(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("inverse-optimizer", "model.backbone, optimizer=optimizer)"),
-        ("fixed", "methods.make('fixed:.05,.95', "),
-        ("single:health", "methods.make('single:health', "),
+        ("inverse-optimizer", 'method="inverse-optimizer", optimizer=optimizer)'),
+        ("fixed", 'model.backbone, method="fixed:1,20")'),
+        ("single:health", 'model.backbone, method="single:health")'),
     ],
 )
 def test_a_method_is_shown_in_use(
@@ -481,7 +497,7 @@ def test_a_method_is_shown_in_use(
     method = gaba.methods.METHODS[name.partition(":")[0]]
     assert " ".join(method.formula.split()) in " ".join(out.split())
     assert expected in out
-    snippet = textwrap.dedent("  from gaba" + out.partition("  from gaba")[2])
+    snippet = textwrap.dedent("  import gaba" + out.partition("  import gaba")[2])
     model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2)})
     z = model["backbone"](torch.ones(3, 2))
     optimizer = torch.optim.Adam(model.parameters())
@@ -500,15 +516,16 @@ def test_a_method_is_shown_in_use(
 def test_an_unknown_method_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     status, line = failed(["methods", "gabba"], capsys)
     assert status == 1
-    assert "method must be one of inverse, gaba" in line
+    assert line.endswith("found 'gabba'. Did you mean 'gaba'?\n")
 
 
 def test_methods_works_without_torchjd(place: Path) -> None:
     out, errors = without(["torchjd"], ["methods"], ["methods", "pcgrad"], cwd=place)
     assert not errors
     assert out.count("status 0") == 2
-    assert 'the peers need torchjd: pip install "gaba[bench]"' in out
-    assert 'note: needs torchjd, which is not installed: pip install "gaba[bench]"' in out
+    flat = " ".join(out.split())
+    assert f"the peers need torchjd: {install('bench')}" in flat
+    assert f"note: needs torchjd, which is not installed: {install('bench')}" in flat
 
 
 BENCH = """
@@ -586,9 +603,9 @@ def test_failures_are_shown_with_the_remedy(
     benchmark.write_text(text)
     assert cli.main(["bench", "run", "bench.toml", "--jobs", "1"]) == 0
     out = capsys.readouterr().out
-    assert "1 raised an error; once mended: gaba bench run bench.toml --retry-failed" in out
+    assert "1 raised an error; once fixed: gaba bench run bench.toml --retry-failed" in out
     assert "1 × conflict-toy, inverse-half: NotImplementedError: " in out
-    assert "4 cannot be run: what they follow from failed or diverged" in out
+    assert "4 cannot run: what they follow from failed or diverged" in out
 
 
 def test_the_problems_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -626,7 +643,7 @@ def test_without_joblib_a_benchmark_names_the_extra(benchmark: Path) -> None:
     out, errors = without(["joblib"], words, cwd=benchmark.parent)
     assert out == "status 1\n"
     assert errors == [
-        'gaba: error: the benchmark needs joblib, which is not installed: pip install "gaba[bench]"'
+        f"gaba: error: the benchmark needs joblib, which is not installed: {install('bench')}"
     ]
 
 
@@ -636,54 +653,58 @@ def test_without_joblib_a_benchmark_names_the_extra(benchmark: Path) -> None:
 BENCH_COMMANDS = [f"bench {word}" for word in ("run", "status", "report", "merge", "problems")]
 
 
-@pytest.mark.parametrize("command", ["", *cli.COMMANDS, *BENCH_COMMANDS])
+@pytest.mark.parametrize("command", ["", *commands.COMMANDS, *BENCH_COMMANDS])
 def test_help_describes_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command.split(), "--help"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     assert f"usage: gaba {command}".strip() in captured.out
     if not command:
-        assert all(f" {name} " in captured.out for name in cli.COMMANDS)
+        assert all(f" {name} " in captured.out for name in commands.COMMANDS)
 
 
-def test_the_help_names_every_method_and_subset(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_names_methods_and_every_subset(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.main(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    assert all(method in text for method in METHODS)
-    assert all(subset in text for subset in (*data.SUBSETS, data.SIMULATED))
+    assert all(method in text for method in ("gaba", "paper", "uniform", "fixed:M,M"))
+    assert "`gaba methods`" in text
+    assert all(subset in text for subset in (*fleet.SUBSETS, fleet.SIMULATED))
 
 
 def test_the_defaults_are_those_of_the_library() -> None:
     parsed = commands.parse(["train", "turbofan"])
     assert isinstance(parsed, commands.Train)
     config = TrainConfig()
-    for name in ("subset", "method", "size", "seed"):
+    for name in ("subset", "method", "sample_weights", "size", "seed"):
         assert getattr(parsed, name) == getattr(config, name)
+    assert config.method == "gaba"
+
+
+def test_python_m_gaba_is_the_command() -> None:
+    words = [sys.executable, "-m", "gaba", "train", "turbofan", "--method", "foo"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("gaba: error: method must be one of gaba, paper, ")
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    from importlib import metadata
-
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"gaba {metadata.version('gaba')}\n"
+    assert capsys.readouterr().out == f"gaba {gaba.__version__}\n"
 
 
 # --- progress ------------------------------------------------------------------------------------
 
 
 def a_step(run_dir: Path) -> gaba.Step:
-    from gaba.record.jsonl import parse_line
-
-    line = (run_dir / "history.jsonl").read_text().splitlines()[-1]
-    found = parse_line(line, ("rul", "health"), {}, "last line")
-    assert isinstance(found, gaba.Step)
-    return found
+    return gaba.History.read(run_dir / "history.jsonl")[-1]
 
 
 def test_a_terminal_gets_a_bar_with_losses_weights_and_imbalance(run_dir: Path) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=120, legacy_windows=False)
-    bar = progress(terminal, TrainConfig(steps=12))
+    bar = progress(terminal, 12)
     assert isinstance(bar, Bar)
     step = a_step(run_dir)
     with bar:
@@ -693,7 +714,8 @@ def test_a_terminal_gets_a_bar_with_losses_weights_and_imbalance(run_dir: Path) 
     found = step.asdict()
     assert "12/12" in text
     assert f"rul {found['losses']['rul']:.0f}" in text
-    assert "weight rul .500, health .500" in text
+    rul, health = found["weights"].values()
+    assert f"weight rul {rul:.3f}, health {health:.3f}" in text
     assert f"imbalance {found['imbalance']:.3g}×" in text
     assert "validation RMSE 12.35 cycles" in text or "validation RMSE 12.34 cycles" in text
 
@@ -702,7 +724,7 @@ def test_a_terminal_gets_a_bar_with_losses_weights_and_imbalance(run_dir: Path) 
 def test_plain_lines_stay_rare(
     epochs: int, run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = progress(Console(file=io.StringIO()), TrainConfig(steps=epochs))
+    lines = progress(Console(file=io.StringIO()), epochs)
     assert isinstance(lines, Lines)
     step = a_step(run_dir)
     with lines:
@@ -748,16 +770,24 @@ def test_data_fetches_what_it_was_told_and_verifies_it(
     assert not dest.exists()
 
 
-def test_weights_from_another_run_are_fixed_weights(
+def test_a_download_has_a_bar_on_a_terminal_only() -> None:
+    for terminal in (True, False):
+        screen = io.StringIO()
+        bar = Download(Console(file=screen, force_terminal=terminal, width=100))
+        bar.total = 3_000_000
+        for _ in range(3):
+            bar.update(1_000_000)
+        bar.close()
+        assert ("3.0/3.0 MB" in screen.getvalue()) == terminal
+        assert bool(screen.getvalue()) == terminal
+
+
+def test_the_multipliers_of_another_run_are_kept_without_that_run(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = methods.settled_weights(gaba.History.read(run_dir / "history.jsonl"))
+    found = methods.settled(gaba.History.read(run_dir / "history.jsonl"))
     folder = tmp_path / "fixed"
-    words = [*SIMULATED, "--weights-from", str(run_dir)]
-    assert cli.main([*words, "--run-dir", str(folder)]) == 0
-    weights = gaba.History.read(folder / "history.jsonl").weights
-    assert weights[-1] == pytest.approx(list(found.values()), rel=1e-5)
-    capsys.readouterr()
-    status, said = failed([*words, "--method", "uniform"], capsys)
-    assert status == 1
-    assert "--weights-from cannot be given with --method" in said
+    assert cli.main([*SIMULATED, "--method", f"from-run:{run_dir}", "--run-dir", str(folder)]) == 0
+    multipliers = gaba.History.read(folder / "history.jsonl").multipliers
+    assert multipliers[-1] == pytest.approx(list(found.values()), rel=1e-5)
+    assert TrainConfig.read(folder).method.startswith("fixed:")

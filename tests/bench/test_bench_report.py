@@ -20,9 +20,10 @@ from gaba.bench.report._runs import blocks_of
 from gaba.bench.report._words import cautions, conclusions, troubles, verdict
 from gaba.bench.store import Store
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 EVIL = "<script>alert(1)</script>|`*_"
-PAPER = "fixed:.0476,.9524"
+PAPER = "fixed:.0952,1.9048"
 
 
 def evidence_of(made: World, folder: Path) -> Evidence:
@@ -90,7 +91,7 @@ def test_where_nothing_differs_nothing_is_claimed(tmp_path: Path, luck: int) -> 
 
 def test_five_seeds_are_said_to_decide_no_single_problem(planted: Evidence) -> None:
     said = " ".join(cautions(planted))
-    assert "is .0625: no difference on a single problem can be significant" in said
+    assert "is 0.0625: no difference on a single problem can be significant" in said
     assert planted.asked is not None
     assert all(pair.holm > 0.05 for c in planted.asked.comparisons for pair in c.pairs)
 
@@ -98,7 +99,7 @@ def test_five_seeds_are_said_to_decide_no_single_problem(planted: Evidence) -> N
 def test_one_problem_of_five_seeds_can_show_nothing_and_says_so(tmp_path: Path) -> None:
     evidence = evidence_of(world(1), tmp_path)
     lines = conclusions(evidence)
-    assert "there is no ranking" in lines[0]
+    assert "There is no ranking" in lines[0]
     assert "too few runs to show anything" in find(lines, "Against equal weights")
     assert evidence.asked is not None
     assert "cannot show a difference" in verdict(evidence.asked.comparisons[0])
@@ -110,8 +111,8 @@ def test_the_fixed_weights_of_the_floor_are_told_the_same_or_apart(tmp_path: Pat
     two = replace(two, problems=tuple(Planted(p.name) for p in two.problems))
     for name, mean, place in (("same", 0.30, "same within"), ("other", 0.36, "differ")):
         (tmp_path / name).mkdir()
-        made = replace(two, means={"gaba": 0.30, "uniform": 0.5, PAPER: mean})
-        said = find(conclusions(evidence_of(made, tmp_path / name)), "Is gaba distinguishable")
+        made = replace(two, means={"paper": 0.30, "uniform": 0.5, PAPER: mean})
+        said = find(conclusions(evidence_of(made, tmp_path / name)), "Is paper distinguishable")
         lists = dict(re.findall(r"(same within|differ)[^:]*: ([^;]+)[;.]", said))
         assert lists[place].count("problem-") == 4
         assert sum(found.count("problem-") for found in lists.values()) == 4
@@ -155,6 +156,40 @@ def test_what_diverged_failed_or_is_missing_is_listed_and_counted(tmp_path: Path
 
 def test_nothing_amiss_is_said_as_well(planted: Evidence) -> None:
     assert troubles(planted) == ["Nothing diverged, nothing failed, and nothing is missing."]
+
+
+def test_runs_that_only_warm_up_are_marked(tmp_path: Path) -> None:
+    evidence = evidence_of(world(1, warms_up=("gaba",)), tmp_path)
+    block = evidence.blocks[0]
+    assert block.label("gaba") == "gaba (warm-up only)"
+    assert block.label("inverse") == "inverse"
+    assert find(troubles(evidence), "gaba gave equal weights throughout on problem-0 · adam") == (
+        "gaba gave equal weights throughout on problem-0 · adam: its warm-up of 100 steps is as "
+        "long as the run (100). Give it more steps."
+    )
+
+
+# --- a store of 0.1.0 ----------------------------------------------------------------------------
+
+
+def test_the_evidence_of_0_1_0_is_reported_in_the_names_of_today() -> None:
+    with Store(ROOT / "docs/results/benchmark.sqlite", read_only=True) as store:
+        rows, edition = store.rows(problem="turbofan-fd002"), store.edition
+        assert len(store) == 2291
+    evidence = Evidence(tuple(blocks_of(rows, {})), edition)
+    assert edition == 0
+    assert {"paper", "inverse", "fixed:0.0476,0.9524"} <= set(evidence.methods)
+    assert "gaba" not in evidence.methods
+    (said,) = (line for line in cautions(evidence) if line.startswith("Measured with gaba 0.1.0"))
+    assert "paper was called gaba" in said
+    assert "inverse was the default" in said
+    assert "now it pulls as hard as their sum" in said
+    assert evidence.asked is not None
+    titles = [c.title for c in evidence.asked.comparisons]
+    assert titles == ["paper against uniform", "paper against fixed:0.0476,0.9524"]
+
+
+# --- views ---------------------------------------------------------------------------------------
 
 
 def test_with_two_optimizers_validation_chooses(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_row_comes_back_whole(path: Path) -> None:
-    held = replace(TRIAL, weights=(0.25, 0.75), gain=2.5, method="frozen:gaba")
+    held = replace(TRIAL, multipliers=(0.5, 1.5), method="frozen:gaba")
     with Store(path) as store:
         store.put(held, result(math.inf) | {"imbalance_median": math.nan})
     with Store(path, read_only=True) as store:
@@ -42,8 +42,7 @@ def test_a_row_comes_back_whole(path: Path) -> None:
     assert row is not None
     assert (row.problem, row.method, row.optimizer) == ("toy", "frozen:gaba", "adam")
     assert (row.learning_rate, row.weight_decay, row.seed, row.steps) == (0.01, 0.0, 0, 5)
-    assert row.config["weights"] == [0.25, 0.75]
-    assert row.config["gain"] == 2.5
+    assert row.config["multipliers"] == [0.5, 1.5]
     assert row.result["quality"] == math.inf
     assert math.isnan(row.result["imbalance_median"])
     assert row.versions == versions()
@@ -90,8 +89,8 @@ def test_rows_are_filtered_by_column(path: Path) -> None:
         assert [row.seed for row in store.rows(method="uniform")] == [1, 2]
         assert len(store.rows(method="gaba", seed=2)) == 1
         assert store.rows(method="none") == []
-        assert store.keys() == {trial.key for trial in trials}
-        with pytest.raises(ValueError, match=r"columns: must be among .*; got 'methods'"):
+        assert {row.key for row in store.rows()} == {trial.key for trial in trials}
+        with pytest.raises(ValueError, match=r"columns: must be among .*, found 'methods'"):
             store.rows(methods="gaba")
 
 
@@ -146,7 +145,7 @@ def test_it_stays_in_the_process_that_opened_it(path: Path) -> None:
 def test_another_file_is_no_store(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no database, but long enough to be looked at " * 20)
-    with pytest.raises(ValueError, match="text is no store of results"):
+    with pytest.raises(ValueError, match="text is not a store of results"):
         Store(text)
     other = tmp_path / "other"
     database = sqlite3.connect(other)
@@ -157,3 +156,53 @@ def test_another_file_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no store of results at .*none"):
         Store(tmp_path / "none", read_only=True)
     assert not (tmp_path / "none").exists()
+
+
+# ---- a store of 0.1.0 ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A store of 0.1.0: the same table without an edition, weights and gain in the settings."""
+    path = tmp_path / "old.sqlite"
+    with Store(path) as store:
+        store.put(TRIAL, result())
+        store.put(replace(TRIAL, method="frozen:gaba"), result())
+        store.put(replace(TRIAL, method="single:gaba"), result())
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 0")
+        for key, config in database.execute("SELECT key, config FROM runs").fetchall():
+            then = json.loads(config) | {"weights": [0.25, 0.75], "gain": 4.0}
+            del then["multipliers"]
+            database.execute("UPDATE runs SET config = ? WHERE key = ?", (json.dumps(then), key))
+    database.close()
+    return path
+
+
+def test_a_store_of_0_1_0_is_read_in_the_names_of_today(old: Path) -> None:
+    with Store(old, read_only=True) as store:
+        assert store.edition == 0
+        assert {row.method for row in store.rows()} == {"paper", "frozen:paper", "single:gaba"}
+        assert store.rows(method="gaba") == []
+        (row,) = store.rows(method="paper")
+        assert row.key == TRIAL.key
+        assert row.config["multipliers"] == [1.0, 3.0]
+
+
+def test_a_store_of_0_1_0_is_never_written_to(old: Path, path: Path) -> None:
+    before = old.read_bytes()
+    with pytest.raises(ValueError, match=r"old.sqlite was written by gaba 0.1.0, whose losses"):
+        Store(old)
+    with Store(path) as store, pytest.raises(ValueError, match="merge stores of one version"):
+        store.merge(old)
+    assert old.read_bytes() == before
+
+
+def test_the_evidence_of_0_1_0_is_whole() -> None:
+    evidence = Path(__file__).parents[2] / "docs/results/benchmark.sqlite"
+    with Store(evidence, read_only=True) as store:
+        rows = store.rows()
+        assert len(rows) == len(store) == 2291
+    assert sum(row.method == "paper" for row in rows) == 89
+    assert sum(row.method == "frozen:paper" for row in rows) == 15
+    assert not any(row.method.endswith("gaba") for row in rows)

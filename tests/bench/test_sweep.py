@@ -97,8 +97,9 @@ def test_every_method_has_the_same_number_of_trials(swept: tuple[Config, Summary
     own = settings.pop("fixed-tuned")
     assert all(found == settings["uniform"] for found in settings.values()), "the same grid"
     assert len({seed for *_, seed in own}) == 2
-    drawn = {tuple(r.config["weights"]) for r in tuned if r.method == "fixed-tuned"}
+    drawn = {tuple(r.config["multipliers"]) for r in tuned if r.method == "fixed-tuned"}
     assert len(drawn) == 2
+    assert all(sum(multipliers) == pytest.approx(2) for multipliers in drawn)
 
 
 def test_tuning_and_reported_seeds_are_apart(swept: tuple[Config, Summary]) -> None:
@@ -138,7 +139,7 @@ def _on_test(row: Row) -> float:
 
 
 def _setting(row: Row) -> tuple[Any, ...]:
-    return (row.learning_rate, row.weight_decay, tuple(row.config["weights"] or ()))
+    return (row.learning_rate, row.weight_decay, tuple(row.config["multipliers"] or ()))
 
 
 def _chosen(found: list[Row], method: str) -> tuple[Any, ...]:
@@ -163,10 +164,9 @@ def test_the_frozen_control_holds_the_weights_of_its_own_run(
     assert {method for method, _ in held} == {f"frozen:{method}" for method in ADAPTIVE}
     for method, seed in held:
         control, own = found[method, seed], found[method.partition(":")[2], seed]
-        assert control.config["weights"] == list(own.result["weights_mean"].values())
-        assert control.config["gain"] == own.result["gain_median"]
+        assert control.config["multipliers"] == list(own.result["multipliers"].values())
         assert control.learning_rate == own.learning_rate
-        assert control.result["weights_mean"] == pytest.approx(own.result["weights_mean"])
+        assert control.result["multipliers"] == pytest.approx(own.result["multipliers"])
         assert max(control.result["weights_std"].values()) < 1e-12
 
 
@@ -372,7 +372,8 @@ def test_ctrl_c_ends_it_cleanly(swept: tuple[Config, Summary], jobs: str, tmp_pa
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said == (
-        f"gaba: interrupted: what was finished is in {asked.store}; the same command goes on\n"
+        f"gaba: interrupted: finished trainings are in {asked.store}; "
+        "run the same command to resume\n"
     )
     kept = len(rows(asked))
     assert 5 <= kept < swept[1].ran

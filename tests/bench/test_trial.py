@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import _bench_toys as toys
+import gaba
 from gaba.bench import Problem, Trial, run_trial
 from gaba.bench._peak import peak_bytes
-from gaba.bench.trial import problem_of, schedule, validations
+from gaba.bench._points import Candidate
+from gaba.bench.trial import problem_of, schedule, validations, warm_up
 
-METHODS = ("uniform", "gaba", "inverse", "inverse-optimizer", "equal-share", "fixed:1,3")
+METHODS = ("uniform", "gaba", "paper", "inverse", "inverse-optimizer", "equal-share", "fixed:1,3")
 
 
 def trial(name: str = "Toy", method: str = "uniform", **changes: Any) -> Trial:
@@ -69,8 +71,7 @@ def test_the_key_is_that_of_the_outcome() -> None:
         replace(base, weight_decay=1e-9),
         replace(base, seed=1),
         replace(base, steps=9),
-        replace(base, weights=(0.5, 0.5)),
-        replace(base, gain=2.0),
+        replace(base, multipliers=(1.0, 1.0)),
     )
     assert {t.key for t in same} == {base.key}
     assert len({t.key for t in (base, *other)}) == 1 + len(other)
@@ -129,48 +130,59 @@ def test_test_figures_do_not_choose_the_checkpoint() -> None:
         assert result["test"][name] == pytest.approx(1 / result["validation"][name])
 
 
-def test_constant_weights_are_those_that_were_asked_for() -> None:
-    result = run_trial(trial(method="fixed-sweep", weights=(0.1, 0.9)))
+def test_constant_multipliers_are_those_that_were_asked_for() -> None:
+    result = run_trial(trial(method="fixed-sweep", multipliers=(0.2, 1.8)))
+    assert result["multipliers"] == pytest.approx({"a": 0.2, "b": 1.8})
     assert result["weights_mean"] == pytest.approx({"a": 0.1, "b": 0.9})
     assert result["weights_std"] == pytest.approx({"a": 0.0, "b": 0.0}, abs=1e-12)
-    same = run_trial(trial(method="fixed:.1,.9"))
+    same = run_trial(trial(method="fixed:.2,1.8"))
     assert figures(result) == figures(same)
 
 
+def test_equal_weights_of_a_sweep_are_the_plain_sum() -> None:
+    assert Candidate(0.1, 0.0, (0.5, 0.5)).multipliers == (1.0, 1.0)
+    swept = run_trial(trial(method="fixed-sweep", multipliers=(1.0, 1.0)))
+    assert swept["curve"] == run_trial(trial())["curve"]
+
+
 def test_a_frozen_method_makes_the_same_steps_where_it_did_not_adapt() -> None:
-    """Weights and gain held at those of a run with constant ones: the very same training."""
-    fixed = run_trial(trial(method="fixed:1,3", optimizer="sgd", learning_rate=1e-3))
-    weights = tuple(fixed["weights_mean"].values())
-    held = run_trial(
-        trial(
-            method="frozen:fixed",
-            optimizer="sgd",
-            learning_rate=1e-3,
-            weights=weights,
-            gain=fixed["gain_median"],
-        )
-    )
+    """Multipliers held at those of a run with constant ones: the very same training."""
+    same = {"optimizer": "sgd", "learning_rate": 1e-3}
+    fixed = run_trial(trial(method="fixed:1,3", **same))
+    multipliers = tuple(fixed["multipliers"].values())
+    held = run_trial(trial(method="frozen:fixed", multipliers=multipliers, **same))
     assert held["curve"] == fixed["curve"]
 
 
-def test_the_gain_is_a_factor_of_the_losses() -> None:
-    """For plain SGD without a clip in reach: twice the gain, half the rate, the same training."""
-    one = trial(weights=(0.5, 0.5), optimizer="sgd")
-    result = run_trial(replace(one, gain=1e-4, learning_rate=0.1))
-    again = run_trial(replace(one, gain=2e-4, learning_rate=0.05))
+def test_multipliers_are_factors_of_the_losses() -> None:
+    """For plain SGD without a clip in reach: twice the factor, half the rate, the same training."""
+    one = trial(optimizer="sgd")
+    result = run_trial(replace(one, multipliers=(1e-4, 1e-4), learning_rate=0.1))
+    again = run_trial(replace(one, multipliers=(2e-4, 2e-4), learning_rate=0.05))
     assert result["curve"][0] != result["curve"][-1]
     for (_, first), (_, second) in zip(result["curve"], again["curve"], strict=True):
         assert first == pytest.approx(second, rel=1e-5)
 
 
-def test_what_the_weights_did_is_told() -> None:
-    result = run_trial(trial(method="gaba", steps=160))
+def test_what_the_multipliers_did_is_told() -> None:
+    result = run_trial(trial(method="paper", steps=160))
     assert sum(result["weights_mean"].values()) == pytest.approx(1)
     assert result["weights_mean"]["a"] > result["weights_mean"]["b"]  # b is the loud one
     assert result["imbalance_median"] > 1
     assert 0 <= result["saturated"] <= 1
     assert run_trial(trial())["imbalance_median"] is None  # nothing was measured
     assert result["peak_memory_bytes"] > 0
+
+
+def test_a_warm_up_is_told() -> None:
+    result = run_trial(trial(method="paper", steps=8))
+    assert result["warm_up"] == 100
+    assert result["weights_mean"] == {"a": 0.5, "b": 0.5}
+    assert warm_up(gaba.methods.get("paper", every=3)) == 300
+    w = torch.nn.Parameter(torch.ones(1))
+    names = [name for name, entry in gaba.methods.METHODS.items() if not entry.argument]
+    found = {name for name in names if warm_up(gaba.methods.get(name, ("a", "b"), [w]))}
+    assert found == {"paper"}
 
 
 def test_a_method_gets_what_it_needs_of_the_session() -> None:

@@ -12,17 +12,28 @@ from typing import final
 import numpy as np
 
 DIGITS = 6
-"""Weights of the grid are rounded to so many decimals."""
+"""Weights are rounded to so many decimals."""
 
 
 @final
 @dataclass(frozen=True)
 class Candidate:
-    """One setting that tuning tries; ``weights`` only where they are tuned too."""
+    """One setting that tuning tries; ``weights``, of sum 1, only where they are tuned too."""
 
     learning_rate: float
     weight_decay: float
     weights: tuple[float, ...] | None = None
+
+    @property
+    def multipliers(self) -> tuple[float, ...] | None:
+        """K λ_k: equal weights are the plain sum.
+
+        >>> Candidate(0.1, 0.0, (0.25, 0.75)).multipliers
+        (0.5, 1.5)
+        """
+        if self.weights is None:
+            return None
+        return tuple(round(len(self.weights) * weight, DIGITS) for weight in self.weights)
 
 
 def settings(rates: Sequence[float], decays: Sequence[float]) -> list[Candidate]:
@@ -46,7 +57,7 @@ def grid(n_tasks: int, points: int, span: float) -> list[tuple[float, ...]]:
     """The constant weights of the sweep.
 
     With r the ``span``, the largest ratio of two weights that is looked at: for 2 tasks ``points``
-    weights at even distances of log(w₁/w₂) from −log r to log r, and .1, .2, ..., .9; for 3 tasks a
+    weights at even distances of log(w₁/w₂) from −log r to log r, and 0.1, ..., 0.9; for 3 tasks a
     square lattice of about ``points`` in log(w₁/w₃) and log(w₂/w₃), from −log r to log r each; for
     more tasks uniform weights and ``points`` − 1 at random (:func:`drawn`, seed 0), since a
     lattice would need as many to the power K − 1.

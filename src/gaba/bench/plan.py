@@ -1,4 +1,4 @@
-"""Which trainings a benchmark is made of, and which of them can be run by now."""
+"""Which trainings a benchmark is made of, and which of them can run now."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gaba.bench.store import Row
 from gaba.bench.trial import Optimizer, Trial
 
 STAGES = ("tune", "grid", "final", "frozen")
-"""In the order in which they can be run; "frozen" is a part of ``final`` in the store."""
+"""In the order in which they can run; "frozen" is a part of ``final`` in the store."""
 
 
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What the plan must know of a finished training."""
+    """What the plan needs of a finished training."""
 
     problem: str
     method: str
@@ -33,8 +33,7 @@ class Outcome:
     diverged: bool
     error: str | None
     seconds: float
-    weights: tuple[float, ...]
-    gain: float
+    multipliers: tuple[float, ...]
 
     @property
     def failed(self) -> bool:
@@ -51,13 +50,32 @@ class Outcome:
             diverged=bool(result["diverged"]),
             error=result["error"],
             seconds=float(result.get("wall_seconds", result["seconds"])),
-            weights=tuple(result.get("weights_mean", {}).values()),
-            gain=float(result.get("gain_median", 1.0)),
+            multipliers=tuple(result.get("multipliers", {}).values()),
         )
 
 
 Known = Mapping[str, Outcome]
 """What is finished, by :attr:`Trial.key`."""
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """The trainings of one method in one stage, as far as they are known.
+
+    Attributes:
+        stage: one of :data:`STAGES`.
+        method: as it is in the store.
+        trials: those that can be named by now.
+        total: how many there are in the best case.
+        lost: how many will never be, because what they follow from failed or diverged.
+    """
+
+    stage: str
+    method: str
+    trials: list[Trial]
+    total: int
+    lost: int = 0
 
 
 @final
@@ -71,25 +89,11 @@ class Unit:
     tuning_seeds: tuple[int, ...]
     frozen: bool
 
-    @property
-    def stage(self) -> str:
-        """What its tuning is called."""
-        return "grid" if self.base.method == SWEEP else "tune"
-
-    def _at(self, candidate: Candidate, seed: int, stage: str) -> Trial:
-        return replace(
-            self.base,
-            learning_rate=candidate.learning_rate,
-            weight_decay=candidate.weight_decay,
-            weights=candidate.weights,
-            seed=seed,
-            stage=stage,
-        )
-
     @cached_property
     def tuning(self) -> list[list[Trial]]:
         """The trainings of each candidate."""
-        return [[self._at(c, s, self.stage) for s in self.tuning_seeds] for c in self.candidates]
+        stage = "grid" if self.base.method == SWEEP else "tune"
+        return [[self._at(c, s, stage) for s in self.tuning_seeds] for c in self.candidates]
 
     def chosen(self, known: Known) -> Candidate | None:
         """The candidate with the best mean validation quality, the earlier of two equal ones.
@@ -109,43 +113,34 @@ class Unit:
                 best, least = candidate, quality
         return best
 
-    def finals(self, known: Known) -> list[Trial]:
-        """The trainings that are reported; none as long as nothing is chosen."""
+    def parts(self, known: Known) -> Iterator[Part]:
+        """What it consists of, stage by stage."""
+        method, seeds = self.base.method, len(self.seeds)
+        tuning = [trial for trials in self.tuning for trial in trials]
+        yield Part(tuning[0].stage, method, tuning, len(tuning))
         chosen = self.chosen(known)
-        return [] if chosen is None else [self._at(chosen, s, "final") for s in self.seeds]
-
-    def controls(self, known: Known) -> list[Trial]:
-        """Each final training once more, with its own mean weights and median gain held."""
-        if not self.frozen:
-            return []
-        found: list[Trial] = []
-        for trial in self.finals(known):
-            outcome = known.get(trial.key)
-            if outcome is not None and not (outcome.failed or outcome.diverged):
-                held = replace(trial, method=f"frozen:{trial.method}", weights=outcome.weights)
-                found.append(replace(held, gain=outcome.gain))
-        return found
-
-    def counts(self) -> dict[str, int]:
-        """How many trainings of each stage it can come to."""
-        tuning = len(self.candidates) * len(self.tuning_seeds)
-        return {
-            self.stage: tuning,
-            "final": len(self.seeds),
-            **({"frozen": len(self.seeds)} if self.frozen else {}),
-        }
-
-    def out_of_reach(self, known: Known) -> dict[str, int]:
-        """How many trainings of each stage will never be: what they follow from failed."""
-        tuned = all(trial.key in known for trials in self.tuning for trial in trials)
-        if not tuned:
-            return {}
-        finals = self.finals(known)
-        lost = {} if finals else {"final": len(self.seeds)}
+        finals = [self._at(chosen, s, "final") for s in self.seeds] if chosen else []
+        never = seeds if not finals and all(trial.key in known for trial in tuning) else 0
+        yield Part("final", method, finals, seeds, never)
         if self.frozen:
-            finished = sum(trial.key in known for trial in finals)
-            lost["frozen"] = finished - len(self.controls(known)) if finals else len(self.seeds)
-        return lost
+            ends = [(trial, known[trial.key]) for trial in finals if trial.key in known]
+            controls = [
+                replace(trial, method=f"frozen:{method}", multipliers=end.multipliers)
+                for trial, end in ends
+                if not (end.failed or end.diverged)
+            ]
+            never += len(ends) - len(controls)
+            yield Part("frozen", f"frozen:{method}", controls, seeds, never)
+
+    def _at(self, candidate: Candidate, seed: int, stage: str) -> Trial:
+        return replace(
+            self.base,
+            learning_rate=candidate.learning_rate,
+            weight_decay=candidate.weight_decay,
+            multipliers=candidate.multipliers,
+            seed=seed,
+            stage=stage,
+        )
 
 
 @final
@@ -162,7 +157,7 @@ class Stage:
 
     @property
     def left(self) -> int:
-        """How many trainings are still to be run."""
+        """How many trainings are still to run."""
         return self.total - self.lost - self.done
 
 
@@ -171,7 +166,7 @@ class Stage:
 class Plan:
     """Every unit of a configuration, and what is finished of it.
 
-    ``known`` grows as results come in; :meth:`ready` says what can be run then.
+    ``known`` grows as results come in; :meth:`ready` says what can run then.
     """
 
     units: list[Unit]
@@ -182,15 +177,15 @@ class Plan:
         """All of ``config``, nothing of it done.
 
         Raises:
-            ValueError: a problem cannot be had, or two have one name.
+            ValueError: a problem cannot be loaded, or two have one name.
 
         Example:
             >>> config = Config(("conflict-toy",), ("uniform",), ("adam",), frozen=False)
             >>> plan = Plan.of(config)
             >>> [unit.base.method for unit in plan.units]
             ['uniform', 'single:f1', 'single:f2']
-            >>> plan.units[0].counts()
-            {'tune': 3, 'final': 5}
+            >>> [(part.stage, part.total) for part in plan.units[0].parts({})]
+            [('tune', 3), ('final', 5)]
         """
         problems = {spec: load(spec, config.data_dir) for spec in config.problems}
         names = Counter(problem.name for problem in problems.values())
@@ -207,75 +202,57 @@ class Plan:
             ]
         )
 
-    def part(self, index: int, of: int) -> Plan:
+    def shard(self, index: int, of: int) -> Plan:
         """The ``index``-th (from 0) of ``of`` parts, each with whole units of its own."""
         return Plan(self.units[index::of], self.known)
 
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """The parts of all units, each with its problem."""
+        for unit in self.units:
+            for part in unit.parts(self.known):
+                yield unit.base.problem, part
+
     def ready(self) -> list[Trial]:
         """What is not finished and waits for nothing, each once."""
-        waiting = {trial.key: trial for trial in self._reachable() if trial.key not in self.known}
-        return list(waiting.values())
-
-    def _reachable(self) -> Iterator[Trial]:
-        for unit in self.units:
-            for trials in unit.tuning:
-                yield from trials
-            yield from unit.finals(self.known)
-            yield from unit.controls(self.known)
+        trials = (trial for _, part in self.parts() for trial in part.trials)
+        return list({t.key: t for t in trials if t.key not in self.known}.values())
 
     def left(self) -> Counter[tuple[str, str]]:
-        """How many trainings of each problem and method are still to be run."""
+        """How many trainings of each problem and method are still to run."""
         found = Counter[tuple[str, str]]()
-        for unit in self.units:
-            problem, method = unit.base.problem, unit.base.method
-            counts, lost = unit.counts(), unit.out_of_reach(self.known)
-            for stage, count in counts.items():
-                name = f"frozen:{method}" if stage == "frozen" else method
-                found[problem, name] += count - lost.get(stage, 0)
-        for trial in self._reachable():
-            found[trial.problem, trial.method] -= trial.key in self.known
+        for problem, part in self.parts():
+            done = sum(trial.key in self.known for trial in part.trials)
+            found[problem, part.method] += part.total - part.lost - done
         return +found
 
     def errors(self) -> Counter[str]:
         """What the failed trainings said, with problem and method, and how often."""
-        found = Counter[str]()
-        for trial in self._reachable():
-            outcome = self.known.get(trial.key)
-            if outcome is not None and outcome.failed:
-                found[f"{trial.problem}, {trial.method}: {outcome.error}"] += 1
-        return found
+        return Counter(
+            f"{problem}, {part.method}: {outcome.error}"
+            for problem, part in self.parts()
+            for outcome in self._done(part)
+            if outcome.failed
+        )
 
     def stages(self) -> list[Stage]:
         """How far each stage is, those that there are."""
-        total, lost = Counter[str](), Counter[str]()
-        done, failed, diverged = Counter[str](), Counter[str](), Counter[str]()
-        for unit in self.units:
-            total.update(unit.counts())
-            lost.update(unit.out_of_reach(self.known))
-        for trial in self._reachable():
-            if (outcome := self.known.get(trial.key)) is not None:
-                name = stage_of(trial)
-                done[name] += 1
-                failed[name] += outcome.failed
-                diverged[name] += outcome.diverged
-        return [
-            Stage(name, done[name], total[name], failed[name], diverged[name], lost[name])
-            for name in STAGES
-            if total[name]
-        ]
+        found: list[Stage] = []
+        parts = [part for _, part in self.parts()]
+        for name in STAGES:
+            own = [part for part in parts if part.stage == name]
+            done = [outcome for part in own for outcome in self._done(part)]
+            if total := sum(part.total for part in own):
+                failed, diverged = sum(o.failed for o in done), sum(o.diverged for o in done)
+                lost = sum(part.lost for part in own)
+                found.append(Stage(name, len(done), total, failed, diverged, lost))
+        return found
 
-
-def stage_of(trial: Trial) -> str:
-    """The stage that a training is counted in.
-
-    >>> stage_of(Trial("toy", "frozen:gaba", "adam", 0.1, 0.0, seed=0, steps=9, stage="final"))
-    'frozen'
-    """
-    return "frozen" if trial.method.startswith("frozen:") else trial.stage
+    def _done(self, part: Part) -> list[Outcome]:
+        return [self.known[trial.key] for trial in part.trials if trial.key in self.known]
 
 
 def _methods(config: Config, spec: str, problem: Problem) -> Iterator[str]:
-    """The methods that ``problem`` is run with."""
+    """The methods that ``problem`` runs with."""
     skipped = config.skip.get(spec, ())
     found: Iterable[str] = config.methods
     if config.single_task:
@@ -295,11 +272,10 @@ def _unit(config: Config, spec: str, problem: Problem, optimizer: Optimizer, met
             f"{optimizer!r}: leave it out, or add them to the problem"
         )
     every = _points.settings(problem.learning_rates[optimizer], problem.weight_decays)
-    budget, n_tasks = every[: config.trials], len(problem.tasks)
-    candidates = budget
+    candidates, n_tasks = every[: config.trials], len(problem.tasks)
     if method == TUNED:
         label = f"{problem.name} {optimizer}"
-        candidates = _points.joint(label, len(budget), n_tasks, config.span, every)
+        candidates = _points.joint(label, len(candidates), n_tasks, config.span, every)
     elif method == SWEEP:
         weights = _points.grid(n_tasks, config.points, config.span)
         candidates = [replace(c, weights=w) for w in weights for c in every[: config.settings]]
@@ -315,17 +291,14 @@ def _unit(config: Config, spec: str, problem: Problem, optimizer: Optimizer, met
         data_dir=None if config.data_dir is None else str(config.data_dir),
         device=config.device,
     )
-    return Unit(
-        base, tuple(candidates), config.seeds, config.tuning_seeds, config.frozen and adapts(method)
-    )
+    frozen = config.frozen and adapts(method)
+    return Unit(base, tuple(candidates), config.seeds, config.tuning_seeds, frozen)
 
 
 def adapts(method: str) -> bool:
-    """Whether the weights of ``method`` may change, so that holding them says something.
+    """Whether the multipliers of ``method`` may change, so that holding them says something.
 
     >>> adapts("gaba"), adapts("uniform"), adapts("fixed:1,2"), adapts("fixed-sweep")
     (True, False, False, False)
     """
-    if method in (SWEEP, TUNED):
-        return False
-    return methods.find(method)[0].group != "control"
+    return method not in (SWEEP, TUNED) and methods.find(method)[0].group != "control"

@@ -9,7 +9,7 @@ import inspect
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -196,8 +196,13 @@ class Problem(ABC):
         >>> problem.quality({metric.name: metric.reference for metric in problem.metrics})
         1.0
         """
-        found = [metric.quality(figures[metric.name]) for metric in self.metrics]
-        return math.fsum(found) / len(found) if all(map(math.isfinite, found)) else math.inf
+        return mean_quality(self.metrics, figures)
+
+
+def mean_quality(metrics: Sequence[Metric], figures: Mapping[str, float]) -> float:
+    """The mean of :meth:`Metric.quality` over ``metrics``; infinite if a figure is not finite."""
+    found = [metric.quality(figures[metric.name]) for metric in metrics]
+    return math.fsum(found) / len(found) if all(map(math.isfinite, found)) else math.inf
 
 
 def load(spec: str, data_dir: str | Path | None = None) -> Problem:

@@ -11,6 +11,8 @@ from typing import final
 from gaba.bench.plan import Plan, Stage
 from gaba.bench.trial import Trial
 
+__all__ = ["Lines", "Pace", "duration", "line", "said"]
+
 EVERY = 30.0
 """Seconds between two plain lines."""
 
@@ -86,26 +88,25 @@ def _of(stage: Stage) -> str:
     return f"{said} ({', '.join(bad)})" if bad else said
 
 
+def said(plan: Plan, jobs: int) -> str:
+    """:func:`line` of a plan whose trainings run ``jobs`` at a time."""
+    seconds = Pace(plan).seconds_left()
+    return line(plan.stages(), seconds and seconds / jobs)
+
+
 @final
 class Lines:
-    """A plain line when a sweep begins, and then every 30 seconds.
+    """Prints a line when a sweep begins, and then every 30 seconds.
 
     Args:
-        jobs: by how much the estimate is divided.
+        jobs: trainings at a time.
     """
 
     def __init__(self, jobs: int) -> None:
         self.jobs, self.due = jobs, 0.0
 
-    def update(self, plan: Plan, left_in_round: int) -> None:
+    def __call__(self, plan: Plan) -> None:
         """Print a line if it is time to."""
         if time.monotonic() >= self.due:
-            seconds = Pace(plan).seconds_left()
-            print(line(plan.stages(), seconds and seconds / self.jobs), flush=True)
+            print(said(plan, self.jobs), flush=True)
             self.due = time.monotonic() + EVERY
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None

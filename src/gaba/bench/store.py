@@ -11,40 +11,42 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, final
 
-from gaba.extras import library
+import numpy as np
+import torch
+
+import gaba
 from gaba.bench.trial import Trial
+from gaba.extras import library
 
 __all__ = ["Row", "Store", "versions"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-    key TEXT PRIMARY KEY,
-    problem TEXT NOT NULL,
-    method TEXT NOT NULL,
-    optimizer TEXT NOT NULL,
-    learning_rate REAL NOT NULL,
-    weight_decay REAL NOT NULL,
-    seed INTEGER NOT NULL,
-    steps INTEGER NOT NULL,
-    stage TEXT NOT NULL,
-    config TEXT NOT NULL,
-    versions TEXT NOT NULL,
-    result TEXT NOT NULL,
-    finished_at TEXT NOT NULL
-)
-"""
-_COLUMNS = (
-    *("key", "problem", "method", "optimizer", "learning_rate", "weight_decay", "seed", "steps"),
-    *("stage", "config", "versions", "result", "finished_at"),
-)
+_COLUMNS = {
+    "key": "TEXT PRIMARY KEY",
+    "problem": "TEXT",
+    "method": "TEXT",
+    "optimizer": "TEXT",
+    "learning_rate": "REAL",
+    "weight_decay": "REAL",
+    "seed": "INTEGER",
+    "steps": "INTEGER",
+    "stage": "TEXT",
+    "config": "TEXT",
+    "versions": "TEXT",
+    "result": "TEXT",
+    "finished_at": "TEXT",
+}
 _JSON = ("config", "versions", "result")
 _PLACES = ("spec", "data_dir")
 _WAIT = 60.0  # seconds for which a second process may hold the file
+
+EDITION = 2
+"""The edition of a new store, in ``PRAGMA user_version``. Stores of 0.1.0 have 0 there."""
+NAMES_OF_0_1 = {"gaba": "paper"}
+"""Methods of 0.1.0 that have another name now. Its default was ``inverse``."""
 
 
 @final
@@ -55,7 +57,7 @@ class Row:
     Attributes:
         key: :attr:`gaba.bench.Trial.key`.
         problem, method, optimizer, learning_rate, weight_decay, seed, steps, stage: of the trial.
-        config: all settings of the trial, ``weights`` and ``gain`` among them.
+        config: all settings of the trial, ``multipliers`` among them.
         versions: what it ran with: gaba, torch, numpy, python and the processor.
         result: what :func:`gaba.bench.run_trial` returned; ``error`` is text if it raised.
         finished_at: when, in UTC.
@@ -95,26 +97,23 @@ class Store:
     """Every finished training of a benchmark, in one SQLite file.
 
     A row is written at once and whole, and survives whatever happens to the process afterwards.
-    The text columns ``config``, ``versions`` and ``result`` hold JSON, with ``NaN`` and
-    ``Infinity`` where a figure is not finite. Columns, and the labels in them:
+    ``config``, ``versions`` and ``result`` hold JSON, with ``NaN`` and ``Infinity`` where a figure
+    is not finite. ``method`` is a name of :data:`gaba.methods.METHODS`, ``fixed-tuned``,
+    ``fixed-sweep`` or ``frozen:NAME``. ``stage`` is ``tune`` (chooses rate and decay), ``grid``
+    (the same of ``fixed-sweep``, which chooses the weights too) or ``final`` (is reported).
 
-    ===============  ==============================================================================
-    ``method``       a name of :data:`gaba.methods.METHODS`, ``fixed-tuned``, ``fixed-sweep``,
-                     ``frozen:NAME`` or ``single:TASK``
-    ``stage``        ``tune``: at the tuning seeds, chooses the learning rate and weight decay;
-                     ``grid``: the same of ``fixed-sweep``, which chooses the weights too;
-                     ``final``: the chosen setting at the seeds that are reported
-    ===============  ==============================================================================
+    A store of 0.1.0 (:attr:`edition` 0) can be read: its methods have their names of today in the
+    rows. It cannot be written to, because its losses were scaled otherwise.
 
     Only the process that opened it can use it: workers return their results to it.
 
     Args:
-        path: The file; made, with its folder, if it is absent.
-        read_only: Write nothing, and raise if there is no file.
+        path: the file; made, with its folder, if it is absent.
+        read_only: write nothing, and raise if there is no file.
 
     Raises:
         FileNotFoundError: ``read_only``, and there is none.
-        ValueError: The file is no such store.
+        ValueError: the file is not such a store, or is one of 0.1.0 and not ``read_only``.
 
     Example:
         >>> import tempfile
@@ -139,21 +138,41 @@ class Store:
             f"{self.path.resolve().as_uri()}?mode={mode}", uri=True, timeout=_WAIT
         )
         try:
-            if not read_only:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = NORMAL")
-                with self._db:
-                    self._db.execute(_SCHEMA)
-            found = tuple(row[1] for row in self._db.execute("PRAGMA table_info(runs)"))
+            self.edition = self._open()
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise ValueError(f"{self.path} is no store of results: {error}") from error
-        if found != _COLUMNS:
+            raise ValueError(f"{self.path} is not a store of results: {error}") from error
+        except ValueError:
             self._db.close()
+            raise
+
+    def _open(self) -> int:
+        """The edition of the file, whose table is made if there is none."""
+        found = self._columns()
+        if not found and not self._read_only:
+            columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+            with self._db:
+                self._db.execute(f"PRAGMA user_version = {EDITION}")
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
+            found = self._columns()
+        if found != tuple(_COLUMNS):
             raise ValueError(
-                f"{self.path} is no store of results: its table has the columns "
+                f"{self.path} is not a store of results: its table has the columns "
                 f"{', '.join(found) or 'none'}: give another file"
             )
+        edition = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if not self._read_only:
+            if edition != EDITION:
+                raise ValueError(
+                    f"{self.path} was written by gaba 0.1.0, whose losses were scaled otherwise: "
+                    "it can be read and reported, and new runs go to another file"
+                )
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+        return edition
+
+    def _columns(self) -> tuple[str, ...]:
+        return tuple(row[1] for row in self._db.execute("PRAGMA table_info(runs)"))
 
     def put(self, trial: Trial, result: Mapping[str, Any]) -> None:
         """Write what came of ``trial``, in the place of what there was."""
@@ -175,42 +194,43 @@ class Store:
 
     def get(self, key: str) -> Row | None:
         """The row of :attr:`Trial.key`, or None."""
-        found = self._select("WHERE key = ?", (key,))
-        return next(found, None)
+        return next(self._select("WHERE key = ?", (key,)), None)
 
     def rows(self, **filters: object) -> list[Row]:
         """The rows with these values in these columns, in the order of their columns.
 
         Raises:
-            ValueError: There is no such column.
+            ValueError: there is no such column.
         """
         if unknown := set(filters) - set(_COLUMNS):
-            raise ValueError(f"columns: must be among {', '.join(_COLUMNS)}; got {min(unknown)!r}")
-        where = " AND ".join(f"{name} = ?" for name in filters)
+            raise ValueError(
+                f"columns: must be among {', '.join(_COLUMNS)}, found {min(unknown)!r}"
+            )
         order = "ORDER BY problem, optimizer, method, stage, learning_rate, weight_decay, seed, key"
-        return list(
-            self._select(f"WHERE {where} {order}" if where else order, tuple(filters.values()))
-        )
+        rows = self._select(order)
+        return [r for r in rows if all(getattr(r, name) == v for name, v in filters.items())]
 
-    def _select(self, clause: str, values: tuple[object, ...]) -> Iterator[Row]:
+    def _select(self, clause: str, values: tuple[object, ...] = ()) -> Iterator[Row]:
         names = ", ".join(_COLUMNS)
         for found in self._db.execute(f"SELECT {names} FROM runs {clause}", values):
             row = dict(zip(_COLUMNS, found, strict=True))
-            yield Row(**(row | {name: json.loads(row[name]) for name in _JSON}))
-
-    def keys(self) -> set[str]:
-        """Of every row, failed ones too."""
-        return {key for (key,) in self._db.execute("SELECT key FROM runs")}
+            row |= {name: json.loads(row[name]) for name in _JSON}
+            yield Row(**(row if self.edition == EDITION else _of_today(row)))
 
     def merge(self, other: str | os.PathLike[str]) -> int:
         """Take over the rows of another store that are not here; how many they were.
 
         Where both have a row, the one that did not fail is kept; this store's if both are alike.
+
+        Raises:
+            ValueError: the other store was written by 0.1.0.
         """
         taken = 0
         with Store(other, read_only=True) as source, self._db:
+            if source.edition != self.edition:
+                raise ValueError(f"{other} was written by gaba 0.1.0: merge stores of one version")
             for row in source._db.execute(f"SELECT {', '.join(_COLUMNS)} FROM runs"):
-                theirs = json.loads(row[_COLUMNS.index("result")])
+                theirs = json.loads(row[list(_COLUMNS).index("result")])
                 mine = self.get(row[0])
                 if mine is None or (mine.failed and theirs.get("error") is None):
                     self._insert(row)
@@ -257,12 +277,23 @@ class Store:
         raise TypeError("a Store belongs to the process that opened it: return results to it")
 
 
+def _of_today(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of 0.1.0 in the names of today; 0.1.0 split multipliers into weights and a gain."""
+    frozen, colon, name = row["method"].rpartition(":")
+    if frozen in ("", "frozen"):
+        row["method"] = f"{frozen}{colon}{NAMES_OF_0_1.get(name, name)}"
+    if weights := row["config"].get("weights"):
+        gain = row["config"].get("gain", 1.0)
+        row["config"]["multipliers"] = [gain * weight for weight in weights]
+    return row
+
+
 def _flat(row: Row) -> dict[str, Any]:
     flat: dict[str, Any] = {
         name: getattr(row, name) for name in _COLUMNS if name not in ("config", "result")
     }
     flat["versions"] = json.dumps(row.versions)
-    flat["weights"], flat["gain"] = row.config.get("weights"), row.config.get("gain")
+    flat["multipliers"] = row.config.get("multipliers")
     for name, value in row.result.items():
         if isinstance(value, dict):
             flat |= {f"{name}/{key}": figure for key, figure in value.items()}
@@ -278,8 +309,8 @@ def versions() -> dict[str, str]:
     >>> sorted(versions())
     ['gaba', 'numpy', 'processor', 'python', 'torch']
     """
-    found = {name: metadata.version(name) for name in ("gaba", "torch", "numpy")}
-    return {**found, "python": platform.python_version(), "processor": _processor()}
+    libraries = {"gaba": gaba.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    return {**libraries, "python": platform.python_version(), "processor": _processor()}
 
 
 def _processor() -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import TypeAlias, final
 
 from gaba.bench._workers import Backend, check, workers
 from gaba.bench.config import Config
@@ -19,19 +19,8 @@ from gaba.bench.store import Store
 __all__ = ["Backend", "Summary", "Watcher", "run", "status"]
 
 
-class Watcher(Protocol):
-    """Who is told how a sweep goes on.
-
-    Example:
-        >>> class Silent:
-        ...     def update(self, plan: Plan, left_in_round: int) -> None:
-        ...         pass
-        >>> watcher: Watcher = Silent()
-    """
-
-    def update(self, plan: Plan, left_in_round: int) -> None:
-        """A result has come in, or a round begins."""
-        ...
+Watcher: TypeAlias = "Callable[[Plan], object]"
+"""Is told of the plan whenever a round begins or a result comes in."""
 
 
 @final
@@ -82,13 +71,12 @@ def run(
     retry_failed: bool = False,
     watcher: Watcher | None = None,
 ) -> Summary:
-    """Run what is missing of ``config`` in its store; killed at any time, the next call goes on.
+    """Run what is missing of ``config`` in its store. Safe to interrupt: call it again to resume.
 
     Stage after stage: every method is tuned at the tuning seeds (and ``fixed-sweep`` on its grid);
-    the setting with the best validation quality is run at every other seed; each adaptive method's
-    own weights are run once more, held at their mean. In each round the longest trainings come
-    first. A worker has one PyTorch thread, and returns its result to this process, which alone
-    writes it, at once. A training that raises an error is a row that says so.
+    the setting with the best validation quality runs at every other seed; each adaptive method runs
+    once more with its own mean multipliers. In each round the longest trainings come first. A
+    training that raises an error is a row that says so.
 
     Args:
         config: what to run, and where the store is.
@@ -96,12 +84,9 @@ def run(
         backend: processes of this machine, or a cluster of Dask or Ray.
         scheduler: the address of that cluster; without it one is started on this machine.
         limit_seconds: start no further training after that long.
-        shard: (i, n): the i-th of n parts, counted from 1; each with stores that can be merged.
+        shard: (i, n): the i-th of n parts, counted from 1, each with its own store to merge.
         retry_failed: run those again that raised an error.
         watcher: is told of progress.
-
-    Returns:
-        How far it is.
 
     Raises:
         ImportError: joblib, or the library of the cluster, is not installed.
@@ -114,25 +99,21 @@ def run(
         raise ValueError(f"jobs: must be at least 1, found {jobs}")
     check(backend, scheduler)
     deadline = time.monotonic() + (math.inf if limit_seconds is None else limit_seconds)
-    plan = Plan.of(config).part(shard[0] - 1, shard[1])
-    ran = 0
+    plan = Plan.of(config).shard(shard[0] - 1, shard[1])
+    ran, tell = 0, watcher or (lambda plan: None)
     with ExitStack() as stack:
         store = stack.enter_context(Store(config.store))
         _recall(plan, store, retry_failed)
         dispatch = stack.enter_context(workers(backend, scheduler, jobs))
         while (ready := plan.ready()) and time.monotonic() < deadline:
-            longest_first = Pace(plan).ordered(ready)
-            left = len(longest_first)
-            if watcher is not None:
-                watcher.update(plan, left)
-            in_time = (trial for trial in longest_first if time.monotonic() < deadline)
-            with closing(dispatch(in_time)) as results:
+            tell(plan)
+            trials = (t for t in Pace(plan).ordered(ready) if time.monotonic() < deadline)
+            with closing(dispatch(trials)) as results:
                 for trial, result in results:
                     store.put(trial, result)
                     plan.known[trial.key] = Outcome.of(trial, result)
-                    ran, left = ran + 1, left - 1
-                    if watcher is not None:
-                        watcher.update(plan, left)
+                    ran += 1
+                    tell(plan)
     return _summary(plan, ran)
 
 

@@ -20,6 +20,7 @@ import gaba
 from gaba import methods
 from gaba.bench._peak import peak_bytes
 from gaba.bench.problem import Problem, Session, load
+from gaba.stabilisers import Chain, Warmup
 
 __all__ = ["Optimizer", "Trial", "run_trial"]
 
@@ -49,15 +50,14 @@ class Trial:
     Attributes:
         problem: The name of the problem.
         method: The name of the method; see :data:`gaba.methods.METHODS`. The benchmark's own are
-            ``"fixed-tuned"``, ``"fixed-sweep"`` and ``"frozen:NAME"``, which have ``weights``.
-        optimizer: ``"adam"`` is AdamW, ``"sgd"`` has momentum .9.
+            ``"fixed-tuned"``, ``"fixed-sweep"`` and ``"frozen:NAME"``: they have ``multipliers``.
+        optimizer: ``"adam"`` is AdamW, ``"sgd"`` has momentum 0.9.
         learning_rate: At its highest, after the warm-up.
         weight_decay: Of that optimizer.
         seed: Decides the initial parameters, the batches and the dropout.
         steps: Of the optimizer.
         stage: Why it is run: ``"tune"``, ``"grid"`` (of fixed weights) or ``"final"``.
-        weights: Constant weights, one a task, where the method is constant weights.
-        gain: What all losses are multiplied by.
+        multipliers: One a task, where the method is constant multipliers.
         spec: Where the problem is found, if not by its name; see :func:`gaba.bench.load`.
         data_dir: The folder of the data.
         device: A torch device.
@@ -81,8 +81,7 @@ class Trial:
     seed: int
     steps: int
     stage: str = "final"
-    weights: tuple[float, ...] | None = None
-    gain: float = 1.0
+    multipliers: tuple[float, ...] | None = None
     spec: str | None = None
     data_dir: str | None = None
     device: str = "cpu"
@@ -108,10 +107,9 @@ def problem_of(spec: str, data_dir: str | None) -> Problem:
 def run_trial(trial: Trial) -> dict[str, Any]:
     """Train, validate twenty times, test the best: what came of ``trial``.
 
-    The learning rate grows linearly over the first 5 % of the steps, and then falls to 0 along a
-    cosine. The parameters with the best validation quality are those that are tested; test data
-    decide nothing. On a CPU with one thread the figures, apart from times and memory, are the same
-    bit for bit each time.
+    The learning rate grows linearly over the first 5 % of the steps, then falls to 0 along a
+    cosine. The parameters with the best validation quality are tested; test data decide nothing. On
+    a CPU with one thread all figures but times and memory repeat bit for bit.
 
     Returns:
         =====================  ====================================================================
@@ -120,13 +118,14 @@ def run_trial(trial: Trial) -> dict[str, Any]:
                                better; infinite if it diverged
         ``selected_step``      after how many steps these were the parameters
         ``curve``              [[step, quality], ...] of every validation
-        ``seconds``            of training, evaluation not counted; ``wall_seconds`` all of it
+        ``seconds``            of training without evaluation; ``wall_seconds`` all of it
         ``seconds_per_step``   the median
         ``peak_memory_bytes``  the most that one step held above what was held before it
         ``weights_mean``       {task: mean of λ over the second half}; ``weights_std`` alike
-        ``gain_median``        over the second half
-        ``saturated``          the share of steps in which a weight sat on its floor
+        ``multipliers``        {task: mean of m over the second half}
+        ``saturated``          the part of the steps in which a multiplier was at a bound
         ``imbalance_median``   max c / min c; None where no norms are measured
+        ``warm_up``            steps in which the method gives equal weights whatever it measures
         ``steps``              how many were made; fewer than asked for if it diverged
         ``diverged``           losses, gradients or qualities were not finite
         ``error``              None
@@ -134,13 +133,13 @@ def run_trial(trial: Trial) -> dict[str, Any]:
         =====================  ====================================================================
 
     Raises:
-        ValueError, ImportError, FileNotFoundError: the problem or the method cannot be had.
+        ValueError, ImportError, FileNotFoundError: the problem or the method cannot be loaded.
 
     Example:
         >>> trial = Trial("conflict-toy", "uniform", "adam", 1e-3, 0.0, seed=0, steps=10)
         >>> result = run_trial(trial)
-        >>> result["steps"], result["diverged"], result["weights_mean"]
-        (10, False, {'f1': 0.5, 'f2': 0.5})
+        >>> result["steps"], result["diverged"], result["multipliers"]
+        (10, False, {'f1': 1.0, 'f2': 1.0})
     """
     began = time.perf_counter()
     problem = problem_of(trial.spec or trial.problem, trial.data_dir)
@@ -164,7 +163,7 @@ class _Training:
         self.parameters = [p for p in session.model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(trial, self.parameters)
         self.balancer = _balancer(trial, problem, session, self.optimizer).to(device)
-        self.halves = self.balancer.measurement.halves
+        self.halves = self.balancer.method.measured.loss_shape == (2,)
         self.times: list[float] = []
         self.curve: list[tuple[int, float]] = []
         self.best: dict[str, Tensor] = {}
@@ -194,8 +193,6 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses = self.session.losses_of_halves() if self.halves else self.session.losses()
-        if self.trial.gain != 1.0:
-            losses = {task: self.trial.gain * loss for task, loss in losses.items()}
         step = self.balancer.backward(losses, features=self.session.features)
         finite = step.finite
         if self.session.grad_clip is not None:
@@ -244,6 +241,7 @@ class _Training:
             "seconds_per_step": statistics.median(self.times) if self.times else None,
             "peak_memory_bytes": self.memory,
             **behaviour(self.balancer.history),
+            "warm_up": warm_up(self.balancer.method),
             "steps": self.steps,
             "diverged": self.diverged,
             "error": None,
@@ -252,26 +250,25 @@ class _Training:
 
 
 def behaviour(history: gaba.History) -> dict[str, Any]:
-    """What the weights did: means over the second half of the steps, and shares of all steps.
+    """What the multipliers did: means over the second half of the steps, and parts of all steps.
 
-    >>> balancer = gaba.Balancer(["a", "b"], [w := nn.Parameter(torch.ones(2))])
+    >>> balancer = gaba.Balancer(["a", "b"], [w := nn.Parameter(torch.ones(2))], "inverse")
     >>> for _ in range(4):
     ...     _ = balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
-    >>> {name: round(mean, 4) for name, mean in behaviour(balancer.history)["weights_mean"].items()}
-    {'a': 0.75, 'b': 0.25}
+    >>> {name: round(m, 4) for name, m in behaviour(balancer.history)["multipliers"].items()}
+    {'a': 2.0, 'b': 0.6667}
     """
-    tasks, half = history.tasks, slice(len(history) // 2, None)
-    weights, gain = history.weights[half], history.gain[half]
-    whole = bool((history.finite[half] & np.isfinite(history.losses[half]).all(-1)).any())
-    mean = methods.settled_weights(history) if whole else _by_task(tasks, weights.mean(axis=0))
-    imbalance = history.imbalance
-    known = imbalance[~np.isnan(imbalance)]
-    saturated = history.saturated.any(axis=1)
+    late = history[len(history) // 2 :]
+    late_weights, known = late.weights, history.imbalance[~np.isnan(history.imbalance)]
+    try:
+        multipliers = methods.settled(history)
+    except ValueError:  # there is no finite step
+        multipliers = _by_task(history.tasks, late.multipliers.mean(axis=0))
     return {
-        "weights_mean": mean,
-        "weights_std": _by_task(tasks, weights.std(axis=0)),
-        "gain_median": float(np.median(gain)),
-        "saturated": float(saturated.mean()),
+        "weights_mean": _by_task(history.tasks, late_weights.mean(axis=0)),
+        "weights_std": _by_task(history.tasks, late_weights.std(axis=0)),
+        "multipliers": multipliers,
+        "saturated": float(history.saturated.any(axis=1).mean()),
         "imbalance_median": float(np.median(known)) if known.size else None,
     }
 
@@ -280,10 +277,20 @@ def _by_task(tasks: Iterable[str], values: Any) -> dict[str, float]:
     return dict(zip(tasks, map(float, values), strict=True))
 
 
+def warm_up(method: gaba.Method) -> int:
+    """In how many steps ``method`` gives equal weights whatever it measures.
+
+    >>> warm_up(methods.get("paper")), warm_up(methods.get("inverse"))
+    (100, 0)
+    """
+    links = method.smooth.stabilisers if isinstance(method.smooth, Chain) else (method.smooth,)
+    return method.every * sum(link.steps for link in links if isinstance(link, Warmup))
+
+
 def schedule(step: int, steps: int) -> float:
     """The learning rate of ``step`` (from 0) in parts of the highest.
 
-    With w = max(1, .05 T) steps of warm-up out of T: (t + 1)/w while t < w, then
+    With w = max(1, 0.05 T) steps of warm-up out of T: (t + 1)/w while t < w, then
     ½ (1 + cos(π (t − w)/(T − w))).
 
     >>> [round(schedule(t, 40), 3) for t in (0, 1, 2, 21, 39)]
@@ -317,21 +324,20 @@ def _optimizer(trial: Trial, parameters: Iterable[nn.Parameter]) -> torch.optim.
 def _balancer(
     trial: Trial, problem: Problem, session: Session, optimizer: torch.optim.Optimizer
 ) -> gaba.Balancer:
-    if trial.weights is not None:
-        return methods.make(fixed(trial.weights), problem.tasks, session.shared)
-    method, _ = methods.find(trial.method)
+    name = trial.method if trial.multipliers is None else fixed(trial.multipliers)
+    entry, _ = methods.find(name)
     settings: dict[str, Any] = {}
-    if "optimizer=" in method.needs:
-        settings["optimizer"] = optimizer
-    if "last_layer=" in method.needs and session.last_layer is not None:
+    if "last_layer=" in entry.needs and session.last_layer is not None:
         settings["last_layer"] = session.last_layer
-    return methods.make(trial.method, problem.tasks, session.shared, **settings)
+    method = methods.get(name, problem.tasks, session.shared, **settings)
+    told = optimizer if method.metric == "optimizer" else None
+    return gaba.Balancer(problem.tasks, session.shared, method, optimizer=told)
 
 
-def fixed(weights: Iterable[float]) -> str:
-    """The name of the method of constant ``weights``.
+def fixed(multipliers: Iterable[float]) -> str:
+    """The name of the method of constant ``multipliers``.
 
-    >>> fixed((0.05, 0.95))
-    'fixed:0.05,0.95'
+    >>> fixed((0.1, 1.9))
+    'fixed:0.1,1.9'
     """
-    return "fixed:" + ",".join(map(repr, weights))
+    return "fixed:" + ",".join(map(repr, multipliers))

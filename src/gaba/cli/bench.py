@@ -8,7 +8,6 @@ from typing import Annotated, Literal, TypeAlias, final
 
 from tyro.conf import Positional, arg, subcommand
 
-TOML = arg(metavar="CONFIG")
 STORE = arg(metavar="FILE", help_behavior_hint="(default: the configuration's)")
 DATA = arg(metavar="DIR", help_behavior_hint="(default: the configuration's)")
 
@@ -16,9 +15,9 @@ DATA = arg(metavar="DIR", help_behavior_hint="(default: the configuration's)")
 @final
 @dataclass(frozen=True)
 class Run:
-    """Run what is missing of a benchmark; killed at any time, the same command goes on."""
+    """Run what is missing of a benchmark. Safe to interrupt: run the same command to resume."""
 
-    config: Annotated[Positional[Path], TOML]
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """The TOML file that says what to run."""
     jobs: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the cores)")] = None
     """Trainings at a time, each with one thread."""
@@ -31,9 +30,9 @@ class Run:
     limit_seconds: Annotated[
         float | None, arg(metavar="S", help_behavior_hint="(default: no limit)")
     ] = None
-    """Start no further training after that long, and end when those that run are done."""
+    """Start no further training after that long, and end when the running ones are done."""
     shard: Annotated[str, arg(metavar="I/N")] = "1/1"
-    """Run the I-th of N parts only, each of them on a machine and in a store of its own."""
+    """Run only the I-th of N parts, each of them on its own machine with its own store."""
     retry_failed: bool = False
     """Run those again that raised an error."""
     store: Annotated[str | None, STORE] = None
@@ -45,7 +44,16 @@ class Run:
         """Run it, and say how far it is."""
         from gaba.cli import sweep
 
-        sweep.run(self)
+        sweep.run(
+            sweep.configured(self.config, store=self.store, data_dir=self.data_dir),
+            self.config,
+            self.jobs,
+            backend=self.backend,
+            scheduler=self.scheduler,
+            limit_seconds=self.limit_seconds,
+            shard=sweep.shard(self.shard),
+            retry_failed=self.retry_failed,
+        )
 
 
 @final
@@ -53,7 +61,7 @@ class Run:
 class Status:
     """Say how far a benchmark is, without running anything."""
 
-    config: Annotated[Positional[Path], TOML]
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")]
     """The TOML file that says what to run."""
     store: Annotated[str | None, STORE] = None
     """Where the results are kept."""
@@ -64,12 +72,13 @@ class Status:
         """Print it."""
         from gaba.cli import sweep
 
-        print(sweep.status(self))
+        config = sweep.configured(self.config, store=self.store, data_dir=self.data_dir)
+        print(sweep.status(config, self.config))
 
 
 @final
 @dataclass(frozen=True)
-class Report:
+class Summarise:
     """Write what a benchmark found: tables, intervals, tests, pictures, and what they mean."""
 
     store: Annotated[Positional[Path], arg(metavar="STORE")]
@@ -117,7 +126,7 @@ class Problems:
 Action: TypeAlias = (
     Annotated[Run, subcommand("run", prefix_name=False)]
     | Annotated[Status, subcommand("status", prefix_name=False)]
-    | Annotated[Report, subcommand("report", prefix_name=False)]
+    | Annotated[Summarise, subcommand("report", prefix_name=False)]
     | Annotated[Merge, subcommand("merge", prefix_name=False)]
     | Annotated[Problems, subcommand("problems", prefix_name=False)]
 )

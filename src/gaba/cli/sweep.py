@@ -4,61 +4,53 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import gaba.bench as bench  # so that its absence is told by its name
-from gaba.extras import needs
 from gaba.bench.plan import Plan
-from gaba.bench.progress import Lines, Pace, line
-
-if TYPE_CHECKING:
-    from gaba.cli.bench import Run, Status
+from gaba.bench.progress import Lines, line, said
+from gaba.bench.sweep import Watcher
+from gaba.extras import library
 
 ERRORS = 5
 """How many different errors are shown."""
 
 
-def run(asked: Run) -> None:
-    """Run what is missing, and say how far it is.
+def configured(path: Path, **instead: str | None) -> bench.Config:
+    """The configuration in a file, with the fields in ``instead`` that are not None."""
+    given: dict[str, Any] = {name: value for name, value in instead.items() if value is not None}
+    return replace(bench.Config.read(path), **given)
+
+
+def run(config: bench.Config, path: Path, jobs: int | None, **settings: Any) -> None:
+    """Run what is missing of the configuration in ``path``, and say how far it is.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; its text says what is kept.
         ImportError, ValueError, OSError: see :func:`gaba.bench.run`.
     """
-    config = _config(asked)
-    jobs = _cores() if asked.jobs is None else asked.jobs
-    shard = _shard(asked.shard)
-    console = Console()
+    jobs = _cores() if jobs is None else jobs
     try:
-        with Bar(console, jobs) if console.is_terminal else Lines(jobs) as watcher:
-            summary = bench.run(
-                config,
-                jobs=jobs,
-                backend=asked.backend,
-                scheduler=asked.scheduler,
-                limit_seconds=asked.limit_seconds,
-                shard=shard,
-                retry_failed=asked.retry_failed,
-                watcher=watcher,
-            )
+        with _watcher(jobs) as watcher:
+            summary = bench.run(config, jobs=jobs, watcher=watcher, **settings)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted: what was finished is in {config.store}; the same command goes on"
+            f"interrupted: finished trainings are in {config.store}; run the same command to resume"
         ) from None
     print(f"{summary.ran} trainings were run; they are in {config.store}")
-    print(_said(summary, asked.config, config, jobs))
+    print(_said(summary, path, config, jobs))
 
 
-def status(asked: Status) -> str:
-    """How far the benchmark of the configuration is."""
-    config = _config(asked)
-    return _said(bench.status(config), asked.config, config, _cores())
+def status(config: bench.Config, path: Path) -> str:
+    """How far the benchmark of the configuration in ``path`` is."""
+    return _said(bench.status(config), path, config, _cores())
 
 
 def merge(stores: Sequence[Path]) -> str:
@@ -78,48 +70,36 @@ def merge(stores: Sequence[Path]) -> str:
         return "\n".join([*said, f"{len(store)} trainings are in {stores[0]}"])
 
 
-@final
-class Bar:
-    """A live bar of all stages, for a terminal."""
+@contextmanager
+def _watcher(jobs: int) -> Iterator[Watcher]:
+    """A live bar of all stages on a terminal, plain lines elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        yield Lines(jobs)
+        return
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=None)
 
-    def __init__(self, console: Console, jobs: int) -> None:
-        self.jobs = jobs
-        self.bar = Progress(
-            BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=console
-        )
-        self.task = self.bar.add_task("", total=None)
+        def update(plan: Plan) -> None:
+            stages = plan.stages()
+            total = sum(stage.total - stage.lost for stage in stages)
+            done = sum(stage.done for stage in stages)
+            progress.update(task, completed=done, total=total, description=said(plan, jobs))
 
-    def update(self, plan: Plan, left_in_round: int) -> None:
-        """Move the bar, and renew the estimate."""
-        stages, seconds = plan.stages(), Pace(plan).seconds_left()
-        self.bar.update(
-            self.task,
-            completed=sum(stage.done for stage in stages),
-            total=sum(stage.total - stage.lost for stage in stages),
-            description=line(stages, seconds and seconds / self.jobs),
-        )
-
-    def __enter__(self) -> Bar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-
-def _config(asked: Run | Status) -> bench.Config:
-    instead = {"store": asked.store, "data_dir": asked.data_dir}
-    config = bench.Config.read(asked.config)
-    return replace(config, **{name: place for name, place in instead.items() if place is not None})
+        yield update
 
 
 def _cores() -> int:
-    with needs("gaba bench needs", "bench", "joblib"):
-        import joblib
-    return int(joblib.cpu_count())
+    return int(library("joblib", "gaba bench needs", "bench").cpu_count())
 
 
-def _shard(text: str) -> tuple[int, int]:
+def shard(text: str) -> tuple[int, int]:
+    """I and N of ``"I/N"``.
+
+    Raises:
+        ValueError: it is written otherwise.
+    """
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if not found:
         raise ValueError(f"--shard must be I/N, as 1/4, found {text!r}")
@@ -135,11 +115,11 @@ def _said(summary: bench.Summary, path: Path, config: bench.Config, jobs: int) -
         done = sum(stage.done for stage in summary.stages)
         lines = [f"finished, {done} trainings: gaba bench report {config.store} -o report.html"]
     if summary.failed:
-        lines.append(f"{summary.failed} raised an error; once mended: {command} --retry-failed")
+        lines.append(f"{summary.failed} raised an error; once fixed: {command} --retry-failed")
         errors = Counter(summary.errors).most_common(ERRORS)
         lines += [f"    {times} × {text}" for text, times in errors]
     if lost := sum(stage.lost for stage in summary.stages):
-        lines.append(f"{lost} cannot be run: what they follow from failed or diverged")
+        lines.append(f"{lost} cannot run: what they follow from failed or diverged")
     return "\n".join(lines)
 
 

@@ -26,9 +26,9 @@ def write(
     The same store gives the same report, byte for byte, with the same versions.
 
     Args:
-        store: the file of results; it is only read.
+        store: the file of results; it is only read. Those of 0.1.0 work as well.
         out: the file to write; its folder is made. Pictures of Markdown go into a folder beside
-            it, named as it is without its suffix, with ``-pictures`` at its end.
+            it: ``report-pictures`` for ``report.md``.
         format: ``"html"``, one file that needs no other, or ``"md"``.
         problems: your own problems by name, where the results do not tell by what they are judged.
         data_dir: where the data of problems are that cannot tell it without them.
@@ -38,7 +38,7 @@ def write(
 
     Raises:
         FileNotFoundError: there is no such store.
-        ValueError: it holds no final runs, or it cannot be known by what they are judged.
+        ValueError: it holds no final runs, or nothing tells by what they are judged.
         ImportError: an extra is missing: ``pip install "gaba[bench,plots]"``.
 
     Example:
@@ -53,26 +53,23 @@ def write(
         >>> page.splitlines()[0]
         '# Balancing losses: a benchmark'
     """
-    from gaba.bench.report import _html, _markdown
     from gaba.bench.report._evidence import Evidence
+    from gaba.bench.report._page import page_of
     from gaba.bench.report._runs import blocks_of
-    from gaba.bench.report._sections import page_of
 
     if format not in ("html", "md"):
         raise ValueError(f"format must be html or md, found {format!r}: choose one of the two")
     with Store(store, read_only=True) as opened:
-        rows = opened.rows()
+        rows, edition = opened.rows(), opened.edition
     if not any(row.stage == "final" and not row.failed for row in rows):
         raise ValueError(
             f"store must hold final runs, found none among {len(rows)} in {os.fspath(store)}: "
             "let gaba bench run go on until the tuning is done"
         )
-    page = page_of(Evidence(tuple(blocks_of(rows, problems or {}, data_dir))))
+    page = page_of(Evidence(tuple(blocks_of(rows, problems or {}, data_dir)), edition))
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if format == "html":
-        text = _html.render(page)
-    else:
-        text = _markdown.render(page, path.with_name(f"{path.stem}-pictures"))
+    pictures = path.with_name(f"{path.stem}-pictures")
+    text = page.html() if format == "html" else page.markdown(pictures)
     path.write_text(text, encoding="utf-8")
     return path

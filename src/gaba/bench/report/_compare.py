@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
@@ -13,10 +13,6 @@ from numpy.typing import NDArray
 
 from gaba.bench import statistics as stats
 from gaba.bench.report._runs import Block
-
-__all__ = ["Comparison", "Family", "Pair", "compare", "family", "same_weights"]
-
-Chooser = Callable[[Sequence[str]], str | None]
 
 
 @final
@@ -67,9 +63,9 @@ class Pair:
         return 0.5 * math.sqrt((self.first.var(ddof=1) + self.second.var(ddof=1)) / 2)
 
     @cached_property
-    def equivalence(self) -> stats.Equivalence | None:
-        """Whether they are the same within the margin; None if the seeds do not differ at all."""
-        return stats.equivalence(self.differences, self.margin) if self.margin > 0 else None
+    def equivalence(self) -> float:
+        """The p value of being the same within the margin; NaN if the seeds do not differ."""
+        return stats.equivalence(self.differences, self.margin) if self.margin > 0 else math.nan
 
 
 @final
@@ -136,14 +132,11 @@ class Family:
     comparisons: tuple[Comparison, ...]
 
 
-def compare(blocks: Sequence[Block], first: Chooser | str, second: Chooser | str) -> list[Pair]:
+def compare(blocks: Sequence[Block], first: str, second: str) -> list[Pair]:
     """The pairs of the blocks that have both methods at a common seed."""
     pairs: list[Pair] = []
     for block in blocks:
-        one, other = (m(block.methods) if callable(m) else m for m in (first, second))
-        if one is None or other is None or one == other:
-            continue
-        a, b = block.qualities(one), block.qualities(other)
+        a, b = block.qualities(first), block.qualities(second)
         if seeds := sorted(set(a) & set(b)):
             mine, theirs = (np.array([q[s] for s in seeds]) for q in (a, b))
             pairs.append(Pair(block, mine, theirs))
@@ -151,21 +144,16 @@ def compare(blocks: Sequence[Block], first: Chooser | str, second: Chooser | str
 
 
 def family(
-    title: str,
-    question: str,
-    blocks: Sequence[Block],
-    wanted: Mapping[tuple[str, str], tuple[Chooser | str, Chooser | str]],
+    title: str, question: str, blocks: Sequence[Block], wanted: Sequence[tuple[str, str]]
 ) -> Family | None:
-    """The comparisons asked for, a line an optimizer; p values corrected over all of them."""
+    """The comparisons asked for, one for each optimizer; p values corrected over all of them."""
     found: list[Comparison] = []
     for optimizer in dict.fromkeys(block.optimizer for block in blocks):
         here = [block for block in blocks if block.optimizer == optimizer]
-        for (first, second), methods in wanted.items():
-            if pairs := compare(here, *methods):
+        for first, second in wanted:
+            if pairs := compare(here, first, second):
                 found.append(Comparison(first, second, optimizer, tuple(pairs)))
-    if not found:
-        return None
-    return Family(title, question, _corrected(found))
+    return Family(title, question, _corrected(found)) if found else None
 
 
 def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
@@ -179,20 +167,3 @@ def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
         )
         for comparison, p in zip(found, pooled, strict=True)
     )
-
-
-def same_weights(weights: Sequence[float]) -> Chooser:
-    """The ``fixed:`` method with these weights, however they are written."""
-    wanted = np.array(weights) / sum(weights)
-
-    def choose(methods: Sequence[str]) -> str | None:
-        for method in methods:
-            if method.startswith("fixed:"):
-                found = np.array([float(w) for w in method.partition(":")[2].split(",")])
-                if found.shape == wanted.shape and np.allclose(
-                    found / found.sum(), wanted, 0, 2e-3
-                ):
-                    return method
-        return None
-
-    return choose

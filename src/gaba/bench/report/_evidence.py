@@ -8,31 +8,29 @@ from functools import cached_property
 from typing import final
 
 from gaba.bench import statistics as stats
-from gaba.bench.report._compare import Chooser, Family, family, same_weights
+from gaba.bench.report._compare import Family, family
 from gaba.bench.report._regret import Regret, regrets
-from gaba.bench.report._runs import SWEEP, TUNED, Block, group_of, is_multi_task
-from gaba.bench.report._summary import View, rankable, views_of
+from gaba.bench.report._runs import SWEEP, TUNED, Block, group_of, rankable
+from gaba.bench.report._views import View, views_of
+from gaba.bench.store import EDITION
 
-__all__ = ["PAPER_WEIGHTS", "PRINCIPAL", "Evidence"]
-
-PAPER_WEIGHTS = (0.0476, 0.9524)
-"""Where the published algorithm comes to rest once its floor binds: .05/1.05 and 1/1.05."""
+FLOOR = "fixed:0.0476,0.9524"
+"""Where the published algorithm comes to rest once its floor binds: 0.05/1.05 and 1/1.05."""
 
 PRINCIPAL = (
-    *("uniform", TUNED, SWEEP, "gaba", "inverse", "sqrt-inverse", "equal-share", "db-mtl"),
-    *("gradnorm", "uncertainty", "famo", "nash-mtl"),
+    *("uniform", TUNED, SWEEP, "gaba", "paper", "inverse", "sqrt-inverse", "equal-share"),
+    *("db-mtl", "gradnorm", "uncertainty", "famo", "nash-mtl"),
 )
 """The methods of the second diagram, named before any result: fewer methods, sharper ranks."""
-
-_Wanted = dict[tuple[str, str], tuple[Chooser | str, Chooser | str]]
 
 
 @final
 @dataclass(frozen=True)
 class Evidence:
-    """The blocks of a store, and what follows from them."""
+    """The blocks of a store of one :attr:`gaba.bench.Store.edition`, and what follows from them."""
 
     blocks: tuple[Block, ...]
+    edition: int = EDITION
 
     @cached_property
     def views(self) -> list[View]:
@@ -60,34 +58,30 @@ class Evidence:
 
     @cached_property
     def asked(self) -> Family | None:
-        """The questions about the published method."""
-        paper = "fixed:" + ",".join(f"{w:g}" for w in PAPER_WEIGHTS)
-        wanted: _Wanted = {
-            ("gaba", "uniform"): ("gaba", "uniform"),
-            ("gaba", TUNED): ("gaba", TUNED),
-            ("gaba", paper): ("gaba", same_weights(PAPER_WEIGHTS)),
-        }
+        """The questions about the default and the published method."""
+        bases = {"gaba": ("uniform", TUNED), "paper": ("uniform", TUNED, FLOOR)}
+        wanted = [(method, base) for method, against in bases.items() for base in against]
         question = (
-            "The published method against equal weights, against tuned fixed weights, and against "
-            "the fixed weights at which its floor leaves it."
+            "The default (gaba) and the published algorithm (paper) against equal weights and "
+            "against tuned fixed weights. The published one also against the fixed weights at "
+            "which its floor leaves it."
         )
-        return family("GABA", question, self.blocks, wanted)
+        return family("The default and the published algorithm", question, self.blocks, wanted)
 
     @cached_property
     def frozen(self) -> Family | None:
         """Each adaptive method against its own mean weights, held still."""
-        names = [m.partition(":")[2] for m in self.methods if m.startswith("frozen:")]
-        wanted: _Wanted = {(name, f"frozen:{name}"): (name, f"frozen:{name}") for name in names}
+        pairs = [(m.partition(":")[2], m) for m in self.methods if m.startswith("frozen:")]
         question = (
-            "Does adapting matter, or only the scale? Each adaptive method against the mean of its "
-            "own weights, held still from the first step."
+            "Does adapting matter, or only where it ends? Each adaptive method against its own "
+            "mean multipliers, held from the first step."
         )
-        return family("Adapting or holding still", question, self.blocks, wanted)
+        return family("Adapting or holding still", question, self.blocks, pairs)
 
     def against(self, baseline: str) -> Family | None:
         """Every method against one of them."""
         names = [m for m in rankable(self.methods) if m not in (baseline, SWEEP)]
-        wanted: _Wanted = {(name, baseline): (name, baseline) for name in names}
+        wanted = [(name, baseline) for name in names]
         title = f"Every method against {baseline}"
         return family(title, f"All differences are to {baseline}.", self.blocks, wanted)
 
@@ -122,6 +116,17 @@ class Evidence:
             for run in runs.values()
             if run.diverged
         )
+
+    @cached_property
+    def only_warms_up(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """(method, block) → steps of warm-up and of the run, where the run has no others."""
+        return {
+            (method, block.name): (int(run.figure("warm_up")), run.row.steps)
+            for block in self.blocks
+            for method, runs in block.final.items()
+            for run in runs.values()
+            if run.only_warms_up
+        }
 
     @cached_property
     def failed(self) -> dict[tuple[str, str], Counter[str]]:
@@ -172,6 +177,3 @@ class Evidence:
     def least_p(self) -> float:
         """The smallest p of a single problem with the most seeds that there are."""
         return stats.smallest_p(max(self.seeds[1], 1))
-
-    def single_tasks(self, block: Block) -> list[str]:
-        return [method for method in block.final if not is_multi_task(method)]

@@ -11,18 +11,17 @@ import numpy as np
 from gaba.bench import statistics as stats
 from gaba.bench.report._paper import COLOURS, GROUPS, paper
 from gaba.bench.report._regret import spent
-from gaba.bench.report._runs import SWEEP, TUNED, Block, Run, group_of, number
-from gaba.bench.report._summary import Ranking, rankable
+from gaba.bench.report._runs import SWEEP, TUNED, Block, Run, group_of, number, rankable
+from gaba.bench.report._views import Ranking
 from gaba.bench.statistics import Interval
+from gaba.extras import library
 from gaba.record.plots import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["critical_difference", "intervals", "panels_of", "pareto", "time_and_quality"]
-
 INK, QUIET, GRID, FAINT = (COLOURS[name][0] for name in ("ink", "quiet", "grid", "faint"))
-NAMED = ("uniform", "gaba", "inverse", "equal-share", TUNED, SWEEP)
+NAMED = ("uniform", "gaba", "paper", "inverse", "equal-share", TUNED, SWEEP)
 """Methods that always have their name beside them."""
 
 WIDTH = 85
@@ -34,51 +33,34 @@ Axis = tuple[str, Figure, bool]
 
 
 def colour_of(method: str) -> str:
+    """Of the group of the method, on light paper."""
     return COLOURS[group_of(method)][0]
 
 
 def critical_difference(ranking: Ranking) -> Picture:
-    """Mean ranks on a line, best left; bars join methods that the Nemenyi test cannot tell apart.
+    """Mean ranks on a line, by scikit-posthocs (Demšar 2006, figure 1).
 
-    (Demšar 2006, figure 1.)
+    Bars join methods that the Nemenyi test does not tell apart.
     """
-    names = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
-    ranks = [ranking.ranks[name] for name in names]
-    groups = stats.cliques(ranks, ranking.critical)
-    k, half = len(names), math.ceil(len(names) / 2)
-    bars, row = 0.16, 0.24  # inches
-    height = 0.75 + bars * (len(groups) + 1) + row * half
-    picture, (axes,) = paper(1, height)
-    picture.set_layout_engine("none")
-    axes.set_position((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(0, 8)
-    axes.set_ylim(-height + 0.65, 0.65)
-
-    def at(rank: float) -> float:
-        return 2.2 + 3.6 * (rank - 1) / (k - 1)
-
-    axes.plot([at(1), at(k)], [0, 0], color=INK, linewidth=1)
-    for tick in np.unique(np.linspace(1, k, min(k, 8)).round()):
-        axes.plot([at(tick)] * 2, [0, 0.06], color=INK, linewidth=1)
-        axes.text(at(tick), 0.09, f"{tick:.0f}", ha="center", fontsize=8, color=QUIET)
-    reach = min(ranking.critical, k - 1)
-    axes.plot([at(1), at(1 + reach)], [0.38, 0.38], color=INK, linewidth=1.5)
-    more = "" if reach == ranking.critical else " (longer than the axis)"
-    label = f"critical difference {ranking.critical:.2f}{more}"
-    axes.text(at(1), 0.43, label, fontsize=8, color=QUIET)
-    for i, group in enumerate(groups):
-        ends = [at(ranks[group[0]]) - 0.04, at(ranks[group[-1]]) + 0.04]
-        axes.plot(ends, [-bars * (i + 1)] * 2, color=INK, linewidth=3.5, alpha=0.75)
-    for i, (name, rank) in enumerate(zip(names, ranks, strict=True)):
-        left = i < half
-        line = i if left else k - 1 - i
-        y = -bars * (len(groups) + 1) - row * (line + 0.4)
-        end = 2.0 if left else 6.0
-        axes.plot([at(rank), at(rank), end], [0, y, y], color=colour_of(name), linewidth=0.9)
-        text = f"{name}  {rank:.2f}" if left else f"{rank:.2f}  {name}"
-        x, side = (end - 0.06, "right") if left else (end + 0.06, "left")
-        axes.text(x, y, text, ha=side, va="center", fontsize=8.5, color=INK)
+    frame = library("pandas", "the report of a benchmark needs", "bench").DataFrame
+    posthocs = library("scikit_posthocs", "the report of a benchmark needs", "bench")
+    names, k = list(ranking.methods), len(ranking.methods)
+    picture, (axes,) = paper(1, 1.2 + 0.24 * k)
+    posthocs.critical_difference_diagram(
+        ranking.ranks,
+        frame(stats.nemenyi(ranking.scores), index=names, columns=names),
+        ax=axes,
+        label_fmt_left="{label}  {rank:.2f}",
+        label_fmt_right="{rank:.2f}  {label}",
+        label_props={"fontsize": 8.5},
+        marker_props={"s": 14},
+        elbow_props={"linewidth": 0.9},
+        crossbar_props={"color": INK, "linewidth": 3, "alpha": 0.75},
+        color_palette={name: colour_of(name) for name in names},
+        text_h_margin=0.02 * k,
+    )
+    axes.grid(visible=False)
+    axes.spines["top"].set(visible=True, color=INK)
     return picture
 
 
@@ -194,8 +176,8 @@ def _swept(block: Block) -> list[Run]:
     """The sweep's run of each weighting with the rates that validation chose for it."""
     best: dict[Any, Run] = {}
     for run in block.trials(SWEEP):
-        if run.weights not in best or run.chosen_by < best[run.weights].chosen_by:
-            best[run.weights] = run
+        if run.multipliers not in best or run.chosen_by < best[run.multipliers].chosen_by:
+            best[run.multipliers] = run
     return list(best.values())
 
 

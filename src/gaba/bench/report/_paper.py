@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from types import MappingProxyType
@@ -11,8 +12,6 @@ from gaba.record.plots import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-__all__ = ["COLOURS", "GROUPS", "dress", "paper", "svg"]
 
 COLOURS = MappingProxyType(
     {
@@ -56,7 +55,14 @@ def dress(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def svg(picture: Picture, name: str) -> str:
+def png(picture: Picture) -> bytes:
+    """The picture as a PNG file."""
+    file = io.BytesIO()
+    picture.savefig(file, dpi=110, metadata={"Software": None})
+    return file.getvalue()
+
+
+def svg(picture: Picture, name: str, caption: str) -> str:
     """The picture as an ``<svg>`` for a page: its colours are the page's ``--NAME`` variables.
 
     All ids begin with ``name``, so that several pictures fit on one page.
@@ -75,7 +81,8 @@ def svg(picture: Picture, name: str) -> str:
         text = text.replace(light, f"var(--{colour})")
     text = re.sub(r'<g id="[^"]*"/>', "", re.sub(r'<g id="[^"]*">', "<g>", text))
     text = re.sub(r"\n\s*", "\n", text)
-    return re.sub(r"<[^>]*>", lambda tag: _short(tag[0]), text).strip()
+    text = re.sub(r"<[^>]*>", lambda tag: _short(tag[0]), text).strip()
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(caption)}"', 1)
 
 
 def _short(tag: str) -> str:

@@ -13,8 +13,7 @@ import numpy as np
 from gaba.bench import statistics as stats
 from gaba.bench.report._compare import Comparison, compare
 from gaba.bench.report._runs import SWEEP, TUNED, Block, Run
-
-__all__ = ["MARGIN", "Regret", "regrets"]
+from gaba.bench.report._views import mean_of
 
 MARGIN = 0.05
 """A method is called as good as the sweep if it is surely not worse by more than this part."""
@@ -81,7 +80,7 @@ def _regret(method: str, optimizer: str, blocks: Sequence[Block]) -> Regret:
         Comparison(method, SWEEP, optimizer, tuple(pairs)),
         _median([spent(b, SWEEP) / b.median(method, "seconds") for b in with_it]),
         _median([spent(b, SWEEP) / (spent(b, method) or math.nan) for b in with_it]),
-        _mean([_untuned(block, method) for block in with_it]),
+        mean_of([_untuned(block, method) for block in with_it]),
     )
 
 
@@ -106,15 +105,10 @@ def _by_setting(runs: Sequence[Run]) -> dict[Any, float]:
     """The mean validation quality of each setting over the tuning seeds."""
     found: dict[Any, list[float]] = defaultdict(list)
     for run in runs:
-        found[run.weights, run.rates].append(run.chosen_by)
+        found[run.multipliers, run.rates].append(run.chosen_by)
     return {setting: float(np.mean(values)) for setting, values in found.items()}
 
 
 def _median(values: Sequence[float]) -> float:
     known = [value for value in values if math.isfinite(value)]
     return float(np.median(known)) if known else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return float(np.mean(known)) if known else math.nan

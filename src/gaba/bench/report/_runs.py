@@ -8,31 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from gaba import methods
-from gaba.bench.problem import Metric, Problem, load
+from gaba.bench.config import SWEEP, TUNED
+from gaba.bench.problem import Metric, Problem, load, mean_quality
 from gaba.bench.store import Row
-
-__all__ = ["Block", "Judge", "Run", "blocks_of", "group_of", "is_multi_task", "judge_of"]
-
-SWEEP, TUNED = "fixed-sweep", "fixed-tuned"
 
 
 @final
-@dataclass(frozen=True)
-class Judge:
+class Judge(NamedTuple):
     """By what the runs of a problem are judged."""
 
     tasks: tuple[str, ...]
     metrics: tuple[Metric, ...]
-
-    def quality(self, figures: Mapping[str, Any]) -> float:
-        """The mean over the metrics, 0 perfect, 1 trivial; infinite if one is not finite."""
-        found = [m.quality(number(figures.get(m.name))) for m in self.metrics]
-        return math.fsum(found) / len(found) if all(map(math.isfinite, found)) else math.inf
 
 
 @final
@@ -43,9 +34,14 @@ class Run:
     row: Row
     quality: float
 
-    @property
+    @cached_property
     def method(self) -> str:
-        return self.row.method
+        """Its name; fixed multipliers as weights of sum 1, however they were written."""
+        word, _, argument = self.row.method.partition(":")
+        if word != "fixed":
+            return self.row.method
+        multipliers = [float(number) for number in argument.split(",")]
+        return "fixed:" + ",".join(f"{m / sum(multipliers):.4g}" for m in multipliers)
 
     @property
     def seed(self) -> int:
@@ -66,9 +62,15 @@ class Run:
         return value if math.isfinite(value) else math.inf
 
     @property
-    def weights(self) -> tuple[float, ...] | None:
-        found = self.row.config.get("weights")
-        return None if found is None else tuple(float(w) for w in found)
+    def multipliers(self) -> tuple[float, ...] | None:
+        """Where they are constant."""
+        found = self.row.config.get("multipliers")
+        return None if found is None else tuple(float(m) for m in found)
+
+    @property
+    def only_warms_up(self) -> bool:
+        """Whether the method gave equal weights in all steps, whatever it measured."""
+        return self.row.result.get("warm_up", 0) >= self.row.steps
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -103,7 +105,7 @@ class Block:
         by_method: dict[str, dict[Any, list[Run]]] = defaultdict(lambda: defaultdict(list))
         for run in self.runs:
             if run.row.stage == "final" and run.error is None:
-                fixed = run.weights if run.method in (SWEEP, TUNED) else None
+                fixed = run.multipliers if run.method in (SWEEP, TUNED) else None
                 by_method[run.method][(run.rates, run.row.steps, fixed)].append(run)
         return {
             method: {run.seed: run for run in _most_complete(settings.values())}
@@ -114,6 +116,11 @@ class Block:
     def methods(self) -> list[str]:
         """Those with final runs that train all tasks."""
         return [method for method in self.final if is_multi_task(method)]
+
+    def label(self, method: str) -> str:
+        """The name of the method, marked if its runs are too short to say anything of it."""
+        short = any(run.only_warms_up for run in self.final.get(method, {}).values())
+        return f"{method} (warm-up only)" if short else method
 
     def trials(self, method: str) -> list[Run]:
         """The runs among which the setting of ``method`` was chosen, failed ones too."""
@@ -187,6 +194,11 @@ def is_multi_task(method: str) -> bool:
     return not method.startswith("single:")
 
 
+def rankable(methods: Sequence[str]) -> list[str]:
+    """Methods that stand for themselves: no single tasks and no frozen controls."""
+    return [m for m in methods if is_multi_task(m) and not m.startswith("frozen:")]
+
+
 def group_of(method: str) -> str:
     """As the table of methods has it: "own", "published", "relative", "peer" or "control"."""
     name = method.partition(":")[0]
@@ -207,8 +219,9 @@ def _test_quality(row: Row, judge: Judge) -> float:
     if not is_multi_task(row.method):  # the other tasks were not trained: not judged as a whole
         own = [m for m in judge.metrics if m.task == row.method.partition(":")[2]]
         judge = Judge(judge.tasks, tuple(own) or judge.metrics)
-    diverged = bool(row.result.get("diverged"))
-    return math.inf if diverged else judge.quality(row.result.get("test") or {})
+    test = row.result.get("test") or {}
+    figures = {metric.name: number(test.get(metric.name)) for metric in judge.metrics}
+    return math.inf if row.result.get("diverged") else mean_quality(judge.metrics, figures)
 
 
 def _most_complete(settings: Iterable[list[Run]]) -> list[Run]:

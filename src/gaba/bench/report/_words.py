@@ -1,4 +1,4 @@
-"""What may and what may not be concluded, in sentences that the numbers themselves decide."""
+"""What may and what may not be concluded, in sentences that the numbers decide."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import math
 from collections.abc import Sequence
 
 from gaba.bench.report._compare import Comparison, Family
-from gaba.bench.report._document import chance, listed, percent, percents
 from gaba.bench.report._evidence import Evidence
+from gaba.bench.report._numbers import chance, count, listed, percent, percents
 from gaba.bench.report._regret import MARGIN, Regret
-from gaba.bench.report._runs import SWEEP, TUNED
-from gaba.bench.report._summary import Ranking, rankable
-
-__all__ = ["ALPHA", "cautions", "conclusions", "troubles", "verdict"]
+from gaba.bench.report._runs import SWEEP, TUNED, rankable
+from gaba.bench.report._views import Ranking
+from gaba.bench.store import EDITION
 
 ALPHA = 0.05
 MOST = 6
 """So many names a sentence; the tables have all."""
+
+EDITION_0 = (
+    "Measured with gaba 0.1.0, in the names of today: paper was called gaba then, inverse was the "
+    "default, and the method that is now called gaba did not exist. The losses were scaled "
+    "otherwise: the update pulled as hard as the mean of the losses, now it pulls as hard as their "
+    "sum. With SGD a learning rate of 0.1.0 corresponds to one K times smaller today."
+)
 
 
 def conclusions(evidence: Evidence) -> list[str]:
@@ -42,12 +48,11 @@ def verdict(at: Comparison) -> str:
     where = f"{at.first} against {at.second} with {at.optimizer}"
     if at.least > ALPHA:
         return (
-            f"{where}: {_count(pairs, 'pair')} of runs cannot show a difference at the 5 % level, "
-            f"whatever it is (the smallest possible p is {chance(at.least)}); the mean is "
-            f"{percent(at.mean)}."
+            f"{where}: {count(pairs, 'pair')} of runs cannot show a difference at the 5 % level "
+            f"(the smallest possible p is {chance(at.least)}); the mean is {percent(at.mean)}."
         )
     measured = f"{percents(at.interval)}, p {chance(at.p)}, corrected {chance(at.holm)}"
-    wins = f"better on {at.wins[0]} of {_count(len(at.pairs), 'problem')}"
+    wins = f"better on {at.wins[0]} of {count(len(at.pairs), 'problem')}"
     if not at.holm < ALPHA:
         return f"{where}: no difference shown ({measured}; {wins})."
     kind = "better" if at.mean < 0 else "worse"
@@ -62,16 +67,16 @@ def _further(at: Comparison) -> str:
 
 def _differ(ranking: Ranking) -> str:
     if not ranking.possible:
-        return "Ranks need two problems that the methods have in common: there is no ranking."
+        return "There is no ranking: it needs two problems that the methods have in common."
     n, k = len(ranking.problems), len(ranking.methods)
     ranks = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
     p = ranking.friedman.permuted_p
     where = f"{k} methods on {n} problems, {ranking.title}"
     if not p < ALPHA:
         return (
-            f"{where}: the ranks do not differ by more than chance would make them (Friedman, "
-            f"p {chance(p)}), so no method may be called best; {ranks[0]} has the lowest mean "
-            f"rank, {ranking.ranks[ranks[0]]:.2f}."
+            f"{where}: the ranks differ by no more than chance makes them differ (Friedman, p "
+            f"{chance(p)}), so no method may be called best. {ranks[0]} has the lowest mean rank, "
+            f"{ranking.ranks[ranks[0]]:.2f}."
         )
     best = ranking.ranks[ranks[0]]
     apart = [m for m in ranks if ranking.ranks[m] - best > ranking.critical]
@@ -81,9 +86,9 @@ def _differ(ranking: Ranking) -> str:
         f"rank, {best:.2f}; "
     )
     if not apart:
-        return f"{said}the Nemenyi test can tell no other method from it."
-    rest = _count(beside, "other")
-    return f"{said}it is told apart from {listed(apart, MOST)}, and not from {rest}."
+        return f"{said}the Nemenyi test tells no other method from it."
+    rest = count(beside, "other")
+    return f"{said}it differs from {listed(apart, MOST)}; {rest} may be as good."
 
 
 def _against(at: Family | None, baseline: str) -> list[str]:
@@ -105,26 +110,26 @@ def _against(at: Family | None, baseline: str) -> list[str]:
         rest = len(here) - len(shown)
         said.append(
             f"Against {baseline} with {optimizer}, corrected for {len(at.comparisons)} tests: "
-            f"{'; '.join(parts)}; no difference shown for {_count(rest, 'other')}."
+            f"{'; '.join(parts)}; no difference shown for {count(rest, 'other')}."
         )
     return said
 
 
 def _same(evidence: Evidence) -> list[str]:
-    """Whether GABA is the fixed weighting at which its floor leaves it."""
+    """Whether the published algorithm is the fixed weighting at which its floor leaves it."""
     if evidence.asked is None:
         return []
     said: list[str] = []
     for at in (c for c in evidence.asked.comparisons if c.second.startswith("fixed:")):
-        tests = [(pair.block.problem, pair.equivalence) for pair in at.pairs]
-        same = [name for name, test in tests if test is not None and test.equivalent]
+        same = [pair.block.problem for pair in at.pairs if pair.equivalence < ALPHA]
         apart = [pair.block.problem for pair in at.pairs if pair.holm < ALPHA]
-        open_ = [name for name, _ in tests if name not in (*same, *apart)]
+        names = (pair.block.problem for pair in at.pairs)
+        neither = [name for name in names if name not in (*same, *apart)]
         said.append(
             f"Is {at.first} distinguishable from {at.second} with {at.optimizer}? Shown to be the "
             "same within half the standard deviation over seeds: "
             f"{listed(same) or 'nowhere'}; shown to differ: {listed(apart) or 'nowhere'}; "
-            f"neither: {listed(open_) or 'nowhere'}."
+            f"neither: {listed(neither) or 'nowhere'}."
         )
     return said
 
@@ -142,11 +147,11 @@ def _adapting(at: Family | None) -> list[str]:
     }
     rest = len(at.comparisons) - len(shown)
     return [
-        "Adapting, against the same mean weights held still: helps "
+        "Adapting, against the same mean multipliers held fixed: helps "
         f"{listed(names['helps'], MOST) or 'nobody'}; harms "
-        f"{listed(names['harms'], MOST) or 'nobody'}; for "
-        f"{rest} of {len(at.comparisons)} comparisons no difference is shown, so there the scale "
-        "of the weights may be all that matters."
+        f"{listed(names['harms'], MOST) or 'nobody'}. "
+        f"{rest} of {count(len(at.comparisons), 'comparison')} show no difference: there, "
+        "where the multipliers end may be all that matters."
     ]
 
 
@@ -158,15 +163,14 @@ def _several(evidence: Evidence) -> list[str]:
     if len(ranking.methods) < 2:
         return []
     order = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
-    where = f"On {_count(len(view.problems), 'problem')} of three or more tasks, {view.title}"
+    where = f"On {count(len(view.problems), 'problem')} of three or more tasks, {view.title}"
     said = f"{where}, {order[0]} has the lowest mean rank of our variants"
     said += f" ({ranking.ranks[order[0]]:.2f}; next {order[1]}, {ranking.ranks[order[1]]:.2f})"
     if not ranking.possible:
-        return [f"{said}; one problem is no ground to call it best."]
+        return [f"{said}. One problem is not enough to call it best."]
     p = ranking.friedman.permuted_p
-    if p < ALPHA:
-        return [f"{said}; the variants differ (Friedman, p {chance(p)})."]
-    return [f"{said}; the variants do not differ by more than chance (Friedman, p {chance(p)})."]
+    differ = "differ" if p < ALPHA else "differ by no more than chance"
+    return [f"{said}. The variants {differ} (Friedman, p {chance(p)})."]
 
 
 def _regret(found: Sequence[Regret]) -> list[str]:
@@ -177,55 +181,56 @@ def _regret(found: Sequence[Regret]) -> list[str]:
     left_out = len(found) - len(everywhere)
     optimizer, nearest = found[0].optimizer, min(everywhere, key=lambda r: r.interval.estimate)
     found = everywhere
-    ground = f"on {_count(most, 'problem')}" + (", over its seeds alone" if most == 1 else "")
+    ground = f"on {count(most, 'problem')}" + (", over its seeds alone" if most == 1 else "")
     good = [r.method for r in found if r.verdict == "as good"]
     bad = sum(r.verdict == "worse" for r in found)
     cost = [r.sweep_cost for r in found if math.isfinite(r.sweep_cost)]
     price = f"; the sweep cost {min(cost):.0f} to {max(cost):.0f} runs of a method" if cost else ""
     answer = f"yes for {listed(good)}" if good else "shown for no method"
     return [
-        f"As good as a sweep at the price of one run, with {optimizer}, {ground} (surely not "
-        f"more than {100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; surely "
-        f"worse: {bad} of {len(found)}; the nearest is {nearest.method}, "
+        f"As good as a sweep at the price of one run, with {optimizer}, {ground} (the interval "
+        f"ends below {100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; shown to "
+        f"be worse: {bad} of {len(found)}; the nearest is {nearest.method}, "
         f"{percents(nearest.interval)}{price}"
         + (f"; {left_out} that ran on fewer problems are not judged." if left_out else ".")
     ]
 
 
 def cautions(evidence: Evidence) -> list[str]:
-    """What may not be concluded from such runs, however the numbers turned out."""
+    """What may not be concluded from such runs, whatever the numbers are."""
     few, most = evidence.seeds
     least = evidence.least_p()
     seeds = f"{few} seeds" if few == most else f"{few} to {most} seeds"
-    said = [
+    said = [EDITION_0] if evidence.edition < EDITION else []
+    said += [
         f"With {seeds} the smallest two-sided p of an exact paired test on one problem is "
         f"{chance(least)}"
         + (
             ": no difference on a single problem can be significant at the 5 % level. Only the "
             "tests over all problems can."
             if least > ALPHA
-            else f"; below 5 %, but corrected for more than {int(ALPHA / least)} tests it is not."
+            else f". Corrected for more than {int(ALPHA / least)} tests it is above 5 %."
         ),
-        "No difference shown is not the same as no difference: only the tests of equivalence "
-        "speak of that.",
-        "The problems were chosen, not drawn: a finding over pairs of runs speaks of these "
+        "“No difference shown” does not mean “no difference”. Only the tests of equivalence show "
+        "that.",
+        "The problems were chosen, not drawn. A finding over pairs of runs speaks of these "
         "problems, and of further ones only where the test over problems says so.",
         "All methods had the same grid of learning rates and weight decays and the same number of "
-        f"trials, and validation data chose among them; {SWEEP} alone had a trial for every point "
-        f"of its grid of weights, {TUNED} had as many as the others.",
+        f"trials, and validation data chose among them. {SWEEP} alone had a trial for every point "
+        f"of its grid of weights; {TUNED} had as many as the others.",
     ]
     if few < 5:
-        said.append("Fewer than five seeds somewhere: intervals there are guesses.")
+        said.append("Some methods have fewer than five seeds: their intervals are guesses.")
     if len(evidence.problems) < 6:
-        n = _count(len(evidence.problems), "problem")
-        said.append(f"{n}: too few for a test over problems to reach 5 %; six are needed.")
+        n = count(len(evidence.problems), "problem")
+        said.append(f"{n}: too few for a test over problems to reach 5 %. It needs six.")
     if len(evidence.processors) > 1:
         said.append(
-            "The runs come from different processors: times and memory are not comparable "
-            f"between them ({'; '.join(evidence.processors)})."
+            "The runs come from different processors, so times and memory do not compare "
+            f"({'; '.join(evidence.processors)})."
         )
     if len(evidence.versions) > 1:
-        said.append(f"The runs were made by different versions: {'; '.join(evidence.versions)}.")
+        said.append(f"Different versions made the runs: {'; '.join(evidence.versions)}.")
     return said
 
 
@@ -238,12 +243,13 @@ def troubles(evidence: Evidence) -> list[str]:
     for (method, error), where in sorted(evidence.failed.items()):
         places = listed([f"{block} ({n})" for block, n in where.items()])
         said.append(f"{method} failed on {places}: {error}")
+    for (method, block), (warm_up, steps) in sorted(evidence.only_warms_up.items()):
+        said.append(
+            f"{method} gave equal weights throughout on {block}: its warm-up of {warm_up} steps is "
+            f"as long as the run ({steps}). Give it more steps."
+        )
     for method, blocks in evidence.missing.items():
         said.append(f"{method} has no final run on {listed(blocks)}.")
     for block, n in evidence.short.items():
-        said.append(f"{block}: {_count(n, 'method')} with fewer seeds than others.")
+        said.append(f"{block}: {count(n, 'method')} with fewer seeds than others.")
     return said or ["Nothing diverged, nothing failed, and nothing is missing."]
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

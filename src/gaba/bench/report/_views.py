@@ -12,17 +12,21 @@ import numpy as np
 
 from gaba.bench import statistics as stats
 from gaba.bench.problem import Metric
-from gaba.bench.report._runs import Block, is_multi_task
-
-__all__ = ["Ranking", "View", "delta_m", "interval_of", "rankable", "time_ratio", "views_of"]
+from gaba.bench.report._runs import Block
 
 
 def interval_of(values: Sequence[float]) -> stats.Interval:
     """The mean and its bootstrap interval over the finite values; NaN where there is none."""
     known = [value for value in values if math.isfinite(value)]
     if not known:
-        return stats.Interval(math.nan, math.nan, math.nan, 0)
+        return stats.Interval(math.nan)
     return stats.bootstrap_interval(known)
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean of the finite values; NaN where there is none."""
+    known = [value for value in values if math.isfinite(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def delta_m(block: Block, method: str) -> list[float]:
@@ -141,16 +145,10 @@ def views_of(blocks: Sequence[Block]) -> list[View]:
     return [View("each with its better optimizer", tuple(blocks), chosen=True), *views]
 
 
-def rankable(methods: Sequence[str]) -> list[str]:
-    """Methods that stand for themselves: no single tasks and no frozen controls."""
-    return [m for m in methods if is_multi_task(m) and not m.startswith("frozen:")]
-
-
 def _alone(block: Block, metric: Metric) -> float:
     """The mean over the seeds of the model that trained the metric's task alone."""
     runs = block.final.get(f"single:{metric.task}", {}).values()
-    known = [v for v in (run.test(metric.name) for run in runs) if math.isfinite(v)]
-    return float(np.mean(known)) if known else math.nan
+    return mean_of([run.test(metric.name) for run in runs])
 
 
 def _validated(block: Block, method: str) -> float:

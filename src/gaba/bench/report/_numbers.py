@@ -1,70 +1,11 @@
-"""A page before it is HTML or Markdown: headings, sentences, tables and pictures in their order."""
+"""Numbers in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias, final
+from collections.abc import Sequence
 
 from gaba.bench.statistics import Interval
-from gaba.record.plots import Picture
-
-__all__ = ["Bullets", "Drawing", "Heading", "Page", "Part", "Table", "Text"]
-
-
-@final
-@dataclass(frozen=True)
-class Heading:
-    """``level`` 2 begins a section, 3 a part of one."""
-
-    text: str
-    level: int = 2
-
-
-@final
-@dataclass(frozen=True)
-class Text:
-    """One paragraph; ``quiet`` for what explains a table."""
-
-    text: str
-    quiet: bool = False
-
-
-@final
-@dataclass(frozen=True)
-class Bullets:
-    items: tuple[str, ...]
-
-
-@final
-@dataclass(frozen=True)
-class Table:
-    """The first ``words`` columns are words, the others numbers."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: int = 1
-
-
-@final
-@dataclass(frozen=True)
-class Drawing:
-    """A picture by its name (that of its file), with what it shows in words."""
-
-    name: str
-    caption: str
-    draw: Callable[[], Picture] = field(compare=False)
-
-
-Part: TypeAlias = Heading | Text | Bullets | Table | Drawing
-
-
-@final
-@dataclass(frozen=True)
-class Page:
-    title: str
-    parts: tuple[Part, ...]
 
 
 def figure(value: float, digits: int = 4) -> str:
@@ -108,7 +49,12 @@ def chance(p: float) -> str:
     """A p value."""
     if math.isnan(p):
         return "–"
-    return "< .001" if p < 0.001 else f"{p:.3g}".lstrip("0")
+    return "< 0.001" if p < 0.001 else f"{p:.3g}"
+
+
+def count(n: int, noun: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def listed(names: Sequence[str], most: int | None = None) -> str:
