@@ -17,8 +17,8 @@ SHOWN = re.search(
     (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
     re.MULTILINE | re.DOTALL,
 )
-RULE = "src/gaba/weighting/_damped_inverse.py"
-TEST = "tests/weighting/test_damped_inverse.py"
+RULE = "src/gaba/rules/damped.py"
+TEST = "tests/rules/test_damped.py"
 
 
 def run(folder: Path, *words: str) -> str:
@@ -40,7 +40,7 @@ def changed(tmp_path: Path) -> Path:
     """A copy of what the change touches, with the change."""
     assert SHOWN is not None
     unwanted = shutil.ignore_patterns("__pycache__")
-    for name in ("src", "tests/weighting", "tests/stabilisers"):
+    for name in ("src", "tests/rules"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=unwanted)
     for path in (*(ROOT / "tests").glob("_*.py"), ROOT / "docs/how-to-choose.md"):
         (tmp_path / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
@@ -53,14 +53,14 @@ def changed(tmp_path: Path) -> Path:
 
 def test_the_first_change_passes_its_tests_and_the_layout(changed: Path) -> None:
     pytest_ = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--doctest-modules", "-rA")
-    said = run(changed, *pytest_, "-k", "damped", RULE, "tests/weighting")
+    said = run(changed, *pytest_, "-k", "damped", RULE, "tests/rules")
     assert f"PASSED {RULE}::" in said
-    for name in (TEST, "tests/weighting/test_norm_rules.py"):
+    for name in (TEST, "tests/rules/test_norm_rules.py"):
         assert len(re.findall(rf"^PASSED {re.escape(name)}::.*damped", said, re.MULTILINE)) > 10
     diff = (changed / "first.diff").read_text(encoding="utf-8")
     new = re.findall(r"^\+\+\+ b/(\S+\.py)$", diff, re.MULTILINE)
     assert {RULE, TEST} <= set(new)
     for words in (("check",), ("format", "--check")):
         run(changed, sys.executable, "-m", "ruff", *words, *new)
-    code = "import gaba; print(gaba.__file__, gaba.rules.by_name('damped-inverse'))"
+    code = "import gaba; print(gaba.__file__, gaba.methods.get('damped-inverse').rule)"
     assert run(changed, sys.executable, "-c", code).startswith(str(changed))
