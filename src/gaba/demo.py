@@ -1,7 +1,4 @@
-"""What balancing does, in two small computations: a table of rules and a proof by autograd.
-
-Nothing here is a stored figure: ``text()`` works everything out anew, in well under a second.
-"""
+"""What balancing does, in two small computations: a table of rules and a proof by autograd."""
 
 from __future__ import annotations
 
@@ -14,22 +11,23 @@ from torch import nn
 from torch.nn import functional
 
 import gaba
-from gaba import rules as weighting
+from gaba.rules import Gaba, InverseNorm, Rule, Uniform
+from gaba.stabilisers import Identity
 
 __all__ = ["Proof", "Row", "proof", "table", "text"]
 
-TABLE_RULES: tuple[tuple[str, weighting.Weighting], ...] = (
-    ("uniform", weighting.Uniform()),
-    ("square root", weighting.InverseNorm(power=0.5)),
-    ("gaba", weighting.Gaba()),
-)
+TABLE_RULES: dict[str, Rule] = {
+    "uniform": Uniform(),
+    "square root": InverseNorm(power=0.5),
+    "gaba": Gaba(),
+}
 """The rules of the table, by the names that it prints."""
 
 
 @final
 @dataclass(frozen=True)
 class Row:
-    """One rule of the table: its weights, and what they make of the norms.
+    """One rule of the table: its weights, and the contributions that follow.
 
     >>> table((4.0, 1.0))[0]
     Row(rule='uniform', weights=(0.5, 0.5), contributions=(2.0, 0.5), imbalance=4.0)
@@ -64,17 +62,17 @@ def table(norms: tuple[float, ...] = (5.0, 0.01)) -> tuple[Row, ...]:
     """Weights λ, contributions λ_k g_k and imbalance max c / min c of three rules for ``norms`` g.
 
     Args:
-        norms: one norm a task, K of them, each positive.
+        norms: One norm a task, each positive.
 
     Raises:
-        ValueError: if a norm is negative.
+        ValueError: A norm is negative.
 
     >>> [f"{row.rule} {row.imbalance:.2f}" for row in table((5.0, 0.01))]
     ['uniform 500.00', 'square root 22.36', 'gaba 1.00']
     """
     g = np.asarray(norms, dtype=np.float64)
     rows: list[Row] = []
-    for name, rule in TABLE_RULES:
+    for name, rule in TABLE_RULES.items():
         weights = rule(g)
         c = gaba.contributions(weights, g)
         rows.append(
@@ -110,12 +108,11 @@ class _TwoHeads(nn.Module):
 
 
 def proof(seed: int = 0) -> Proof:
-    """Balance one step of a small model, then measure by autograd what each task really pulls.
+    """Balance one step of a small model, then measure by autograd how hard each task pulls.
 
     The shared part is Linear(14, 32), the heads 32 to 1 (squared error on lives up to 125 cycles)
-    and 32 to 3 (cross-entropy), the batch 64. The balancer gives the weights λ_k; the contribution
-    c_k is the norm of the gradient of λ_k L_k, taken again by autograd. The global random state is
-    left as it was.
+    and 32 to 3 (cross-entropy), the batch 64. The contribution c_k is the norm of the gradient of
+    λ_k L_k. The global random state does not change.
 
     >>> p = proof()
     >>> f"{p.norms[0]:.3f} {p.norms[1]:.4f}, {p.ratio:.1f} times"
@@ -127,13 +124,8 @@ def proof(seed: int = 0) -> Proof:
         torch.manual_seed(seed)
         model = _TwoHeads()
         batch = (torch.randn(64, 14), torch.rand(64) * 125, torch.randint(0, 3, (64,)))
-    balancer = gaba.Balancer(
-        ["rul", "health"],
-        model.shared,
-        norm_stabiliser=None,
-        weighting="gaba",
-        scale="simplex",
-    )
+    method = gaba.Method(Gaba(), believe=Identity(), scale="simplex")
+    balancer = gaba.Balancer(["rul", "health"], model.shared, method)
     weights = balancer.backward(model.losses(*batch)).asdict()["weights"]
     losses = model.losses(*batch)
     rul, health = losses["rul"], losses["health"]

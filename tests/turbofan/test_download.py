@@ -238,7 +238,9 @@ def test_one_wrong_byte_is_found_and_what_was_there_stays(
     wrong = bytes([files[name][middle] ^ 1])
     files[name] = files[name][:middle] + wrong + files[name][middle + 1 :]
     (tmp_path / "train_FD001.txt").write_bytes(b"mine")
-    assert_refused(tmp_path, server.serve(zipped(files)), f"{name} must have sha256 {PUBLISHED[name]}, found ")
+    assert_refused(
+        tmp_path, server.serve(zipped(files)), f"{name} must have sha256 {PUBLISHED[name]}, found "
+    )
 
 
 def test_missing_lines_and_missing_files_are_named(

@@ -10,10 +10,10 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from _turbofan_runs import tiny_config, tiny_fleet
-from gaba.turbofan import checkpoint, windows
-from gaba.turbofan._config import TrainConfig
-from gaba.turbofan.data import Fleet, write
+from gaba.turbofan import TrainConfig, checkpoint, windows
+from gaba.turbofan.data import write
 from gaba.turbofan.evaluate import TRAJECTORIES, evaluate, predict
+from gaba.turbofan.fleet import Fleet
 from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.train import train
 

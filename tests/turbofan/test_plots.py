@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 import gaba
+from gaba.record import plots as record_plots
 from gaba.turbofan import plots
 
 CAPTION = plots.Caption("FD001", "gaba", 13.24)
@@ -39,9 +40,8 @@ def history(n: int, *, saturated: slice = slice(0, 0), norms: float | None = Non
                 combined="backward",
                 losses=torch.ones(2, dtype=torch.float64),
                 norms=torch.from_numpy(g),
-                weights=torch.tensor([0.05, 0.95], dtype=torch.float64),
+                multipliers=torch.tensor([0.05, 0.95], dtype=torch.float64),
                 saturated=torch.tensor([bool(held[i]), False]),
-                gain=torch.tensor(1.0),
                 finite=torch.tensor(True),
             )
         )
@@ -205,67 +205,15 @@ def test_the_confusion_matrix_has_true_classes_as_rows() -> None:
     assert axes.get_ylabel() == "true health"
 
 
-def test_balance_draws_every_step_of_a_short_run() -> None:
-    record = history(40)
-    for axes, values in zip(
-        plots.balance(record, CAPTION).axes,
-        (record.norms, record.weights, record.contributions),
-        strict=True,
-    ):
-        assert axes.get_yscale() == "log"
-        for k, line in enumerate(axes.lines):
-            np.testing.assert_array_equal(line.get_ydata(), values[:, k])
-            np.testing.assert_array_equal(line.get_xdata(), record.steps)
-
-
-def test_balance_draws_medians_of_a_long_run() -> None:
-    record = history(3000)
-    axes = plots.balance(record, CAPTION).axes[0]
-    for k, line in enumerate(axes.lines):
-        drawn = np.asarray(line.get_ydata())
-        expected = [np.median(part) for part in np.split(record.norms[:, k], drawn.size)]
-        np.testing.assert_allclose(drawn, expected)
-
-
-def spans(axes: Axes) -> list[tuple[float, float]]:
-    boxes = [p.get_extents().transformed(axes.transData.inverted()) for p in axes.patches]
-    return [(round(box.x0, 3), round(box.x1, 3)) for box in boxes]
-
-
-def test_saturated_stretches_are_shaded() -> None:
+def test_the_balance_is_the_overview_of_the_library_with_a_caption() -> None:
     record = history(40, saturated=slice(10, 20))
-    for axes in plots.balance(record, CAPTION).axes:
-        assert spans(axes) == [(9.5, 19.5)]
-    assert "rul saturated: 25.0% of steps" in shown_with_legend(plots.balance(record, CAPTION))
-
-
-def test_an_unsaturated_run_is_not_shaded() -> None:
-    figure = plots.balance(history(40), CAPTION)
-    assert not any(axes.patches for axes in figure.axes)
-    assert "saturated" not in shown_with_legend(figure)
-
-
-def shown_with_legend(figure: Figure) -> str:
-    entries = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    return "\n".join([shown(figure), *entries])
-
-
-def test_a_task_has_one_colour_in_all_panels() -> None:
-    figure = plots.balance(history(40), CAPTION)
-    colours = [[to_hex(str(line.get_color())) for line in axes.lines] for axes in figure.axes]
-    assert colours[0] == colours[1] == colours[2]
-    assert len(set(colours[0])) == 2
-
-
-def test_what_was_not_measured_is_said() -> None:
-    top, _, bottom = plots.balance(history(30, norms=np.nan), CAPTION).axes
-    for axes in (top, bottom):
-        assert "not measured in this run" in [text.get_text() for text in axes.texts]
-
-
-def test_norms_of_zero_are_said() -> None:
-    top = plots.balance(history(30, norms=0.0), CAPTION).axes[0]
-    assert "never above 0" in [text.get_text() for text in top.texts]
+    ours, theirs = plots.balance(record, CAPTION), record_plots.overview(record)
+    assert len(ours.axes) == len(theirs.axes) == 4
+    for mine, other in zip(ours.axes, theirs.axes, strict=True):
+        assert mine.get_ylabel() == other.get_ylabel()
+        for line, same in zip(mine.lines, other.lines, strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), same.get_ydata())
+    assert CAPTION.text in shown(ours)
 
 
 @pytest.mark.parametrize("draw", [plots.predictions, plots.error_histogram])

@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_as_if_it_had_never_been_killed(tmp_path: Path, met
     assert_same_run(killed, tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("method", "stop"), [("inverse", 0), ("grace", 5), ("fixed:1,20", 6)])
+@pytest.mark.parametrize(("method", "stop"), [("inverse", 0), ("paper", 5), ("fixed:1,20", 6)])
 def test_an_interrupted_run_goes_on(tmp_path: Path, method: str, stop: int) -> None:
     config = tiny_config(tmp_path / "stopped", method=method, steps=STEPS)
 

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 import gaba
 from _turbofan_runs import same, tiny_config, tiny_fleet
-from gaba.turbofan import checkpoint, data, windows
+from gaba.turbofan import TrainConfig, checkpoint, data, windows
 from gaba.turbofan._run import CALIBRATION, Schedule, Shuffled, averaged, recalibrated
-from gaba.turbofan.data import Fleet
 from gaba.turbofan.evaluate import predict
+from gaba.turbofan.fleet import Fleet
 from gaba.turbofan.metrics import rmse
 from gaba.turbofan.model import TurbofanNet
-from gaba.turbofan.policies import METHODS, policy
-from gaba.turbofan.train import Epoch, TrainConfig, Trainer, TrainingDivergedError, train
+from gaba.turbofan.train import Epoch, Trainer, TrainingDivergedError, train
 
 FLEET = tiny_fleet()
 PREPARED = windows.prepare(FLEET)
@@ -63,7 +62,7 @@ def test_a_place_may_be_a_path(tmp_path: Path) -> None:
     ],
 )
 def test_config_names_the_setting_that_is_out_of_range(setting: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"^{setting}: must .*; found"):
+    with pytest.raises(ValueError, match=rf"^{setting} must .*, found"):
         TrainConfig(**{setting: value})  # pyright: ignore[reportArgumentType]
 
 
@@ -79,10 +78,40 @@ def test_a_broken_config_is_one_line_that_names_the_file(tmp_path: Path, text: s
 def test_an_unknown_method_is_an_error_before_anything_is_written(
     tmp_path: Path, method: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"^method: .*found") as caught:
+    with pytest.raises(ValueError, match=r"^method .*found") as caught:
         train(tiny_config(tmp_path / "run", method=method), fleet=FLEET)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("amnl", "--method uniform --sample-weights"), ("grace", "--method paper --sample-weights")],
+)
+def test_a_method_of_the_first_version_is_told_its_new_name(old: str, new: str) -> None:
+    with pytest.raises(ValueError, match=f"method '{old}' is now called {new}"):
+        TrainConfig(method=old)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("gaba", "--method paper"),
+        ("grace", "--method paper --sample-weights"),
+        ("inverse", "--method inverse"),
+    ],
+)
+def test_a_run_of_the_first_version_is_refused_with_the_new_name(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    tiny_config(tmp_path).write()
+    path = tmp_path / checkpoint.CONFIG
+    settings = json.loads(path.read_text())
+    assert settings.pop("gaba") == gaba.__version__
+    del settings["sample_weights"]
+    path.write_text(json.dumps({**settings, "method": old}))
+    with pytest.raises(ValueError, match=rf"gaba 0\.1\.0, .* '{old}'; train again with {new}$"):
+        TrainConfig.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +119,8 @@ def test_an_unknown_method_is_an_error_before_anything_is_written(
     [
         ({"subset": "FD001", "data_dir": "{tmp}/nowhere"}, "no C-MAPSS files in .*nowhere"),
         ({"subset": "FD009"}, "subset: must be one of"),
-        ({"device": "nonsense"}, "device: 'nonsense' cannot be used here: "),
-        ({"device": "cuda:99"}, "device: 'cuda:99' cannot be used here: "),
+        ({"device": "nonsense"}, "device 'nonsense' cannot be used here: "),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here: "),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_folder(
@@ -114,13 +143,14 @@ def test_a_malformed_file_leaves_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["-1,2", "0,0", "nan,1", "inf,1", "a,b"])
-def test_fixed_weights_that_are_none(weights: str) -> None:
-    with pytest.raises(ValueError, match=r"fixed: needs 2 weights"):
-        policy(f"fixed:{weights}")
+def test_fixed_multipliers_that_are_none(tmp_path: Path, weights: str) -> None:
+    with pytest.raises(ValueError, match=r"fixed:|Fixed: weights must"):
+        train(tiny_config(tmp_path / "run", method=f"fixed:{weights}"), fleet=FLEET)
+    assert not (tmp_path / "run").exists()
 
 
-MEASURING = ("gaba", "grace", "inverse", "equal-share", "sqrt-inverse")
-NOT_MEASURING = ("uniform", "fixed:1,3", "amnl")
+MEASURING = ("gaba", "paper", "inverse", "inverse-optimizer", "equal-share", "sqrt-inverse")
+NOT_MEASURING = ("uniform", "fixed:1,3")
 
 
 @pytest.mark.parametrize("method", [*MEASURING, *NOT_MEASURING])
@@ -129,21 +159,24 @@ def test_every_method_trains_and_measures_only_if_it_must(tmp_path: Path, method
     steps = [run.step() for _ in range(2)]
     assert all(step.measured == (method in MEASURING) for step in steps)
     assert all(bool(step.finite) for step in steps)
-    assert policy(method).weigh_samples == (method in ("amnl", "grace"))
 
 
-def test_the_weights_of_the_methods(tmp_path: Path) -> None:
-    for method, expected in (("uniform", 0.5), ("amnl", 0.5), ("fixed:1,3", 0.25), ("gaba", 0.5)):
-        step = trainer(tmp_path, method=method).step()  # gaba: the first 100 steps are uniform
-        assert step.weights[0].item() == pytest.approx(expected)
-    step = trainer(tmp_path, method="inverse").step()
+def test_the_methods_are_those_of_the_library(tmp_path: Path) -> None:
+    for method, expected in (("uniform", [1, 1]), ("fixed:1,3", [1, 3]), ("paper", [0.5, 0.5])):
+        step = trainer(tmp_path, method=method).step()  # paper: the first 100 steps are uniform
+        np.testing.assert_allclose(step.multipliers, expected)
+    run = trainer(tmp_path)
+    assert run.balancer.method == gaba.methods.get("gaba")
+    step = run.step()
     assert step.imbalance.item() == pytest.approx(1.0)
     assert step.weights[0].item() < 0.1
 
 
-def test_the_methods_in_the_help_are_the_methods() -> None:
-    for method in METHODS:
-        policy(method.replace("W,W", ".5,.5"))
+def test_sample_weights_are_those_of_amnl(tmp_path: Path) -> None:
+    """They change the RUL loss alone, under any method."""
+    plain, weighed = (trainer(tmp_path, sample_weights=on).step() for on in (False, True))
+    assert plain.losses[0] < weighed.losses[0] <= 2 * plain.losses[0]
+    torch.testing.assert_close(plain.losses[1], weighed.losses[1])
 
 
 # ---- the parts -------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The command line: ``gaba demo``, ``train``, ``evaluate``, ``explain``, ``data`` and the others.
 
-This file parses, calls and reports what went wrong; the commands are in ``gaba.cli``. An error is
-one line on stderr and a non-zero exit status (2 for wrong usage, 130 after Ctrl-C, else 1); with
+This file parses, calls and reports errors; the commands are in ``gaba.cli.commands``. An error is
+one line on stderr and a non-zero exit status (2 for wrong usage, 130 after Ctrl-C, else 1). With
 ``GABA_DEBUG=1`` in the environment its traceback comes too.
 """
 
@@ -14,37 +14,28 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gaba.cli.commands import Command
+from gaba import __version__
+from gaba.extras import install
 
 __all__ = ["main"]
 
 DEBUG = "GABA_DEBUG"
-COMMANDS = (
-    *("demo", "train", "evaluate", "explain", "data", "domains", "web", "report", "watch"),
-    *("methods", "bench"),
-)
-ABSENT = 'the command line needs {name}, which is not installed: pip install "gaba[{extras}]"'
 BESIDE = {
-    "train": "turbofan",
-    "evaluate": "turbofan",
-    "data": "turbofan",
+    **dict.fromkeys(("train", "evaluate", "data"), "turbofan"),
     "web": "web",
     "report": "plots",
     "bench": "bench",
     "domains": "domains",
 }
-"""The extra that a command needs beside the command line's own."""
+"""The extra that a command needs in addition to ``cli``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Args:
-        argv: the words after ``gaba``; those of the process if None.
+        argv: The words after ``gaba``; by default those of the process.
 
     >>> main(["demo"])  # doctest: +ELLIPSIS
     Two tasks pull on the shared parameters with norms 5.0 and 0.01.
@@ -56,43 +47,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # an old terminal may lack × and λ
             stream.reconfigure(errors="replace")
     try:
-        if words == ["--version"]:
-            print(f"gaba {metadata.version('gaba')}")
-            return 0
-        command = _parse(words)
-        if isinstance(command, int):
-            return command
-        command.run()
+        status = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted", 130)
-    except BrokenPipeError:  # whoever read us has seen enough, as in `gaba explain RUN | head`
+    except BrokenPipeError:  # the reader has seen enough, as in `gaba explain RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if os.environ.get(DEBUG, "") not in ("", "0"):
             traceback.print_exc()
-        return _fail(_explain(error, words), 1)
-    return 0
+        return _fail(f"error: {_explain(error, words)}", 1)
+    return status
 
 
-def _parse(words: list[str]) -> Command | int:
-    """The command that ``words`` name, or the exit status if there is nothing to run."""
-    try:
-        from gaba.cli.commands import parse
-    except ModuleNotFoundError as error:
-        if error.name == "tyro" and words == ["demo"]:
-            from gaba.cli.demo import Demo
+def _run(words: list[str]) -> int:
+    if words == ["--version"]:
+        print(f"gaba {__version__}")
+        return 0
+    if words == ["demo"]:  # the one command that needs no extra
+        from gaba import demo
 
-            return Demo()
-        raise
+        print(demo.text())
+        return 0
+    from gaba.cli.commands import parse
+
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return parse(words)
+            command = parse(words)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
-        return _fail(_usage(said.getvalue(), words), status) if status else 0
+        return _fail(f"error: {_usage(said.getvalue(), words)}", status) if status else 0
+    command.run()
+    return 0
 
 
 def _fail(message: str, status: int) -> int:
@@ -101,33 +89,29 @@ def _fail(message: str, status: int) -> int:
 
 
 def _explain(error: Exception, words: list[str]) -> str:
-    """``error``, which the command ``words`` met, in one line."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        name = error.name.partition(".")[0]
-        if name in ("tyro", "rich"):
-            extras = ",".join(["cli", *(BESIDE[word] for word in words[:1] if word in BESIDE)])
-            return f"error: {ABSENT.format(name=name, extras=extras)}"
+    """``error``, from the command ``words``, in one line."""
+    if isinstance(error, ModuleNotFoundError) and error.name in ("tyro", "rich"):
+        extras = ["cli", *(BESIDE[word] for word in words[:1] if word in BESIDE)]
+        return f"the command line needs {error.name}, which is not installed: {install(*extras)}"
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, OSError, ImportError, RuntimeError)) and text:
-        return f"error: {text}"
-    return f"error: {type(error).__name__}: {text} ({DEBUG}=1 shows where)"
+        return text
+    return f"{type(error).__name__}: {text} ({DEBUG}=1 shows where)"
 
 
 def _usage(box: str, words: list[str]) -> str:
     """The framed text of a usage error in one line: its first part, and which help to read.
 
-    The frame is ``╭─ Title ─╮``, or where that cannot be printed the title over a ruled line.
+    The frame is ``╭─ Title ─╮``, or if that cannot be printed the title over a ruled line.
     """
+    from gaba.cli.commands import COMMANDS
+
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box).strip()
     body = [line.strip("│ ") for line in plain.splitlines()[1 if plain[:1] == "╭" else 2 :]]
     ends = (i for i, line in enumerate(body) if not line.strip("─-╰╯"))
     said = " ".join(body[: next(ends, len(body))])
     text = " ".join(said.split()).replace("{None}|", "") or "wrong usage"
     help_of = f"{words[0]} " if words and words[0] in COMMANDS else ""
-    return f"error: {text.rstrip('.')} (see gaba {help_of}--help)"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"{text.rstrip('.')} (see gaba {help_of}--help)"

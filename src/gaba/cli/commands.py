@@ -1,21 +1,34 @@
-"""What can be typed after ``gaba``; each command is a dataclass of its options."""
+"""What you can type after ``gaba``: each command is a dataclass of its options."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, final
+from typing import Annotated, Any, Literal, TypeAlias, final, get_args
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, arg
 
 from gaba.cli.bench import Bench
-from gaba.cli.demo import Demo
 
 RECIPE = "(default: the recipe's)"
+RUN = "The folder of a run, or the JSONL file of a gaba.RunRecord."
+TOKEN = "GABA_WEB_TOKEN"
 Subset: TypeAlias = Literal["FD001", "FD002", "FD003", "FD004", "simulated"]
+
+
+@final
+@dataclass(frozen=True)
+class Demo:
+    """Show what balancing does: a table of rules, and a proof by autograd."""
+
+    def run(self) -> None:
+        """Print both."""
+        from gaba import demo
+
+        print(demo.text())
 
 
 @final
@@ -26,15 +39,15 @@ class Train:
     application: Positional[Literal["turbofan"]]
     """What to train: turbofan, the remaining life and health of engines (NASA C-MAPSS)."""
     subset: Subset = "FD001"
-    """The data; "simulated" is a made-up fleet that needs no files."""
+    """The data; "simulated" needs no files."""
     method: Annotated[str, arg(metavar="NAME")] = "gaba"
-    """How the losses are balanced: gaba (as published), inverse (this library's defaults),
-    inverse-sketch (the same, cheaper), uniform, fixed:W,W (weights of rul and health), amnl, grace,
-    or another of `gaba methods`."""
-    weights_from: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
-    """Take fixed weights instead: those that the run in this folder came to."""
+    """How to balance the losses, a name of `gaba methods`: gaba (the default of the library), paper
+    (as published), uniform (the plain sum), fixed:M,M (multipliers of rul and health), from-run:RUN
+    (where another run ended), ..."""
+    sample_weights: bool = False
+    """Weigh RUL errors near failure more: AMNL with --method uniform, GRACE with paper."""
     size: Literal["small", "paper"] = "small"
-    """The model: small has about .3 million parameters, paper about 3.5 million."""
+    """The model: small has about 0.3 million parameters, paper about 3.5 million."""
     seed: int = 0
     """Decides the split, the initial parameters, the order of the windows and the dropout."""
     data_dir: Annotated[
@@ -46,9 +59,9 @@ class Train:
         Path | None,
         arg(metavar="DIR", help_behavior_hint="(default: runs/SUBSET-METHOD-SIZE-seedSEED)"),
     ] = None
-    """The folder of the run: settings, history, metrics, checkpoint and pictures."""
+    """The folder for settings, history, metrics, checkpoint and pictures."""
     resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
-    """Go on with the run in this folder, with its own settings, from its last checkpoint."""
+    """Continue the run in this folder from its last checkpoint, with its own settings."""
     steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint=RECIPE)] = None
     """The most steps of the optimizer."""
     steps_per_epoch: Annotated[int | None, arg(metavar="INT", help_behavior_hint=RECIPE)] = None
@@ -64,13 +77,20 @@ class Train:
         """Train, and print the report."""
         from gaba.cli.train import train
 
-        train(self)
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        own = ("application", "run_dir", "resume")
+        settings: dict[str, Any] = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, (value, default) in values.items()
+            if name not in own and value != default
+        }
+        train(settings, self.run_dir, self.resume)
 
 
 @final
 @dataclass(frozen=True)
 class Evaluate:
-    """Judge a run's best model on the test engines again, and draw its pictures anew."""
+    """Evaluate a run's best model on the test engines again, and redraw its pictures."""
 
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
     """The folder of the run, finished or not."""
@@ -91,12 +111,11 @@ class Evaluate:
 class Explain:
     """Say in plain words what the balancer did in a run, what it could not do, and why."""
 
-    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """The folder of a run, or the JSONL file of a gaba.RunRecord."""
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN", help=RUN)]
 
     def run(self) -> None:
         """Print the diagnosis."""
-        from gaba.cli.explain import explain
+        from gaba.cli.runs import explain
 
         print(explain(self.run_dir))
 
@@ -109,7 +128,7 @@ class Data:
     name: Positional[Literal["cmapss"]]
     """Which: cmapss, the turbofan engines of NASA (12 MB)."""
     dest: Annotated[Path, arg(metavar="DIR")]
-    """The folder to put the files in."""
+    """The folder for the files."""
     url: Annotated[
         str | None, arg(metavar="URL", help_behavior_hint="(default: $GABA_CMAPSS_URL, else NASA)")
     ] = None
@@ -117,9 +136,11 @@ class Data:
 
     def run(self) -> None:
         """Download, and say where the files are."""
+        from gaba.cli.progress import Download
+        from gaba.cli.screen import console
         from gaba.turbofan.download import fetch
 
-        paths = fetch(self.dest, self.url)
+        paths = fetch(self.dest, self.url, progressbar=Download(console()))
         print(f"{len(paths)} files, each verified by its sha256, are in {self.dest}")
         print(f"train on them: gaba train turbofan --data-dir {self.dest}")
 
@@ -127,12 +148,12 @@ class Data:
 @final
 @dataclass(frozen=True)
 class Domains:
-    """List the other fields that the rule is applied to, or run the example of one."""
+    """List the other fields that use the rule, or run the example of one."""
 
     name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="")] = None
-    """Which field: portfolio, mixing, ensembles and so on; without it all are listed."""
+    """Which field: portfolio, mixing, ensembles, ...; without it all are listed."""
     folder: Annotated[Path, arg(metavar="DIR")] = Path()
-    """Where the example's picture goes, as NAME.png."""
+    """The folder for the example's picture, NAME.png."""
 
     def run(self) -> None:
         """List them, or run one."""
@@ -147,12 +168,12 @@ class Domains:
 @final
 @dataclass(frozen=True)
 class Web:
-    """Open the pages: the explorer of the rules, and runs while they train, in a browser."""
+    """Open the pages in a browser: the explorer of the rules, and runs while they train."""
 
     path: Annotated[
         Positional[Path | None], arg(metavar="[RUN_OR_FOLDER]", help_behavior_hint="")
     ] = None
-    """A run, or a folder of runs; the folder runs where that exists."""
+    """A run, or a folder of runs; the folder runs if it exists."""
     export: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the explorer as one HTML file that needs no server, and end."""
     host: str = "127.0.0.1"
@@ -166,15 +187,21 @@ class Web:
 
     def run(self) -> None:
         """Serve until Ctrl-C, or write the file."""
-        from gaba.cli.web import web
+        if self.export is not None:
+            from gaba.web.export import export
 
-        web(self, dict(os.environ))
+            export(self.export)
+            print(f"the explorer is in {self.export}: open it in a browser")
+        else:
+            from gaba.cli.web import serve
+
+            serve(self.path, self.host, self.port, self.token or os.environ.get(TOKEN) or None)
 
 
 @final
 @dataclass(frozen=True)
 class Report:
-    """Write what runs did as a page to send: figures, diagnosis and configuration."""
+    """Write a page about runs to send: figures, diagnosis and configuration."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="")]
     """Run folders, or JSONL files of a gaba.RunRecord."""
@@ -185,18 +212,17 @@ class Report:
 
     def run(self) -> None:
         """Write it, and say where."""
-        from gaba.cli.write_report import write
+        from gaba.cli.runs import report
 
-        print(write(self.runs, self.out, self.format))
+        print(report(self.runs, self.out, self.format))
 
 
 @final
 @dataclass(frozen=True)
 class Watch:
-    """Follow a run while it trains in a terminal: figures, weights, imbalance and diagnosis."""
+    """Follow a run in a terminal while it trains: figures, weights, imbalance and diagnosis."""
 
-    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
-    """The folder of a run, or the JSONL file of a gaba.RunRecord."""
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN", help=RUN)]
     once: bool = False
     """Print it as it is now, and end."""
 
@@ -212,10 +238,10 @@ class Watch:
 @final
 @dataclass(frozen=True)
 class Methods:
-    """List the methods: what each computes, needs and costs; or say everything about one."""
+    """List the methods: what each computes, needs and costs; or everything about one."""
 
     name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="")] = None
-    """Which: gaba, uniform, gradnorm and so on; without it all are listed."""
+    """Which: gaba, uniform, gradnorm, ...; without it all are listed."""
 
     def run(self) -> None:
         """Print them, or one."""
@@ -227,29 +253,20 @@ class Methods:
 Command: TypeAlias = (
     Demo | Train | Evaluate | Explain | Data | Domains | Web | Report | Watch | Methods | Bench
 )
+COMMANDS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
 
 
 def parse(words: Sequence[str]) -> Command:
     """The command that ``words`` name.
 
     Raises:
-        SystemExit: wrong usage (2), or the help was asked for and printed (0).
+        SystemExit: Wrong usage (2), or the help was asked for and printed (0).
     """
-    return tyro.cli(
-        Annotated[Demo, subcommand("demo")]
-        | Annotated[Train, subcommand("train")]
-        | Annotated[Evaluate, subcommand("evaluate")]
-        | Annotated[Explain, subcommand("explain")]
-        | Annotated[Data, subcommand("data")]
-        | Annotated[Domains, subcommand("domains")]
-        | Annotated[Web, subcommand("web")]
-        | Annotated[Report, subcommand("report")]
-        | Annotated[Watch, subcommand("watch")]
-        | Annotated[Methods, subcommand("methods")]
-        | Annotated[Bench, subcommand("bench")],
+    return tyro.extras.subcommand_cli_from_dict(
+        dict(COMMANDS),
         prog="gaba",
         description=(
-            "Balance several losses by the pull of each on the parameters that they share. "
+            "Balance several losses by how hard each pulls on the parameters that they share. "
             "Begin with `gaba demo`; without any data, `gaba train turbofan --subset simulated`."
         ),
         args=words,

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
+from gaba.cli.screen import paragraph
 from gaba.domains import DOMAINS, Domain, find
-
-WIDTH = 100
-RUN_ONE = """run one: gaba domains NAME (its picture needs matplotlib: pip install "gaba[plots]")"""
+from gaba.extras import install
 
 
 def listing() -> str:
     """Every field: what is equal, when that is the wrong thing to want, and how to see it."""
-    return "\n\n".join([*map(_entry, DOMAINS), RUN_ONE])
-
-
-def _entry(domain: Domain) -> str:
-    needs = f'pip install "gaba[{domain.extra}]"' if domain.extra else ""
-    said = {
-        "equal": domain.equal,
-        "wrong to want": domain.wrong,
-        "built on": f"{domain.built_on}: {needs}".removesuffix(": "),
-        "note": domain.note,
-    }
-    heading = f"{domain.name}: {domain.title}"
-    return "\n".join([heading, *(_wrapped(name, text) for name, text in said.items() if text)])
-
-
-def _wrapped(name: str, text: str) -> str:
-    return textwrap.fill(
-        f"{name}: {text}",
-        WIDTH,
-        initial_indent="  ",
-        subsequent_indent="    ",
-        break_on_hyphens=False,
-    )
+    hint = f"run one: gaba domains NAME (its picture needs matplotlib: {install('plots')})"
+    return "\n\n".join([*map(_entry, DOMAINS), hint])
 
 
 def run(name: str, folder: Path) -> None:
@@ -43,8 +20,20 @@ def run(name: str, folder: Path) -> None:
 
     Raises:
         ValueError: There is no such field.
-        ImportError: A library is absent; the message names the extra.
+        ImportError: A library is absent; the message has the command that installs it.
     """
     domain = find(name)
     print(_entry(domain), end="\n\n", flush=True)
     domain.run(folder)
+
+
+def _entry(domain: Domain) -> str:
+    needs = f": {install(domain.extra)}" if domain.extra else ""
+    said = {
+        "equal": domain.equal,
+        "wrong to want": domain.wrong,
+        "built on": f"{domain.built_on}{needs}",
+        "note": domain.note,
+    }
+    lines = [paragraph(label, text) for label, text in said.items() if text]
+    return "\n".join([f"{domain.name}: {domain.title}", *lines])

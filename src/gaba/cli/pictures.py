@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import gaba
+from gaba.cli.runs import method_of
 from gaba.turbofan import HEALTH, plots
 
 FOLDER = "pictures"
@@ -16,13 +17,12 @@ FOLDER = "pictures"
 def draw(run_dir: Path) -> list[Path]:
     """Draw all five pictures of an evaluated run into ``run_dir/pictures``; return their paths.
 
-    The engine whose trajectory is drawn is, of those that were predicted at every cycle, the one
-    that was seen closest to its failure.
+    The trajectory is that of the engine whose record ends closest to its failure.
     """
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     caption = plots.Caption(
         metrics["subset"],
-        metrics["method"],
+        method_of(metrics),
         metrics["test"]["capped"]["rmse"],
         simulated=metrics["simulated"],
     )

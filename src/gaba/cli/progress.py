@@ -1,20 +1,29 @@
-"""Progress of a training: a live bar on a terminal, else a plain line now and then."""
+"""Progress of a training or a download: a live bar on a terminal, else now and then a line."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any, final
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 import gaba
-from gaba.turbofan import Epoch, TrainConfig
+from gaba.cli.screen import short
+from gaba.turbofan import Epoch
 
 REFRESH = 0.2
-"""Seconds between two updates of the bar: reading a step's figures waits for the device."""
+"""Seconds between two updates of the figures: reading them waits for the device."""
 
 LINES = 20
 """About the most plain lines of a whole training."""
@@ -25,41 +34,36 @@ def figures(step: dict[str, Any]) -> str:
 
     >>> figures({"losses": {"a": 1234.5, "b": None}, "weights": {"a": 0.048, "b": 0.952},
     ...          "imbalance": 25.31})
-    'loss a 1234, b – · weight a .048, b .952 · imbalance 25.3×'
+    'loss a 1234, b – · weight a 0.048, b 0.952 · imbalance 25.3×'
     """
-    losses = ", ".join(f"{k} {_short(v)}" for k, v in step["losses"].items())
-    weights = ", ".join(f"{k} {v:.3f}".replace(" 0.", " .") for k, v in step["weights"].items())
+    losses = ", ".join(f"{k} {short(v)}" for k, v in step["losses"].items())
+    weights = ", ".join(f"{k} {v:.3f}" for k, v in step["weights"].items())
     imbalance = step["imbalance"]
-    tail = "–" if imbalance is None else f"{_short(imbalance)}×"
+    tail = "–" if imbalance is None else f"{short(imbalance)}×"
     return f"loss {losses} · weight {weights} · imbalance {tail}"
 
 
-def _short(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
 @final
-class Bar:
+class Bar(Progress):
     """A live bar with the figures of the latest step below it, for a terminal."""
 
-    def __init__(self, console: Console, config: TrainConfig) -> None:
-        self.bar = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        )
-        self.task = self.bar.add_task("training", total=config.steps)
+    def __init__(self, console: Console, steps: int) -> None:
         self.latest = self.validated = ""
-        self.live = Live(console=console, get_renderable=self._render, refresh_per_second=5)
         self.due = 0.0
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=console, refresh_per_second=5)
+        self.task = self.add_task("training", total=steps)
 
-    def _render(self) -> Group:
-        lines = (line for line in (self.latest, self.validated) if line)
-        return Group(self.bar, *(Text(line, "dim", no_wrap=True) for line in lines))
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, and below it what is known."""
+        yield from super().get_renderables()
+        yield from (
+            Text(line, "dim", no_wrap=True) for line in (self.latest, self.validated) if line
+        )
 
     def on_step(self, step: gaba.Step) -> None:
-        """Move the bar, and renew the figures if it is time to."""
-        self.bar.update(self.task, completed=step.step + 1)
+        """Move the bar, and now and then renew the figures."""
+        self.update(self.task, completed=step.step + 1)
         if (now := time.monotonic()) >= self.due:
             self.latest, self.due = figures(step.asdict()), now + REFRESH
 
@@ -67,20 +71,13 @@ class Bar:
         """Show the validation."""
         self.validated = f"epoch {epoch.epoch} · validation RMSE {epoch.rmse:.2f} cycles"
 
-    def __enter__(self) -> Bar:
-        self.live.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.live.__exit__(*error)
-
 
 @final
-class Lines:
+class Lines(AbstractContextManager["Lines"]):
     """A plain line after a validation, about ``LINES`` of them in all, for logs and pipes."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.total = config.steps
+    def __init__(self, steps: int) -> None:
+        self.total = steps
         self.due = 0
         self.step: gaba.Step | None = None
 
@@ -99,13 +96,34 @@ class Lines:
             flush=True,
         )
 
-    def __enter__(self) -> Lines:
-        return self
-
     def __exit__(self, *_: object) -> None:
         return None
 
 
-def progress(console: Console, config: TrainConfig) -> Bar | Lines:
-    """What suits the console."""
-    return Bar(console, config) if console.is_terminal else Lines(config)
+def progress(console: Console, steps: int) -> Bar | Lines:
+    """A bar on a terminal, else lines."""
+    return Bar(console, steps) if console.is_terminal else Lines(steps)
+
+
+@final
+class Download:
+    """A bar of the bytes of a download, as pooch drives one; nothing off a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("", total=None)
+        self.total = 0
+
+    def update(self, n: int) -> None:
+        """``n`` more bytes."""
+        self.bar.start()
+        self.bar.update(self.task, advance=n, total=self.total or None)
+
+    def reset(self) -> None:
+        """Back to no bytes."""
+        self.bar.reset(self.task)
+
+    def close(self) -> None:
+        """All bytes are there."""
+        self.bar.stop()

@@ -1,4 +1,4 @@
-"""The final table of a run: how good the model is, what the balancer did, and the diagnosis."""
+"""The final table of a training: how good the model is, what the balancer did, the diagnosis."""
 
 from __future__ import annotations
 
@@ -7,65 +7,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 import gaba
-from gaba.cli.explain import SIMULATED
-from gaba.record.diagnosis import diagnose
+from gaba.cli.runs import title
+from gaba.cli.screen import WIDTH, table
 
 REPORT = "report.txt"
-WIDTH = 100
-
-
-def title(run: dict[str, Any]) -> str:
-    """Subset, or that the data are simulated, method, size and seed of a run.
-
-    >>> title({"subset": "FD001", "method": "gaba", "size": "small", "seed": 0})
-    'FD001 · gaba · small · seed 0'
-    """
-    subset = SIMULATED if run.get("simulated") else run["subset"]
-    return f"{subset} · {run['method']} · {run['size']} · seed {run['seed']}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(columns[0])
-    for name in columns[1:]:
-        table.add_column(name, justify="right")
-    return table
 
 
 def quality(metrics: dict[str, Any]) -> Table:
     """RMSE and NASA score with capped and raw labels, and the health metrics."""
     test = metrics["test"]
-    table = _table(f"{metrics['test_engines']} test engines, last cycle", "capped labels", "raw")
+    made = table(f"{metrics['test_engines']} test engines, last cycle", "capped labels", "raw")
     for name, key in (("RMSE (cycles)", "rmse"), ("NASA score (lower is better)", "score")):
-        table.add_row(name, *(_figure(test[labels][key]) for labels in ("capped", "raw")))
-    table.add_row("health: accuracy", f"{test['health']['accuracy']:.1%}", "")
-    table.add_row("health: macro-F1", f"{test['health']['macro_f1']:.3f}", "")
-    return table
-
-
-def _figure(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:,.2f}"
+        found = (test[labels][key] for labels in ("capped", "raw"))
+        made.add_row(name, *("infinite" if value is None else f"{value:,.2f}" for value in found))
+    made.add_row("health: accuracy", f"{test['health']['accuracy']:.1%}", "")
+    made.add_row("health: macro-F1", f"{test['health']['macro_f1']:.3f}", "")
+    return made
 
 
 def balance(history: gaba.History) -> Table:
-    """The final weights, the imbalance and the share of saturated steps, by task."""
-    table = _table(f"balancer, {len(history):,} steps", *history.tasks)
-    table.add_row("final weight", *(f"{w:.4f}" for w in history.weights[-1]))
-    measured = [bool(np.isfinite(norms).any()) for norms in history.norms.T]
-    for name, column in (("norm", history.norms), ("contribution", history.contributions)):
-        cells = (
-            f"{np.nanmedian(column[:, k]):.4g}" if measured[k] else "not measured"
-            for k in range(len(history.tasks))
-        )
-        table.add_row(f"{name}, median", *cells)
-    table.add_row("saturated", *(f"{s:.1%} of steps" for s in history.saturated.mean(0)))
-    return table
+    """The final multipliers and weights, and the medians and saturation of the tasks."""
+    made = table(f"balancer, {len(history):,} steps", *history.tasks)
+    last = history[-1]
+    made.add_row("final multiplier", *(f"{m:.4g}" for m in last.multipliers.tolist()))
+    made.add_row("final weight", *(f"{w:.4f}" for w in last.weights.tolist()))
+    for name, columns in (("norm", history.norms), ("contribution", history.contributions)):
+        known = (column[np.isfinite(column)] for column in columns.T)
+        cells = (f"{np.median(part):.4g}" if part.size else "not measured" for part in known)
+        made.add_row(f"{name}, median", *cells)
+    made.add_row("saturated", *(f"{s:.1%} of steps" for s in history.saturated.mean(0)))
+    return made
 
 
 def imbalance(history: gaba.History) -> str:
@@ -91,7 +67,7 @@ def build(metrics: dict[str, Any], history: gaba.History) -> RenderableType:
         quality(metrics),
         balance(history),
         Text(f"{imbalance(history)}\n"),
-        Text(str(diagnose(history))),
+        Text(str(gaba.diagnose(history))),
     )
 
 

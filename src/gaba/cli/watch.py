@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
 import numpy as np
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from gaba.cli.write_report import record_of
+from gaba.cli.runs import record_of
+from gaba.cli.screen import short, table
 from gaba.web.follow import Follower
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -28,7 +26,7 @@ STATES = {
 
 
 def watch(path: Path, console: Console, once: bool) -> None:
-    """Show the run in ``path`` until Ctrl-C; once only if asked, or if nobody is there to look.
+    """Show the run in ``path`` until Ctrl-C; once if asked, or if the output is no terminal.
 
     Raises:
         FileNotFoundError: there is no such run.
@@ -64,39 +62,38 @@ def _follow(follower: Follower, path: Path, console: Console) -> None:
 
 
 def view(follower: Follower, name: str, width: int) -> RenderableType:
-    """What is known of a run, for a terminal ``width`` columns wide."""
+    """A run, for a terminal ``width`` columns wide."""
     state = Text(f"{name} · {STATES[follower.state]} · {follower.total:,} steps", style="bold")
-    last = follower.last()
-    if last is None:
+    last = follower.latest[-1:]
+    if not len(last):
         return Group(state, Text(follower.error, style="red"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("task")
-    for heading in ("loss", "norm", "weight", "contribution", "saturated"):
-        table.add_column(heading, justify="right")
-    room = max(10, min(60, width - 72))
-    table.add_column("over all steps", no_wrap=True)
+    made = table("task", "loss", "norm", "multiplier", "weight", "contribution", "saturated")
+    room = max(10, min(60, width - 84))
+    made.add_column("multipliers", no_wrap=True)
     curves = _curves(follower, room)
     for k, task in enumerate(last.tasks):
-        table.add_row(
+        made.add_row(
             Text(task, style=COLOURS[k % len(COLOURS)]),
             short(last.losses[0, k]),
             short(last.norms[0, k]),
+            short(last.multipliers[0, k]),
             f"{last.weights[0, k]:.4f}",
             short(last.contributions[0, k]),
             f"{follower.saturated[k]:.1%}",
-            Text(curves[f"weights/{k}"], style=COLOURS[k % len(COLOURS)]),
+            Text(curves[f"multipliers/{k}"], style=COLOURS[k % len(COLOURS)]),
         )
-    lines: list[RenderableType] = [state, table]
+    lines: list[RenderableType] = [state, made]
     imbalance = short(last.imbalance[0])
     times = f"{imbalance}×" if imbalance != "–" else "not measured"
     lines.append(Text(f"imbalance {times}  {curves['imbalance']}  (logarithmic)"))
     lines.append(Text(_pace(follower), style="dim"))
     if follower.error:
         lines.append(Text(follower.error, style="red"))
-    if (found := follower.last_diagnosis) is not None:
+    if (found := follower.diagnosis) is not None:
         of = f"the last {found.steps:,} steps" if found.steps < follower.total else "all steps"
-        lines.append(Text(f"\nDiagnosis of {of}", style="bold"))
-        lines += [Text(f"- {finding.text}") for finding in found.findings]
+        lines.append(Text(f"\nDiagnosis of {of}\n{found.verdict}", style="bold"))
+        lines += [Text(found.code, style="cyan")] if found.code else []
+        lines += [Text(f"- {finding.text}") for finding in found.evidence]
     return Group(*lines)
 
 
@@ -112,13 +109,13 @@ def _curves(follower: Follower, room: int) -> dict[str, str]:
     if found is None:
         return dict.fromkeys(follower.names, "")
     return {
-        name: curve(found.mean[i], logarithmic=name == "imbalance")
+        name: curve(found.mean[i], logarithmic=name.startswith(("imbalance", "multipliers")))
         for i, name in enumerate(follower.names)
     }
 
 
 def curve(values: np.ndarray, logarithmic: bool = False) -> str:
-    """Values as a line of bars, from the least to the greatest; a space where there is none.
+    """Values as a line of bars, from the least to the greatest; a space for NaN.
 
     >>> curve(np.array([0.0, 0.5, np.nan, 1.0]))
     '▁▅ █'
@@ -134,14 +131,3 @@ def curve(values: np.ndarray, logarithmic: bool = False) -> str:
     part = (shown - low) / (high - low) if high > low else np.zeros_like(shown)
     steps = np.clip(np.round(part * (len(BARS) - 1)), 0, len(BARS) - 1).astype(int)
     return "".join(BARS[i] if k else " " for i, k in zip(steps, known, strict=True))
-
-
-def short(value: float) -> str:
-    """A figure with three digits, a dash for none.
-
-    >>> short(1234.5), short(0.04761), short(float("nan"))
-    ('1234', '0.0476', '–')
-    """
-    if math.isnan(value):
-        return "–"
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -1,36 +1,24 @@
-"""``gaba web``: the explorer and the live page, or the explorer as one file."""
+"""``gaba web``: the explorer and the live page."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gaba.cli.commands import Web
+from gaba.web.server import Server
 
 RUNS = Path("runs")
-TOKEN = "GABA_WEB_TOKEN"
 
 
-def web(asked: Web, environment: dict[str, str]) -> None:
-    """Serve the pages until Ctrl-C, or write the explorer as one file.
+def serve(path: Path | None, host: str, port: int, token: str | None) -> None:
+    """Serve the pages until Ctrl-C.
 
     Raises:
-        ImportError: the extra is not installed.
-        FileNotFoundError: there is no such run or folder.
-        ValueError: other machines could reach the server and there is no good token.
-        OSError: the port cannot be had.
+        FileNotFoundError: There is no such run or folder.
+        ValueError: Other machines can reach the server and there is no good token.
+        OSError: The port cannot be had.
     """
-    if asked.export is not None:
-        from gaba.web.export import export
-
-        export(asked.export)
-        print(f"the explorer is in {asked.export}: open it in a browser")
-        return
-    from gaba.web.server import Server
-
-    path = asked.path or (RUNS if RUNS.is_dir() else None)
-    server = Server(path, asked.host, asked.port, asked.token or environment.get(TOKEN) or None)
+    path = path or (RUNS if RUNS.is_dir() else None)
+    server = Server(path, host, port, token)
     query = f"?token={server.token}" if server.token else ""
     print(f"explorer   {server.address}{query}")
     print(f"live runs  {server.address}live{query}")

@@ -34,11 +34,11 @@ _RANGES = {
 }
 
 _RENAMED = {
-    "gaba": 'method="paper"',
-    "amnl": 'method="uniform" and sample_weights=True',
-    "grace": 'method="paper" and sample_weights=True',
+    "gaba": "--method paper",
+    "amnl": "--method uniform --sample-weights",
+    "grace": "--method paper --sample-weights",
 }
-"""What the methods of 0.1.0 that have another name now are called."""
+"""The methods of 0.1.0 that have another name now."""
 
 
 @final
@@ -124,7 +124,7 @@ class TrainConfig:
         if self.size not in HIDDEN:
             raise ValueError(f"size must be one of {', '.join(HIDDEN)}, found {self.size!r}")
         if self.method in ("amnl", "grace"):
-            raise ValueError(f"method {self.method!r} is now {_RENAMED[self.method]}")
+            raise ValueError(f"method {self.method!r} is now called {_RENAMED[self.method]}")
         gaba.methods.find(self.method)
 
     def usable_device(self) -> torch.device:
@@ -164,8 +164,8 @@ class TrainConfig:
             if settings.pop(_VERSION, None) is None and "method" in settings:
                 old = settings["method"]
                 raise ValueError(
-                    f"it is of gaba 0.1.0; train the run again with "
-                    f"{_RENAMED.get(old, f'method={old!r}')} (0.1.0 called it {old!r})"
+                    f"it is of gaba 0.1.0, which called the method {old!r}; train again with "
+                    f"{_RENAMED.get(old, f'--method {old}')}"
                 )
             found = cls(**settings)
         except (AttributeError, TypeError, ValueError) as error:

@@ -136,8 +136,8 @@ def _download(url: str, scratch: Path, progressbar: Any) -> Path:
     source = pooch.create(scratch, "", registry={"archive.zip": None}, urls={"archive.zip": url})
     source.retry_if_failed = RETRIES
     try:
-        is_file = urlsplit(url).scheme == "file"
-        return Path(source.fetch("archive.zip", downloader=_copy if is_file else http))
+        transfer: Any = _copy if urlsplit(url).scheme == "file" else http
+        return Path(source.fetch("archive.zip", downloader=transfer))
     except DownloadError:
         raise
     except ChunkedEncodingError as error:

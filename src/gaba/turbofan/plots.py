@@ -84,7 +84,7 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 
 def balance(history: History, caption: Caption) -> Figure:
-    """Norms, weights, contributions and imbalance over the steps, with a caption.
+    """Norms, multipliers, contributions and imbalance over the steps, with a caption.
 
     Raises:
         ValueError: The history has no steps.
