@@ -321,7 +321,8 @@ def test_a_missing_task_keeps_its_state_and_changes_nothing_for_the_others(gone:
     balancer = gaba.Balancer(model.names, model.trunk)
     for i in range(5):
         balancer.backward(model.losses(batch(i)))
-    twin = copy.deepcopy(balancer)
+    twin = gaba.Balancer(model.names, model.trunk)
+    twin.load_state_dict(balancer.state_dict())
     before, multipliers = balancer.state_dict(), balancer.multipliers
     losses = model.losses(batch(9))
     if gone == "absent":
@@ -452,7 +453,11 @@ def _losses(model: TwoStage, **changes: Any) -> Any:
 
 BAD_LOSSES: dict[str, tuple[Any, type[Exception], str]] = {
     "a list": (lambda m: list(m.losses(batch()).values()), TypeError, "mapping"),
-    "unknown name": (lambda m: _losses(m, other=torch.ones(())), ValueError, "'other'"),
+    "unknown name": (
+        lambda m: _losses(m, other=m.trunk(batch()).sum()),
+        ValueError,
+        "unknown task 'other'",
+    ),
     "no tensor": (lambda m: _losses(m, task0=3.0), TypeError, "float"),
     "no scalar": (
         lambda m: _losses(m, task0=m.trunk(batch())[:, 0]),
@@ -485,6 +490,15 @@ def test_bad_losses_are_refused_and_change_nothing(case: str) -> None:
 
 
 PLAIN_HEADS = gaba.methods.get("inverse", heads="plain")
+
+
+def test_entries_that_are_no_task_and_need_no_gradient_are_ignored() -> None:
+    model = TwoStage([1.0, 2.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    step = balancer.backward(_losses(model, accuracy=0.9, total=torch.ones(3), note="text"))
+    assert step.losses.isfinite().all()
+
+
 BAD_SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "one task": ({"tasks": ["a"]}, ValueError, "at least 2"),
     "a task twice": ({"tasks": ["a", "a"]}, ValueError, "at least 2"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import pytest
@@ -21,7 +20,8 @@ NAMES = [ARGUMENTS.get(name, name) for name in HERE if name != "from-run"]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_and_its_method_are_the_same_balancer(name: str) -> None:
     model, x = TwoStage([1.0, 30.0], dtype=torch.float64), batch(dtype=torch.float64)
-    optimizer = torch.optim.Adam(model.parameters())
+    adam = torch.optim.Adam(model.parameters())
+    optimizer = adam if name == "inverse-optimizer" else None
     halves = name == "inverse-half"
 
     def multipliers(method: str | gaba.Method) -> list[list[float]]:
@@ -95,7 +95,8 @@ def test_one_huge_loss_does_not_stay_in_the_state(name: str, size: float) -> Non
 
     for _ in range(3):
         balancer.backward(losses())
-    calm = copy.deepcopy(balancer)
+    calm = gaba.Balancer(["a", "b"], [w], name)
+    calm.load_state_dict(balancer.state_dict())
     step = balancer.backward(losses(size))
     for key, value in balancer.state_dict().items():
         assert not isinstance(value, torch.Tensor) or bool(value.isfinite().all()), key
