@@ -13,10 +13,11 @@ PIP    := $(BIN)/python $(INSTALL) -c $(PINS)
 
 # How many test processes, or runs of `make results`, work at once. Each uses one thread.
 JOBS   ?= 2
-# The core's tests: all but those of the applications and of the project as a whole.
+# The core's tests: all but those of the applications, of the project as a whole, and of pictures.
 BEYOND := __pycache__ bench cli domains integrations turbofan web $(patsubst %,test_%.py,benchmarks cli coming_from \
             communication cuda demo docs docstrings examples extras first_change imports package readme tutorials)
 CORE   := $(filter-out $(addprefix tests/,$(BEYOND)),$(patsubst %/,%,$(sort $(wildcard tests/*/ tests/test_*.py))))
+CORE   += --ignore-glob=*/test_plots.py --ignore-glob=*/test_report.py
 WHOLE  := --doctest-modules src tests
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest $(WHOLE)
 
@@ -119,7 +120,7 @@ $(FLWR)/.installed: pyproject.toml requirements/flwr-pins.txt
 # The oldest versions that the core declares, and what its tests need.
 $(OLDEST)/.installed: pyproject.toml requirements/oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python $(INSTALL) -c requirements/oldest.txt torch numpy scipy torchjd matplotlib pandas pyarrow
+	$(OLDEST)/bin/python $(INSTALL) -c requirements/oldest.txt torch numpy scipy torchjd pandas pyarrow jinja2
 	$(OLDEST)/bin/python $(INSTALL) pytest pytest-xdist hypothesis hatchling editables
 	$(OLDEST)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
