@@ -13,13 +13,11 @@ export const ODDS = {
   from: (value) => Math.log10(value / (1 - value)),
 };
 
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-
 /**
  * A slider named `label`. Its value may lie between two stops of the track (5.0 on a logarithmic
  * one): `set` keeps it exactly. With `exact`, a text field beside it takes any value in the range.
  *
- * Returns { element, get, set, limit }; `change(value)` is called when a person moves it.
+ * Returns { element, set }; `change(value)` is called when a person moves it.
  */
 export function slider({
   id, label, min, max, step = 0.01, value, scale = LINEAR, format = String,
@@ -80,15 +78,8 @@ export function slider({
   show();
   return {
     element,
-    get: () => now,
     set: (next) => {
       now = next;
-      show();
-    },
-    limit: (low, high) => {
-      range.min = String(low);
-      range.max = String(high);
-      now = clamp(now, low, high);
       show();
     },
   };

@@ -6,7 +6,7 @@ import { contributions, imbalance, inverseNorm, sum, uniform } from "./rules.js"
 import { belief, ema, floor, logEma, warmup } from "./stabilisers.js";
 
 /** Random numbers from a seed (mulberry32): uniform in [0, 1), and normal. */
-export function generator(seed) {
+function generator(seed) {
   let state = seed >>> 0;
   const next = () => {
     state = (state + 0x6d2b79f5) >>> 0;
@@ -43,7 +43,7 @@ export function normStream({ start, noise, drift, bursts, burstSize = 30, steps,
  *
  * A step is { multipliers, weights, saturated }, the last one of "floor", "limit" or "".
  */
-export function pipeline(settings, nTasks = 2, settled = null) {
+function pipeline(settings, nTasks = 2, settled = null) {
   const { smoothing, decay, floorAt, floorMode, warmupSteps, scale = "simplex", limit = Infinity, recover = Infinity } = settings;
   const believers = { norms: () => logEma(decay, nTasks, { settled }), belief: () => belief(1 - decay, nTasks, { settled }) };
   const believe = believers[smoothing]?.() ?? ((norms) => norms);
