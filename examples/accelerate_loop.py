@@ -38,7 +38,7 @@ for i in range(40):
 
 with tempfile.TemporaryDirectory() as folder:
     accelerator.save_state(folder)
-    before = balancer.weights
+    before = balancer.multipliers
     balancer.reset()
     accelerator.load_state(folder)
-print("weights after loading equal:", balancer.weights == before)
+print("multipliers after loading equal:", balancer.multipliers == before)

@@ -55,4 +55,4 @@ with tempfile.TemporaryDirectory() as folder:
     fabric.save(path, {"model": model, "optimizer": optimizer, "balancer": balanced.balancer})
     again = gaba.Balancer(tasks=["loud", "quiet"], shared=net.trunk)
     fabric.load(path, {"balancer": again})
-print("weights after loading equal:", again.weights == balanced.balancer.weights)
+print("multipliers after loading equal:", again.multipliers == balanced.balancer.multipliers)

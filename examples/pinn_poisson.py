@@ -49,12 +49,13 @@ def weight_by_hand(net: nn.Module, given: dict[str, Tensor], old: float) -> floa
 
 line = torch.linspace(0, 1, 41)
 grid = torch.cartesian_prod(line, line)
-for method, settings in (("uniform", {}), ("pinn-annealing", {"weighted": True})):
+annealing = gaba.methods.get("pinn-annealing", weighted=True)
+for name, method in {"uniform": "uniform", "pinn-annealing": annealing}.items():
     torch.manual_seed(0)
     layers = [layer for n in (2, 48, 48) for layer in (nn.Linear(n, 48), nn.Tanh())]
     net = nn.Sequential(*layers, nn.Linear(48, 1))
     optimizer, helper, preset, apart = torch.optim.Adam(net.parameters(), 3e-3), 1.0, 1.0, 0.0
-    balancer = gaba.Balancer(TASKS, net, gaba.methods.get(method, **settings))
+    balancer = gaba.Balancer(TASKS, net, method)
     for step in range(STEPS):
         given = losses(net)
         if step % EVERY == 0:
@@ -65,7 +66,7 @@ for method, settings in (("uniform", {}), ("pinn-annealing", {"weighted": True})
         preset = float(seen.multipliers[1])
         apart = max(apart, abs(preset / helper - 1))
     error = float((net(grid)[:, 0] - exact(grid)).norm().detach() / exact(grid).norm())
-    print(f"{method:14}: relative L2 error {error:.4f} after {STEPS} steps")
-    if method != "uniform":
+    print(f"{name:14}: relative L2 error {error:.4f} after {STEPS} steps")
+    if name != "uniform":
         print(f"weight of the boundary: by hand {helper:.3f}, preset {preset:.3f}")
         print(f"the same weights in {STEPS} steps, to {apart:.0e}: {apart < 1e-5}")

@@ -33,7 +33,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 print(f"{len(history)} steps; columns such as history.norms have the shape {history.norms.shape}")
 print(gaba.diagnose(history))
-print("The second half alone:", gaba.diagnose(history[50:]))
+print("\nThe second half alone:", gaba.diagnose(history[50:]), sep="\n")
 print("the last step:", history[-1].asdict()["multipliers"])
 
 balancer.reset()  # another phase of training: forget what was learnt about the norms

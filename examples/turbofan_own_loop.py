@@ -1,6 +1,6 @@
 """The pieces of the turbofan application in a training loop of your own, on a simulated fleet.
 
-The argument is the number of steps (default 20, far too few for a good model).
+The argument is the number of steps (default 20; a good model takes many more).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import torch
 
+import gaba
 from gaba import turbofan
 from gaba.turbofan.simulate import simulate
 
@@ -19,8 +20,7 @@ prepared: turbofan.Prepared = turbofan.prepare(simulate(train_engines=10, test_e
 seen: turbofan.Windows = prepared.train
 model = turbofan.TurbofanNet("small")
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-policy: turbofan.Policy = turbofan.policy("inverse")
-balancer = policy.make_balancer(model.backbone)
+balancer = gaba.Balancer(turbofan.TASKS, model.backbone)
 rows = np.random.default_rng(0)
 
 for i in range(steps):

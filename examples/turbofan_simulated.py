@@ -1,7 +1,7 @@
 """The turbofan application from Python: a short run on a simulated fleet, evaluated and drawn.
 
 The fleet is SIMULATED and small; for NASA's data, train(TrainConfig(subset="FD001")). The arguments
-are the number of steps (default 40, far too few for a good model) and a folder for the pictures.
+are the number of steps (default 40; a good model takes many more) and a folder for the pictures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 
 import gaba
 from gaba import turbofan
-from gaba.record.diagnosis import diagnose
 from gaba.turbofan import plots
 from gaba.turbofan.simulate import simulate
 
@@ -43,7 +42,7 @@ with tempfile.TemporaryDirectory() as scratch:
 
 rmse = metrics["test"]["capped"]["rmse"]
 print(f"simulated test engines: RMSE {rmse:.1f} cycles after {result.steps} steps")
-print(diagnose(history))
+print(gaba.diagnose(history))
 
 caption = plots.Caption("simulated", config.method, rmse, simulated=True)
 unit = saved["trajectory_unit"][0]
