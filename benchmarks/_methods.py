@@ -16,32 +16,13 @@ from torchjd.autojac import jac_to_grad, mtl_backward
 
 import gaba
 from _models import Batch, MultiTask
-from gaba import measurement as measurements
+from gaba.measurement import ExactNorms, FeatureNorms, LastLayerNorms, Measurement, SketchNorms
 
 Step = Callable[[Batch], None]
 """One training step as far as the gradients: ``.grad`` is emptied, then filled."""
 
 
-Status = Literal["runs", "fails", "not available"]
-
-
-class NotAvailableError(Exception):
-    """Part of this method is not in the installed package."""
-
-
-def engine(name: str, *inner: measurements.Measurement | int, **settings: Any) -> Any:
-    """``gaba.measurement.name(*inner, **settings)``.
-
-    Raises:
-        NotAvailableError: there is no such class, or it does not take these settings.
-    """
-    made = getattr(measurements, name, None)
-    if made is None:
-        raise NotAvailableError(f"gaba.measurement has no {name}")
-    try:
-        return made(*inner, **settings)
-    except TypeError as error:
-        raise NotAvailableError(str(error)) from None
+Status = Literal["runs", "fails"]
 
 
 @final
@@ -88,11 +69,12 @@ def _published(model: MultiTask) -> Step:
     return step
 
 
-def _balanced(measure: Callable[[], Any]) -> Callable[[MultiTask], Step]:
-    """The Balancer as it is by default, with this measurement."""
+def _balanced(measure: Measurement, every: int = 1) -> Callable[[MultiTask], Step]:
+    """The Balancer as it is by default, with this measurement in every n-th step."""
 
     def make(model: MultiTask) -> Step:
-        balancer = gaba.Balancer(model.tasks, model.trunk, measurement=measure())
+        method = gaba.methods.get("gaba").replace(measure=measure, every=every)
+        balancer = gaba.Balancer(model.tasks, model.trunk, method)
 
         def step(batch: Batch) -> None:
             model.zero_grad(set_to_none=True)
@@ -147,32 +129,16 @@ METHODS: Mapping[str, Method] = {
     "plain": Method("plain mean loss", _plain),
     "again": Method("plain mean loss once more (what the timing itself makes)", _plain),
     "published": Method("published loop (K probes + backward)", _published),
-    "store": Method("`ExactNorms()`", _balanced(lambda: engine("ExactNorms")), ours=True),
-    "batched": Method(
-        '`ExactNorms("batched")`',
-        _balanced(lambda: engine("ExactNorms", mode="batched")),
-        ours=True,
-    ),
-    "stream": Method(
-        '`ExactNorms("stream")`',
-        _balanced(lambda: engine("ExactNorms", mode="stream")),
-        ours=True,
-    ),
+    "store": Method("`ExactNorms()`", _balanced(ExactNorms()), ours=True),
+    "batched": Method('`ExactNorms("batched")`', _balanced(ExactNorms("batched")), ours=True),
+    "stream": Method('`ExactNorms("stream")`', _balanced(ExactNorms("stream")), ours=True),
     "every-10": Method(
-        "`Every(10, ExactNorms())`",
-        _balanced(lambda: engine("Every", 10, engine("ExactNorms"))),
-        period=10,
-        ours=True,
+        "`ExactNorms()`, `every=10`", _balanced(ExactNorms(), every=10), period=10, ours=True
     ),
-    "features": Method("`FeatureNorms()`", _balanced(lambda: engine("FeatureNorms")), ours=True),
-    "last-layer": Method(
-        "`LastLayerNorms()`", _balanced(lambda: engine("LastLayerNorms")), ours=True
-    ),
+    "features": Method("`FeatureNorms()`", _balanced(FeatureNorms()), ours=True),
+    "last-layer": Method("`LastLayerNorms()`", _balanced(LastLayerNorms()), ours=True),
     "sketch-4": Method(
-        "`SketchNorms(every=4)`",
-        _balanced(lambda: engine("SketchNorms", every=4)),
-        period=4,
-        ours=True,
+        "`SketchNorms()`, `every=4`", _balanced(SketchNorms(), every=4), period=4, ours=True
     ),
     "jd-rows": Method("TorchJD `mtl_backward`, row by row", _autojac(1)),
     "jd-batched": Method("TorchJD `mtl_backward`, batched", _autojac(None)),
@@ -252,13 +218,11 @@ class Attempt(Generic[T]):
 
 
 def attempt(work: Callable[[], T]) -> Attempt[T]:
-    """Call ``work``; whatever it raises or warns of is a result."""
+    """Call ``work``; what it raises or warns of is a result."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
             value = work()
-        except NotAvailableError as error:
-            return Attempt(None, "not available", str(error))
         except Exception as error:
             return Attempt(None, "fails", f"{type(error).__name__}: {_first_line(error)}")
     warned = dict.fromkeys(_first_line(w.message) for w in heard)

@@ -148,9 +148,8 @@ class Results:
 
 
 def _complete(record: Record) -> bool:
-    """Whether no method ran out of time, or was missing."""
-    open_ends = ("not measured", "not available")
-    return all(method["status"] not in open_ends for method in record["methods"].values())
+    """Whether no method ran out of time."""
+    return all(method["status"] != "not measured" for method in record["methods"].values())
 
 
 def of(record: Record, name: str) -> Record:
@@ -179,26 +178,20 @@ def titles(records: Sequence[Record]) -> dict[str, str]:
 
 
 def notes(records: Sequence[Record], names: Mapping[str, str]) -> str:
-    """What failed and why, what was warned of, and last what is missing, a line each.
+    """What failed and why, and what was warned of, a line each.
 
     Args:
         records: each with ``"methods"``: by short name their ``"status"`` and ``"note"``.
         names: what the methods are called in the tables, by their short names.
     """
     lines: dict[str, list[int]] = {}
-    missing: dict[str, None] = {}
     for record in records:
         for name, result in record["methods"].items():
-            if result["status"] == "not available":
-                missing.setdefault(f"{names[name]} ({result['note']})")
-            elif result["note"] and result["status"] != "not measured":
+            if result["note"] and result["status"] != "not measured":
                 verb = "warns" if result["status"] == "runs" else "fails"
                 line = f"- {names[name]} {verb}: {result['note']}"
                 lines.setdefault(line, []).append(record["tasks"])
-    said = [f"{line} (K = {', '.join(map(str, ks))})" for line, ks in lines.items()]
-    if missing:
-        said.append(f"- Not available: {'; '.join(missing)}.")
-    return "\n".join(said)
+    return "\n".join(f"{line} (K = {', '.join(map(str, ks))})" for line, ks in lines.items())
 
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C00")

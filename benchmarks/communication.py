@@ -36,9 +36,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "communicat
 SETTINGS: dict[str, dict[str, Any]] = {
     "exact": {},
     "sketch of gradients": {"sync": gaba.ranks.Sync("sketch", width=WIDTH)},
-    "SketchNorms": {"measurement": "sketch"},
-    "FeatureNorms": {"measurement": "features"},
-    "not measured": {"weighting": "uniform", "every": 10**9},
+    "SketchNorms": {"method": gaba.methods.get("gaba", measure="sketch")},
+    "FeatureNorms": {"method": gaba.methods.get("gaba", measure="features")},
+    "not measured": {"method": "uniform"},
 }
 
 

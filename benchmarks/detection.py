@@ -37,9 +37,8 @@ def run(method: str, steps: int, seed: int, images: int, test_images: int) -> di
     set_seed(seed)
     model = detection.small_yolos()
     own = detection.own_coefficients(model.config)
-    balancer = gaba.Balancer(
-        detection.TASKS, shared=model.vit, weighting="inverse" if method == "balanced" else own
-    )
+    balanced = "inverse" if method == "balanced" else own
+    balancer = gaba.Balancer(detection.TASKS, model.vit, balanced)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,

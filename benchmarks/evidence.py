@@ -1,39 +1,37 @@
-"""Runs the benchmark whose findings README and docs/results/benchmark.md show, and writes them.
+"""Runs the sweeps of ``benchmarks/evidence/``, and writes their report and the README's table.
 
-    python benchmarks/evidence.py                  # what is missing of every sweep, then the report
-    python benchmarks/evidence.py --report-only    # the report from the runs that are there
+    python benchmarks/evidence.py                 # run what is missing, then write the report
+    python benchmarks/evidence.py --report-only   # write the report from the runs that are there
 
-The sweeps are the files of ``benchmarks/evidence/``. Their runs go to
-``docs/results/benchmark.sqlite``, and those that are in it are not made again. The report is
-``docs/results/benchmark.html`` and ``.md``; the table between the marks in README.md is made from
-the same runs.
+The runs go to ``docs/results/benchmark-0.2.sqlite``; those that are in it are not repeated. The
+report is beside it, as ``.html`` and ``.md``. The runs of 0.1.0 are in ``benchmark.sqlite``, to
+which nothing is added. Report them with ``--report-only --store docs/results/benchmark.sqlite``.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from gaba import bench
 from gaba.bench import report
+from gaba.bench.report import time_ratio
 from gaba.bench.statistics import sign_flip, t_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "benchmarks" / "evidence").glob("*.toml"))
 RESULTS = ROOT / "docs" / "results"
-STORE = RESULTS / "benchmark.sqlite"
+STORE = RESULTS / "benchmark-0.2.sqlite"
 MARKS = ("<!-- benchmark:start -->", "<!-- benchmark:end -->")
 BASE = "uniform"
 SWEEP = "fixed-sweep"
-PUBLISHED = "fixed:.0476,.9524"
+FLOOR = "fixed:0.0476,0.9524"
+"""The weights at which the floor leaves the published algorithm, as the report writes them."""
 TITLES = {
     ("turbofan-fd001", "adam"): "FD001 (2)",
     ("turbofan-fd002", "adam"): "FD002 (2)",
@@ -55,35 +53,21 @@ Place: TypeAlias = "tuple[str, str]"
 Qualities: TypeAlias = "dict[Place, dict[str, dict[int, float]]]"
 
 
-def run(jobs: int) -> None:
+def run(store: Path, jobs: int) -> None:
     """Make what is missing of every sweep."""
-    program = "import sys; from gaba.cli import main; sys.exit(main())"
     for config in CONFIGS:
-        words = ["bench", "run", str(config), "--jobs", str(jobs), "--store", str(STORE)]
+        words = ["bench", "run", str(config), "--jobs", str(jobs), "--store", str(store)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(
-            [sys.executable, "-c", program, *words], cwd=ROOT, env=environment, check=True
+            [sys.executable, "-m", "gaba", *words], cwd=ROOT, env=environment, check=True
         )
 
 
-def qualities(store: bench.Store) -> tuple[Qualities, dict[Place, dict[str, float]]]:
+def qualities(store: Path) -> tuple[Qualities, dict[Place, dict[str, float]]]:
     """Test quality by problem, method and seed; and the seconds a step took, over uniform's."""
-    found: Qualities = defaultdict(lambda: defaultdict(dict))
-    seconds: dict[Place, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    problems = {name: bench.load(name) for name in sorted({row.problem for row in store.rows()})}
-    for row in store.rows():
-        if row.stage != "final" or row.failed:
-            continue
-        place = (row.problem, row.optimizer)
-        value = problems[row.problem].quality(row.result["test"])
-        found[place][row.method][row.seed] = value if math.isfinite(value) else 1.0
-        if row.result["seconds_per_step"]:
-            seconds[place][row.method].append(row.result["seconds_per_step"])
-    ratios = {
-        place: {m: statistics.median(s) / statistics.median(of[BASE]) for m, s in of.items()}
-        for place, of in seconds.items()
-        if BASE in of
-    }
+    blocks = {(block.problem, block.optimizer): block for block in report.read(store).blocks}
+    found = {place: {m: b.qualities(m) for m in b.final} for place, b in blocks.items()}
+    ratios = {place: {m: time_ratio(b, m) for m in b.final} for place, b in blocks.items()}
     return found, ratios
 
 
@@ -139,9 +123,10 @@ def against(found: Qualities, places: Sequence[Place], method: str, base: str) -
 def sentences(found: Qualities) -> Iterator[str]:
     """The figures of what README says below the table: all of turbofan, and against the sweep."""
     turbofan = [p for p in found if p[0].startswith("turbofan-")]
-    for base in (BASE, SWEEP, PUBLISHED):
-        for method in ("gaba", "inverse"):
-            yield f"turbofan, {method} against {base}: {against(found, turbofan, method, base)}"
+    for base in (BASE, SWEEP, FLOOR):
+        for method in ("gaba", "paper", "inverse"):
+            if all({method, base} <= set(found[p]) for p in turbofan):
+                yield f"turbofan, {method} against {base}: {against(found, turbofan, method, base)}"
     for place in TITLES:
         if {"inverse", SWEEP} <= set(found.get(place, {})):
             said = against(found, [place], "inverse", SWEEP)
@@ -157,17 +142,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time")
+    parser.add_argument("--store", type=Path, default=STORE, help="where the runs are")
     asked = parser.parse_args()
     if not asked.report_only:
-        run(asked.jobs)
+        run(asked.store, asked.jobs)
     for form in ("html", "md"):
-        report.write(STORE, RESULTS / f"benchmark.{form}", form)
+        report.write(asked.store, asked.store.with_suffix(f".{form}"), form)
     page = ROOT / "README.md"
     text = page.read_text(encoding="utf-8")
     head, rest = text.split(MARKS[0])
     _, tail = rest.split(MARKS[1])
-    with bench.Store(STORE, read_only=True) as store:
-        found, ratios = qualities(store)
+    found, ratios = qualities(asked.store)
     body = f"{MARKS[0]}\n\n{table(found, ratios)}\n\n{MARKS[1]}"
     print(*sentences(found), sep="\n")
     page.write_text(f"{head}{body}{tail}", encoding="utf-8")

@@ -262,21 +262,21 @@ def run(name: str, setting: Setting, digits: Digits, rounds: int, seed: int) -> 
 def pulls(strategy: Any, norms: Any, examples: Any) -> dict[str, Any]:
     """Medians over rounds: norm, contribution and part of all contributions of client 0; imbalance.
 
-    A median has no weights; its contributions are not defined.
+    A median has no multipliers; its contributions are not defined.
     """
     if isinstance(strategy, FedMedian):
         return {"part": None, "imbalance": None, "norm_ratio": _ratio(norms)}
-    weights = np.tile(examples / examples.sum(), (len(norms), 1))
+    multipliers = np.tile(examples / examples.sum(), (len(norms), 1))
     if isinstance(strategy, BalancedFedAvg):
-        weights = np.array(
-            [[seen.weights.get(k + 1, 0.0) for k in range(CLIENTS)] for seen in strategy.rounds]
+        multipliers = np.array(
+            [[seen.multipliers.get(k + 1, 0.0) for k in range(CLIENTS)] for seen in strategy.rounds]
         )
-    known = np.where(np.isfinite(norms), norms, np.nan)
-    pull = gaba.contributions(weights, np.where(weights == 0, np.nan, known))
+    known = np.where(np.isfinite(norms) & (multipliers != 0), norms, np.nan)
+    pull = gaba.contributions(multipliers, known)
     parts = pull[:, 0] / np.nansum(pull, axis=1)
     return {
         "part": _median(parts),
-        "imbalance": _median(gaba.imbalance(weights, np.where(weights == 0, np.nan, known))),
+        "imbalance": _median(gaba.imbalance(multipliers, known)),
         "norm_ratio": _ratio(norms),
     }
 

@@ -67,8 +67,8 @@ def write_record(path: Path, steps: int) -> None:
 
 def line(step: int, losses: list[float], norms: list[float]) -> str:
     """A step as the record of a run holds it."""
-    weights = [norms[1] / sum(norms), norms[0] / sum(norms)]
-    pulls = [w * g for w, g in zip(weights, norms, strict=True)]
+    multipliers = [sum(norms) / 2 / norm for norm in norms]
+    pulls = [m * g for m, g in zip(multipliers, norms, strict=True)]
 
     def named(values: list[float]) -> dict[str, float]:
         return dict(zip(TASKS, values, strict=True))
@@ -80,10 +80,9 @@ def line(step: int, losses: list[float], norms: list[float]) -> str:
         "finite": step % 5000 != 17,
         "losses": named(losses),
         "norms": named(norms),
-        "weights": named(weights),
+        "multipliers": named(multipliers),
         "contributions": named(pulls),
         "saturated": {"rul": step % 100_000 > 80_000, "health": False},
-        "gain": 1.0,
         "imbalance": max(pulls) / min(pulls),
         "time": 1.7e9 + 0.05 * step,
     }

@@ -3,9 +3,9 @@
     python benchmarks/metric.py                       # turbofan, gas turbine, transformer; 3 min
     python benchmarks/metric.py --table-only
 
-Each model is trained by AdamW under uniform weights. In every tenth step the norms are measured
-twice on the same losses: ‖∇L_k‖, and ‖P ∇L_k‖ with P the optimizer's steps (gaba.measurement.metric). Accuracy
-of the figures does not depend on the machine.
+AdamW trains each model under uniform weights. In every tenth step the norms are measured twice on
+the same losses: ‖∇L_k‖, and ‖P ∇L_k‖ with P the steps that the optimizer takes. The figures do not
+depend on the machine.
 """
 
 from __future__ import annotations
@@ -74,10 +74,8 @@ def measure(name: str, model: nn.Module, shared: nn.Module, draw: Losses) -> dic
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     tasks = list(draw())
     watchers = {
-        "euclidean": gaba.Balancer(tasks, shared, norm_stabiliser=None),
-        "optimizer": gaba.Balancer(
-            tasks, shared, norm_stabiliser=None, metric="optimizer", optimizer=optimizer
-        ),
+        "euclidean": gaba.Balancer(tasks, shared, "inverse"),
+        "optimizer": gaba.Balancer(tasks, shared, "inverse-optimizer", optimizer=optimizer),
     }
     for step in range(STEPS):
         losses = draw()

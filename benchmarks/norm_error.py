@@ -15,14 +15,14 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
-from _methods import attempt, engine
+from _methods import attempt
 from _report import (
     COLOURS,
     Options,
@@ -41,6 +41,7 @@ from _report import (
 
 import gaba
 from _models import Spec
+from gaba.measurement import FeatureNorms, LastLayerNorms, Measurement, SketchNorms
 
 TASKS = (3,)
 STEPS = 500
@@ -58,34 +59,30 @@ class Watcher:
 
     Attributes:
         title: what it is called in the tables.
-        make: its measurement.
+        measure: its measurement.
         every: it measures in every n-th step.
-        smoothed: whether it reports the root of squares smoothed over its measured steps.
     """
 
     title: str
-    make: Callable[[], Any]
+    measure: Measurement
     every: int = 1
-    smoothed: bool = False
+
+    @property
+    def smoothed(self) -> bool:
+        """Whether it reports the root of squares smoothed over its measured steps."""
+        return self.measure.averages
 
 
 def _sketch(every: int) -> Watcher:
-    return Watcher(
-        f"`SketchNorms(every={every}, decay={DECAY})`",
-        partial(engine, "SketchNorms", every=every, decay=DECAY),
-        every=every,
-        smoothed=True,
-    )
+    return Watcher(f"`SketchNorms()`, `every={every}`", SketchNorms(decay=DECAY), every)
 
 
 WATCHERS: Mapping[str, Watcher] = {
     "sketch-1": _sketch(1),
     "sketch-4": _sketch(4),
-    "features-50": Watcher(
-        "`FeatureNorms(calibrate_every=50)`", partial(engine, "FeatureNorms", calibrate_every=50)
-    ),
-    "features": Watcher("`FeatureNorms()`", partial(engine, "FeatureNorms")),
-    "last-layer": Watcher("`LastLayerNorms()`", partial(engine, "LastLayerNorms")),
+    "features-50": Watcher("`FeatureNorms(calibrate_every=50)`", FeatureNorms(calibrate_every=50)),
+    "features": Watcher("`FeatureNorms()`", FeatureNorms()),
+    "last-layer": Watcher("`LastLayerNorms()`", LastLayerNorms()),
 }
 WATCHER_TITLES = {name: watcher.title for name, watcher in WATCHERS.items()}
 
@@ -133,10 +130,13 @@ def train(spec: Spec, n_tasks: int, seed: int, steps: int, wanted: Sequence[str]
     model = spec.model(n_tasks, seed)
     batches = spec.batches(n_tasks, spec.training_batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    judge = gaba.Balancer(model.tasks, model.trunk)
+    inverse = gaba.methods.get("inverse")
+    judge = gaba.Balancer(model.tasks, model.trunk, inverse)
     watching = {
         name: gaba.Balancer(
-            model.tasks, model.trunk, measurement=WATCHERS[name].make(), norm_stabiliser=None
+            model.tasks,
+            model.trunk,
+            inverse.replace(measure=WATCHERS[name].measure, every=WATCHERS[name].every),
         )
         for name in wanted
     }

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+import gaba
 from gaba.domains.rewards import Run, Settings, train
-from gaba.rules import InverseNorm, Targets, Weighting
+from gaba.rules import InverseNorm, Targets
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFERENCE = np.array([0.5, 0.5])
@@ -40,13 +41,13 @@ CASES = {f"{unit}, {how}": (unit, how) for how in LEARNING for unit in UNITS}
 COLOURS = {"uniform": "#000000", "fixed": "#E69F00", "balanced": "#0072B2"}
 
 
-def weighting(name: str, units: Any) -> Weighting:
+def method(name: str, units: Any) -> gaba.Method:
     """By name; at power 0 a rule gives the same weights whatever the norms, which it records."""
     fixed = (LARGEST * units) ** -2.0
     return {
-        "uniform": InverseNorm(power=0),
-        "fixed": Targets(tuple(fixed / fixed.sum()), InverseNorm(power=0)),
-        "balanced": InverseNorm(),
+        "uniform": gaba.Method(InverseNorm(power=0)),
+        "fixed": gaba.Method(Targets(tuple(fixed / fixed.sum()), InverseNorm(power=0)), limit=None),
+        "balanced": gaba.methods.get("inverse"),
     }[name]
 
 
@@ -152,7 +153,7 @@ def main() -> None:
                     InUnits(env, units),
                     preference,
                     settings=settings,
-                    weighting=weighting(name, np.array(units)),
+                    method=method(name, np.array(units)),
                 )
                 runs.append({"seed": seed, **result(name, case, run, np.array(units))})
                 print(case, seed, name, round(runs[-1]["value"], 2), flush=True)

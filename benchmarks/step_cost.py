@@ -222,15 +222,15 @@ def write(records: Sequence[Record], opts: Options) -> None:
         "# What a step costs",
         "A whole step (`zero_grad`, forward pass, gradients; no optimizer) of each method over a "
         "plain mean-loss step timed beside it: median of the paired ratios (quartiles; number of "
-        "repetitions). Every method has a copy of the same model. `SketchNorms(every=4)` and "
-        "`Every(10, …)` are averaged over 4 and 10 steps. TorchJD combines by the mean "
+        "repetitions). Every method has a copy of the same model. Methods with `every=4` "
+        "and `every=10` are averaged over 4 and 10 steps. TorchJD combines by the mean "
         "(`mtl_backward`) or by the diagonal of its Gramian (autogram), so that the price is that "
         f"of the gradients. {where(records)}",
         "![Step cost over K](step_cost.png)",
         "## What was promised",
         targets(records),
         "What limits the figures that are not reached. A sketch makes one more forward pass in "
-        "every 4th step, about a third of a plain step, so .08 on the average; the rest is what "
+        "every 4th step, about a third of a plain step, so 0.08 on average; the rest is what "
         "does not shrink with the model: drawing the direction and adding it to a copy of all "
         "parameters (which is why the MLP, nearly all parameters and hardly any activations, is "
         "dearest), and K passes through the heads one by one. These, and the handing over of "

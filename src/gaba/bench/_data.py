@@ -1,11 +1,11 @@
-"""What the problems have in common: where data are, seeded initialisation, batches in order."""
+"""What the problems have in common: where data are, seeded models, shuffled batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, final
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -48,18 +48,13 @@ def made(make: Callable[[], Model], seed: int, device: torch.device) -> Model:
     return model.to(device)
 
 
-@final
-class Order:
-    """Rows of shuffled batches without end; the rest of a pass that fills no batch is left out."""
+def batches(count: int, size: int, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Rows of shuffled batches without end; the rest of a pass that fills no batch is left out.
 
-    def __init__(self, count: int, size: int, seed: int, device: torch.device) -> None:
-        self.count, self.size, self.device = count, min(size, count), device
-        self.generator = torch.Generator().manual_seed(seed)
-        self.rows: Iterator[Tensor] = iter(())
-
-    def __next__(self) -> Tensor:
-        for rows in self.rows:
-            return rows
-        whole = torch.randperm(self.count, generator=self.generator).to(self.device)
-        self.rows = iter(whole[: self.count // self.size * self.size].split(self.size))
-        return next(self.rows)
+    >>> [sorted(rows.tolist()) for rows, _ in zip(batches(2, 9, 0, torch.device("cpu")), "ab")]
+    [[0, 1], [0, 1]]
+    """
+    generator, size = torch.Generator().manual_seed(seed), min(size, count)
+    while True:
+        order = torch.randperm(count, generator=generator).to(device)
+        yield from order[: count // size * size].split(size)

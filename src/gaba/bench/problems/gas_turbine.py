@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaba.bench._data import Order, find, made
+from gaba.bench._data import batches, find, made
 from gaba.bench._training import ByExample
 from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 
@@ -125,7 +125,7 @@ class _Training(ByExample):
         self.rows = {name: rows.to(device) for name, rows in data.rows.items()}
         self.model = self.net = made(Net, seed, device)
         self.shared = self.net.trunk
-        self.order = Order(len(self.rows["train"].inputs), BATCH, seed, device)
+        self.order = batches(len(self.rows["train"].inputs), BATCH, seed, device)
 
     @property
     def last_layer(self) -> nn.Module:

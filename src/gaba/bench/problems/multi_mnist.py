@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from gaba.bench._data import Order, find, made
+from gaba.bench._data import batches, find, made
 from gaba.bench._training import ByExample
 from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 
@@ -126,7 +126,7 @@ class _Training(ByExample):
         self.data = {split: pictures.to(device) for split, pictures in data.items()}
         self.model = self.net = made(Net, seed, device)
         self.shared = self.net.trunk
-        self.order = Order(len(self.data["train"].left), BATCH, seed, device)
+        self.order = batches(len(self.data["train"].left), BATCH, seed, device)
 
     @property
     def last_layer(self) -> nn.Module:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gaba import turbofan
-from gaba.bench._data import Order, drawn_from, made
+from gaba.bench._data import batches, drawn_from, made
 from gaba.bench._training import ByExample
 from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 from gaba.turbofan.data import SIMULATED, find_data_dir
@@ -55,7 +55,7 @@ class _Training(ByExample):
         self.seen = {"validation": data.validation, "test": data.test}
         arrays = (data.train.inputs, data.train.rul, data.train.health)
         self.all = turbofan.Batch(*(torch.from_numpy(array).to(device) for array in arrays))
-        self.order = Order(len(data.train), RECIPE.batch_size, seed, device)
+        self.order = batches(len(data.train), RECIPE.batch_size, seed, device)
         self.masks = torch.Generator().manual_seed(seed)
         self.device = device
 

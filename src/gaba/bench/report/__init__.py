@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from gaba.bench.problem import Problem
+from gaba.bench.report._evidence import Evidence
+from gaba.bench.report._page import page_of
+from gaba.bench.report._runs import Block, blocks_of
+from gaba.bench.report._views import time_ratio
 from gaba.bench.store import Store
 
-__all__ = ["write"]
+__all__ = ["Block", "Evidence", "read", "time_ratio", "write"]
 
 
 def write(
@@ -53,12 +57,27 @@ def write(
         >>> page.splitlines()[0]
         '# Balancing losses: a benchmark'
     """
-    from gaba.bench.report._evidence import Evidence
-    from gaba.bench.report._page import page_of
-    from gaba.bench.report._runs import blocks_of
-
     if format not in ("html", "md"):
         raise ValueError(f"format must be html or md, found {format!r}: choose one of the two")
+    page = page_of(read(store, problems, data_dir))
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = path.with_name(f"{path.stem}-pictures")
+    text = page.html() if format == "html" else page.markdown(pictures)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def read(
+    store: str | os.PathLike[str],
+    problems: Mapping[str, Problem] | None = None,
+    data_dir: str | Path | None = None,
+) -> Evidence:
+    """What a store holds: the runs in blocks of one problem and optimizer, and their comparisons.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`write`.
+    """
     with Store(store, read_only=True) as opened:
         rows, edition = opened.rows(), opened.edition
     if not any(row.stage == "final" and not row.failed for row in rows):
@@ -66,10 +85,4 @@ def write(
             f"store must hold final runs, found none among {len(rows)} in {os.fspath(store)}: "
             "let gaba bench run go on until the tuning is done"
         )
-    page = page_of(Evidence(tuple(blocks_of(rows, problems or {}, data_dir)), edition))
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = path.with_name(f"{path.stem}-pictures")
-    text = page.html() if format == "html" else page.markdown(pictures)
-    path.write_text(text, encoding="utf-8")
-    return path
+    return Evidence(tuple(blocks_of(rows, problems or {}, data_dir)), edition)
