@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchjd import aggregation as jd
 
-from gaba.integrations.torchjd import FromTorchJD, Root
+from gaba.rules.torchjd import FromTorchJD, Root
 
 # of TorchJD's own solver, in the aggregators that are the oracle here
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

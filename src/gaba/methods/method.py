@@ -128,11 +128,13 @@ class Method(Piece[Seen, Decision]):
     def replace(self, **changes: Any) -> Method:
         """This method with some of its slots changed.
 
-        A new ``measure`` brings the matching ``believe`` with it, so nothing is averaged twice.
+        A new ``measure`` brings the matching ``believe`` with it, so nothing is averaged twice. A
+        method that believes norms as they are still does.
         """
         if "measure" in changes and "believe" not in changes:
             matching = Method(self.rule, changes["measure"]).believe
-            if isinstance(matching, Identity) or isinstance(self.believe, Identity):
+            averaged = isinstance(self.measure, Measurement) and self.measure.averages
+            if isinstance(matching, Identity) or averaged:
                 changes["believe"] = matching
         return replace(self, **changes)
 

@@ -18,12 +18,7 @@ from gaba.rules import Rule
 
 
 def _bridge() -> Any:
-    return import_module("gaba.integrations.torchjd")  # says itself which extra brings TorchJD
-
-
-def _aggregators() -> Any:
-    _bridge()
-    return import_module("torchjd.aggregation")
+    return import_module("gaba.rules.torchjd")  # says itself which extra brings TorchJD
 
 
 @final
@@ -49,7 +44,7 @@ class _Peer:
 
     def made(self, tasks: Sequence[str], settings: dict[str, Any]) -> Any:
         """TorchJD's aggregator; what it takes of ``settings`` is taken out of them."""
-        theirs = getattr(_aggregators(), self.aggregator)
+        theirs = getattr(_bridge().aggregation, self.aggregator)
         own = {"n_tasks": len(tasks)} if self.aggregator == "NashMTL" else {}
         for name in inspect.signature(theirs).parameters:
             if name in settings:
@@ -72,7 +67,7 @@ def _smoothed(tasks: Sequence[str], shared: object, **settings: Any) -> Method:
     own = {name: settings.pop(name) for name in ("alpha", "initial_weights") if name in settings}
     bridge = _bridge()
     weighting = bridge.FromTorchJD(_MAKERS[inner].made(tasks, settings)).weighting
-    smoothed = _aggregators().CRMOGMWeighting(weighting, **own)
+    smoothed = bridge.aggregation.CRMOGMWeighting(weighting, **own)
     return _method(bridge.FromTorchJD(smoothed, seed=seed), settings)
 
 

@@ -7,7 +7,11 @@ from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
-from torchjd import Stateful, aggregation
+
+from gaba.extras import needs
+
+with needs("the bridge to TorchJD needs", "bench", "torchjd"):
+    from torchjd import Stateful, aggregation
 
 Memory: TypeAlias = "tuple[Tensor, ...]"
 
