@@ -108,6 +108,14 @@ def test_one_huge_loss_does_not_stay_in_the_state(name: str, size: float) -> Non
     assert all(0 < m < float("inf") for m in balancer.multipliers.values())
 
 
+@pytest.mark.parametrize("name", ["gradnorm", "vqgan", "uniform"])
+def test_norms_believed_as_they_are_stay_so_under_another_measurement(name: str) -> None:
+    assert methods.get(name, ["a", "b"], measure="last-layer").believe == Identity()
+    assert methods.get(name, ["a", "b"]).replace(measure="exact").believe == Identity()
+    sketched = methods.get("inverse", measure="sketch")
+    assert sketched.replace(measure="exact").believe == LogEMA()
+
+
 def test_settings_of_the_balancer_replace_those_of_the_method() -> None:
     trunk = torch.nn.Linear(2, 2)
     method = methods.get("inverse")
