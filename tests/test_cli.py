@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from rich.console import Console
 
 import gaba
@@ -236,7 +237,7 @@ def test_every_picture_of_a_simulated_run_is_labelled(
     save = plots.save
 
     def remember(figure: Any, path: Path) -> Path:
-        drawn.append("\n".join(t.get_text() for axes in figure.axes for t in axes.texts))
+        drawn.append("\n".join(text.get_text() for text in figure.findobj(Text)))
         return save(figure, path)
 
     monkeypatch.setattr(plots, "save", remember)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import numpy as np
-import pandas as pd
 
 from gaba import folders
+from gaba.extras import needs
 from gaba.turbofan.fleet import COLUMNS, DECIMALS, SIMULATED, SUBSETS, Fleet
 from gaba.turbofan.simulate import simulate
+
+with needs("gaba.turbofan needs", "turbofan", "pandas"):
+    import pandas as pd
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from gaba.extras import needs
-
-with needs("gaba.turbofan needs", "turbofan", "pandas"):
-    import pandas as pd
-
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
 SUBSETS = ("FD001", "FD002", "FD003", "FD004")

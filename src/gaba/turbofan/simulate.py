@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from gaba.extras import needs
 from gaba.turbofan._checks import check
 from gaba.turbofan.fleet import COLUMNS, DECIMALS, SIMULATED, Fleet
+
+with needs("gaba.turbofan needs", "turbofan", "pandas"):
+    import pandas as pd
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,3 @@ def main(folder: Path) -> None:
             across = np.array([-1, 1, 1, -1, -1]) * width / 2 + x + 64 * shift - 0.5
             right.plot(across, np.array([-1, -1, 1, 1, -1]) * height / 2 + y - 0.5, "w-")
     save(figure, folder / "detection.png")
-
-
-if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]))

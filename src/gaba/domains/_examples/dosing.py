@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,3 @@ def main(folder: Path) -> None:
     right.legend(fontsize=8)
     figure.suptitle("Made-up drugs: an illustration, no medical advice", fontsize=11)
     save(figure, folder / "dosing.png")
-
-
-if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]))

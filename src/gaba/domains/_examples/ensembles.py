@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,3 @@ def main(folder: Path) -> None:
     left.set_xticks(range(6), list(NOISE))
     left.legend(fontsize=8)
     save(figure, folder / "ensembles.png")
-
-
-if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]))

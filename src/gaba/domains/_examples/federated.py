@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,3 @@ def main(folder: Path) -> None:
     right.set(xlabel="client (0 has 100 times the learning rate)", yscale="log")
     right.set(ylabel="contribution, mean over rounds")
     save(figure, folder / "federated.png")
-
-
-if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]))

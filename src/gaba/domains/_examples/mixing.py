@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -54,7 +53,3 @@ def main(folder: Path) -> None:
     right.plot(np.arange(len(made.audio)) / RATE, made.audio[:, 0], lw=0.3, color=COLOURS[0])
     right.set(xlabel="seconds", ylabel="left channel", ylim=(-0.6, 0.6))
     save(figure, folder / "mixing.png")
-
-
-if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]))

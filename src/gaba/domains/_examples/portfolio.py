@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,3 @@ def main(folder: Path) -> None:
     right.set(xlabel="month", ylabel="weight")
     right.legend(fontsize=7, ncols=3)
     save(figure, folder / "portfolio.png")
-
-
-if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]))

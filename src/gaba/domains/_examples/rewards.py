@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 
@@ -45,7 +44,3 @@ def main(folder: Path) -> None:
     right.set(xlabel="update", ylabel="contribution, smoothed", yscale="log")
     right.legend(frameon=False, fontsize=8)
     save(figure, folder / "rewards.png")
-
-
-if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]))
