@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import pytest
 from sphinx.util.inventory import InventoryFile
@@ -220,6 +220,20 @@ def test_every_source_that_is_named_is_in_the_index_by_paper() -> None:
     assert "GradNorm: Gradient Normalization" in found.index(DOCS)
 
 
+def test_every_method_has_a_row_with_all_that_is_known_of_it() -> None:
+    from gaba.methods import METHODS
+
+    text = "\n".join(extension("methods").page())
+    for entry in METHODS.values():
+        row = re.search(
+            rf"^   \* - ``{entry.name}\b.*\n(?:     - .*\n?|     -\n?){{4}}", text, re.M
+        )
+        assert row, entry.name
+        assert f"``{entry.formula}``" in row[0]
+        for known in (entry.needs, entry.cost, entry.source):
+            assert known.replace("|", "\\|").replace("*", "\\*") in row[0]
+
+
 def test_the_picture_of_the_start_page_shows_the_figures_of_the_demo() -> None:
     from gaba.demo import proof
 
@@ -237,11 +251,16 @@ def test_the_picture_of_the_start_page_shows_the_figures_of_the_demo() -> None:
 def commands() -> dict[str, type]:
     """Every command by its words; its fields are its arguments and options."""
     from gaba.cli import bench
-    from gaba.cli.commands import Command
+    from gaba.cli.commands import COMMANDS
 
-    actions = ("run", "status", "report", "merge", "problems")
-    found = {command.__name__.lower(): command for command in get_args(Command)}
-    return found | {f"bench {name}": getattr(bench, name.title()) for name in actions}
+    actions = {
+        "run": bench.Run,
+        "status": bench.Status,
+        "report": bench.Summarise,
+        "merge": bench.Merge,
+        "problems": bench.Problems,
+    }
+    return COMMANDS | {f"bench {name}": command for name, command in actions.items()}
 
 
 @pytest.mark.parametrize(("words", "command"), commands().items(), ids=commands())
@@ -289,7 +308,7 @@ def test_the_site_has_every_public_name(site: Path) -> None:
 @pytest.mark.slow
 def test_the_site_leads_nowhere_else_and_loads_nothing(site: Path) -> None:
     assert not list(extension("links").troubles(site))
-    assert (site / "_modules/gaba/combine.html").is_file()
+    assert (site / "_modules/gaba/balancer.html").is_file()
 
 
 def test_the_checker_of_links_sees_what_is_wrong(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Leads from a file of the repository to a page that shows it.
 
-Links are written for the repository, `[combine.py](../src/gaba/combine.py)`. On the site they lead
+Links are written for the repository, `[state.py](../src/gaba/state.py)`. On the site they lead
 to the page of the source: that of `sphinx.ext.viewcode`, from which there is a way back to the
 reference, or else one made here. Code in a sentence that is the path of an example, a benchmark or
 a source file becomes such a link too.
