@@ -1,4 +1,4 @@
-"""Every public name has a docstring, and is shown in use by a doctest or an example."""
+"""Every public name has a docstring, and a doctest or an example shows it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,7 @@ def public_names() -> Iterator[tuple[str, object]]:
 
 
 def public_members() -> Iterator[tuple[str, object]]:
-    """The methods and properties that a public class of ours has first, and no base before it."""
+    """The methods and properties that a public class defines, without those it overrides."""
     for owner_name, owner in public_names():
         if inspect.isclass(owner) and owner.__module__.startswith("gaba"):
             for name, member in vars(owner).items():
@@ -72,8 +73,11 @@ def identifiers(code: str) -> set[str]:
     return names
 
 
-def doctest_code(text: str) -> str:
-    return "".join(example.source for example in doctest.DocTestParser().get_examples(text))
+def shown(docstring: str) -> set[str]:
+    """The names in the code of a docstring's doctests, and those of the objects that it prints."""
+    examples = doctest.DocTestParser().get_examples(docstring)
+    printed = {name for example in examples for name in re.findall(r"\b(\w+)\(", example.want)}
+    return identifiers("".join(example.source for example in examples)) | printed
 
 
 @cache
@@ -85,7 +89,7 @@ def names_in_use() -> frozenset[str]:
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                names |= identifiers(doctest_code(ast.get_docstring(node) or ""))
+                names |= shown(ast.get_docstring(node) or "")
     return frozenset(names)
 
 

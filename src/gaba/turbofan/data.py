@@ -19,6 +19,8 @@ with needs("gaba.turbofan needs", "turbofan", "pandas"):
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["SIMULATED", "find_data_dir", "load", "write"]
+
 _KINDS = ("train", "test", "RUL")
 _REMEDY = "download them with `gaba data cmapss --dest DIR`, or use `--subset simulated`"
 

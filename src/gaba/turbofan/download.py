@@ -22,6 +22,8 @@ with needs("gaba.turbofan needs", "turbofan", "pooch"):
 
 pooch.get_logger().setLevel("WARNING")  # it reports every download
 
+__all__ = ["fetch"]
+
 DEFAULT_URL = "https://data.nasa.gov/docs/legacy/CMAPSSData.zip"
 """Where NASA publishes the archive."""
 

@@ -16,6 +16,8 @@ with needs("gaba.turbofan needs", "turbofan", "torchmetrics"):
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["HealthMetrics", "RulMetrics", "health_metrics", "nasa_score", "rmse", "rul_metrics"]
+
 EARLY_SCALE = 13.0
 LATE_SCALE = 10.0
 N_CLASSES = 3
