@@ -18,6 +18,8 @@ from gaba.bench.problem import PROBLEMS, Problem, load
 from gaba.bench.store import Row
 from gaba.bench.trial import Optimizer, Trial
 
+__all__ = ["Plan"]
+
 STAGES = ("tune", "grid", "final", "frozen")
 """In the order in which they can run; "frozen" is a part of ``final`` in the store."""
 
@@ -186,6 +188,8 @@ class Plan:
             ['uniform', 'single:f1', 'single:f2']
             >>> [(part.stage, part.total) for part in plan.units[0].parts({})]
             [('tune', 3), ('final', 5)]
+            >>> [len(plan.shard(index, of=2).units) for index in range(2)], len(plan.ready())
+            ([2, 1], 9)
         """
         problems = {spec: load(spec, config.data_dir) for spec in config.problems}
         names = Counter(problem.name for problem in problems.values())
