@@ -121,6 +121,9 @@ class Follower:
         >>> row, mean = follower.names.index("norms/1"), follower.since(0, 0, points=10).mean
         >>> bool(mean[row, 0] == closer.mean[row, 0] == follower.latest.norms[-1, 1])
         True
+        >>> follower.fail("the disk is gone")
+        >>> follower.state, follower.error
+        ('error', 'the disk is gone')
     """
 
     def __init__(self, path: str | Path, opener: Callable[[], BinaryIO] | None = None) -> None:

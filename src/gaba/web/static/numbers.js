@@ -74,6 +74,17 @@ export function tickText(value) {
   return `${lead === 1 ? "" : `${lead}·`}${power(exponent)}`;
 }
 
+/** The round numbers of a logarithmic axis: powers of ten, with 2 and 5 between them where there are few. */
+export function decadeTicks(low, high) {
+  if (!(low > 0) || !Number.isFinite(high)) return [];
+  const [from, to] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+  const every = Math.max(1, Math.ceil((to - from) / 6));
+  const steps = to - from > 2 ? [1] : [1, 2, 5];
+  const powers = Array.from({ length: Math.floor((to - from) / every) + 1 }, (_, i) => from + i * every);
+  const found = powers.flatMap((exponent) => steps.map((step) => Number(`${step}e${exponent}`))).filter((value) => value >= low && value <= high);
+  return found.length ? found : [Number(Math.sqrt(low * high).toPrecision(2))];
+}
+
 export const whole = (value) => Math.round(value).toLocaleString("en");
 
 export function percent(part) {

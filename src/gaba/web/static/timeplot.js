@@ -1,24 +1,8 @@
 // Curves over steps, drawn by uPlot in the colours of the page.
 
 import { onWidth } from "./dom.js";
-import { tickText } from "./numbers.js";
+import { decadeTicks, tickText } from "./numbers.js";
 import { colour } from "./theme.js";
-
-/** Powers of ten between low and high, with 2 and 5 between them where there are few. */
-function decades(_plot, _axis, low, high) {
-  if (!(low > 0) || !Number.isFinite(high)) return [];
-  const [from, to] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
-  const every = Math.max(1, Math.ceil((to - from) / 6));
-  const steps = to - from > 2 ? [1] : [1, 2, 5];
-  const found = [];
-  for (let exponent = from; exponent <= to; exponent += every) {
-    for (const step of steps) {
-      const value = Number(`${step}e${exponent}`);
-      if (value >= low && value <= high) found.push(value);
-    }
-  }
-  return found.length ? found : [Number(Math.sqrt(low * high).toPrecision(2))];
-}
 
 /** The range of a logarithmic axis, with some room around the values. */
 function logRange(_plot, low, high) {
@@ -78,7 +62,7 @@ export function timeplot(mount, { series, height, range, shades = [], marks = ()
       },
       axes: [
         { ...axis, values: (_u, values) => values.map((v) => (Number.isInteger(v) ? v.toLocaleString("en") : "")), size: 28 },
-        { ...axis, values: (_u, values) => values.map((v) => (v === null ? "" : tickText(v))), size: 58, ...(log ? { splits: decades, filter: (_u, splits) => splits } : {}) },
+        { ...axis, values: (_u, values) => values.map((v) => (v === null ? "" : tickText(v))), size: 58, ...(log ? { splits: (_u, _axis, low, high) => decadeTicks(low, high), filter: (_u, splits) => splits } : {}) },
       ],
       hooks: {
         drawClear: [(u) => shades.forEach((shade) => paintShade(u, shade))],

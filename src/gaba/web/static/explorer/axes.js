@@ -19,16 +19,6 @@ export function roundTicks(high, count = 5) {
   return Array.from({ length: Math.floor(high / step + 1e-9) + 1 }, (_, i) => i * step);
 }
 
-/** Whole powers of ten within [low, high], at most about `count`. */
-export function decadeTicks(low, high, count = 6) {
-  const first = Math.ceil(Math.log10(low) - 1e-9);
-  const last = Math.floor(Math.log10(high) + 1e-9);
-  const every = Math.max(1, Math.ceil((last - first + 1) / count));
-  const ticks = [];
-  for (let e = first; e <= last; e += every) ticks.push(e);
-  return ticks.map((e) => 10 ** e);
-}
-
 /** Grid lines and figures for ticks along both axes, and what the axes are. */
 export function axes({ x, y, xTicks, yTicks, box, xLabel, yLabel, xText = tickText }) {
   const [left, top, right, bottom] = box;

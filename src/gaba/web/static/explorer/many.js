@@ -2,8 +2,8 @@
 // correlations do to shares.
 
 import { byId, h, onWidth, onceAFrame, s, say, swap, taskColour } from "../dom.js";
-import { multiplierText, percent, sub, timesText, typedText, weightText } from "../numbers.js";
-import { axes, decadeTicks, path, scaleOf } from "./axes.js";
+import { decadeTicks, multiplierText, percent, sub, timesText, typedText, weightText } from "../numbers.js";
+import { axes, path, scaleOf } from "./axes.js";
 import { columns } from "./bars.js";
 import { LOG, presets, slider } from "./controls.js";
 import { MOST_TASKS, correlations } from "./correlations.js";

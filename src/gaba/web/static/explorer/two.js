@@ -1,10 +1,10 @@
 // Equal contribution for two tasks: the rising and the falling line, and where they cross.
 
-import { axes, decadeTicks, path, roundTicks, scaleOf } from "./axes.js";
+import { axes, path, roundTicks, scaleOf } from "./axes.js";
 import { bars } from "./bars.js";
 import { LOG, ODDS, choice, presets, slider } from "./controls.js";
 import { byId, h, onWidth, onceAFrame, s, say, swap, taskColour } from "../dom.js";
-import { multiplierText, pullText, sub, tickText, timesText, typedText, weightText } from "../numbers.js";
+import { decadeTicks, multiplierText, pullText, sub, tickText, timesText, typedText, weightText } from "../numbers.js";
 import { multipliers } from "./multipliers.js";
 import { contributions, imbalance, inverseNorm, isBalanced, uniform } from "./rules.js";
 
