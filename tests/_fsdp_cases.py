@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
-import gaba
 from _ddp_cases import MEASUREMENTS
+from _engines import balanced
 from _models import TwoStage, batch
 from _ranked import TASKS, Net, Plan, check, loss, together, whole
 from _ranks import World
-from gaba.ranks.wrappers import sharded
+from gaba.autograd.sharding import sharded
 
 
 def by_layer(reshard: bool) -> Callable[[Net], Any]:
@@ -63,10 +63,10 @@ def case_trunk_in_one_piece_on_one_rank(world: World) -> None:
     """The shared part is FSDP's root: after the first pass others stand for its parameters."""
     plain, model = (TwoStage([1.0, 50.0], dtype=torch.float64) for _ in range(2))
     x = batch(dtype=torch.float64)
-    expected = gaba.Balancer(plain.names, plain.trunk).backward(plain.losses(x))
+    expected = balanced(plain.names, plain.trunk).backward(plain.losses(x))
     with world.group():
         fully_shard(model.trunk)
-        balancer = gaba.Balancer(model.names, model.trunk)
+        balancer = balanced(model.names, model.trunk)
         found = balancer.backward(model.losses(x))
         torch.testing.assert_close(found.norms, expected.norms)
         for p, q in zip(plain.parameters(), model.parameters(), strict=True):
@@ -95,7 +95,7 @@ class _Reduced:
 
 
 def case_features_while_gradients_are_held_back(world: World) -> None:
-    plan = Plan(by_layer(True), {"measurement": "features"}, micro=2, held_back=hold_back)
+    plan = Plan(by_layer(True), {"measure": "features"}, micro=2, held_back=hold_back)
     check(plan, world)
 
 
@@ -124,21 +124,21 @@ def case_a_zero_loss_stands_for_a_missing_task(world: World) -> None:
         net = Net()
         model = by_layer(True)(net)
         assert sharded(net.parameters())
-        balancer = gaba.Balancer(TASKS, net.trunk)
+        balancer = balanced(TASKS, net.trunk)
         x, y = Plan().batch(0, world.rank)
         out = model(x)
-        losses: Any = {t: loss(t, out[t], y, False) for t in TASKS}
+        losses: Any = {t: loss(t, out[t], y) for t in TASKS}
         if world.rank:
             losses["b"] = 0 * out["b"].sum()
         step = balancer.backward(losses)
         other = Net()
-        truth = gaba.Balancer(TASKS, other.trunk, sync=False)
+        truth = balanced(TASKS, other.trunk, sync=False)
         batches = [Plan().batch(0, rank) for rank in range(world.size)]
         outs = [other(x) for x, _ in batches]
         means: Any = {
-            t: torch.stack(
-                [loss(t, o[t], y, False) for o, (_, y) in zip(outs, batches, strict=True)]
-            )[: 1 if t == "b" else None].sum()
+            t: torch.stack([loss(t, o[t], y) for o, (_, y) in zip(outs, batches, strict=True)])[
+                : 1 if t == "b" else None
+            ].sum()
             / world.size
             for t in TASKS
         }
@@ -150,23 +150,23 @@ def case_parameters_without_their_module_are_refused(world: World) -> None:
     with world.group():
         net = Net()
         model = by_layer(True)(net)
-        balancer = gaba.Balancer(TASKS, list(net.trunk.parameters()))
+        balancer = balanced(TASKS, list(net.trunk.parameters()))
         x, y = Plan().batch(0, world.rank)
         out = model(x)
         with pytest.raises(ValueError, match="below the features"):
-            balancer.backward({t: loss(t, out[t], y, False) for t in TASKS})
+            balancer.backward({t: loss(t, out[t], y) for t in TASKS})
 
 
 def case_gradients_that_are_there_already_are_added_to(world: World) -> None:
     with world.group():
         net = Net()
         model = by_layer(True)(net)
-        balancer = gaba.Balancer(TASKS, net.trunk, norm_stabiliser=None)
+        balancer = balanced(TASKS, net.trunk)
         once: dict[str, torch.Tensor] = {}
         for number in range(2):
             x, y = Plan().batch(0, world.rank)
             out = model(x)
-            balancer.backward({t: loss(t, out[t], y, False) for t in TASKS})
+            balancer.backward({t: loss(t, out[t], y) for t in TASKS})
             for name, p in net.named_parameters():
                 gradient: Any = p.grad
                 if number == 0:
@@ -180,8 +180,8 @@ def case_the_optimizers_metric_is_refused(world: World) -> None:
         net = Net()
         model = by_layer(True)(net)
         adam = torch.optim.Adam(net.parameters())
-        balancer = gaba.Balancer(TASKS, net.trunk, metric="optimizer", optimizer=adam)
+        balancer = balanced(TASKS, net.trunk, metric="optimizer", optimizer=adam)
         x, y = Plan().batch(0, world.rank)
         out = model(x)
         with pytest.raises(ValueError, match="metric='euclidean'"):
-            balancer.backward({t: loss(t, out[t], y, False) for t in TASKS})
+            balancer.backward({t: loss(t, out[t], y) for t in TASKS})

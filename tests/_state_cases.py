@@ -12,7 +12,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gaba
 from _ddp_cases import MEASUREMENTS, ddp
-from _ranked import TASKS, Net, Plan, alone, assert_same_on_all_ranks, check, loss, together
+from _engines import balanced
+from _ranked import (
+    TASKS,
+    Net,
+    Plan,
+    alone,
+    assert_close,
+    assert_same_on_all_ranks,
+    check,
+    loss,
+    rounding,
+    together,
+)
 from _ranks import World
 
 
@@ -30,7 +42,7 @@ def case_four_ranks_with_tasks_missing(world: World) -> None:
         MEASUREMENTS["sketch"],
         missing=lambda step, rank: [TASKS[(step + rank) % 3]] if rank < 3 else [],
     )
-    check(plan, world, 1e-5)
+    check(plan, world)
 
 
 RESTORED = ("exact", "sketch", "half_batch")
@@ -48,8 +60,7 @@ def case_state_is_saved_once_and_restored_on_all_ranks(world: World) -> None:
     with world.group():
         torch.distributed.barrier()
         for name, (plan, expected, whole) in wholes.items():
-            rtol = 1e-5 if name == "sketch" else 1e-8
-            _goes_on(plan, world, world.folder / f"{name}.pt", expected, whole, rtol)
+            _goes_on(plan, world, world.folder / f"{name}.pt", expected, whole)
 
 
 def case_state_of_two_ranks_is_restored_on_four(world: World) -> None:
@@ -70,8 +81,7 @@ def case_state_of_two_ranks_is_restored_on_four(world: World) -> None:
     with world.group(name="four"):
         torch.distributed.barrier()
         for name, (plan, expected, whole) in wholes.items():
-            rtol = 1e-5 if name == "sketch" else 1e-8
-            _goes_on(plan, world, world.folder / name, expected, whole, rtol)
+            _goes_on(plan, world, world.folder / name, expected, whole)
 
 
 def _trained_by_one(plan: Plan, world: int, steps: int) -> tuple[Net, gaba.Balancer]:
@@ -79,19 +89,21 @@ def _trained_by_one(plan: Plan, world: int, steps: int) -> tuple[Net, gaba.Balan
     balancer, optimizer = plan.balancer(net), torch.optim.SGD(net.parameters(), lr=0.05)
     for step in range(steps):
         optimizer.zero_grad()
-        balancer.backward(_losses_of_all(plan, net, step, world, balancer.measurement.halves))
+        balancer.backward(
+            _losses_of_all(plan, net, step, world, balancer.method.measured.loss_shape)
+        )
         optimizer.step()
     return net, balancer
 
 
-def _losses_of_all(plan: Plan, net: Net, step: int, world: int, halves: bool) -> dict[str, Any]:
+def _losses_of_all(
+    plan: Plan, net: Net, step: int, world: int, shape: tuple[int, ...]
+) -> dict[str, Any]:
     outs = [(net(x), y) for x, y in (plan.batch(step, rank) for rank in range(world))]
-    return {t: torch.stack([loss(t, out[t], y, halves) for out, y in outs]).mean(0) for t in TASKS}
+    return {t: torch.stack([loss(t, out[t], y, shape) for out, y in outs]).mean(0) for t in TASKS}
 
 
-def _goes_on(
-    plan: Plan, world: World, place: Any, expected: Net, whole: gaba.Balancer, rtol: float
-) -> None:
+def _goes_on(plan: Plan, world: World, place: Any, expected: Net, whole: gaba.Balancer) -> None:
     of_net, of_balancer = torch.load(place, weights_only=True)
     net = Net()
     balancer = plan.balancer(net)
@@ -99,9 +111,9 @@ def _goes_on(
     balancer.load_state_dict(of_balancer)
     _take_steps(plan, net, balancer, (world.rank,), range(2, 4))
     for mine, theirs in zip(net.parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=rtol, atol=1e-10)
-    for name, weight in balancer.weights.items():
-        assert weight == pytest.approx(whole.weights[name], rel=rtol)
+        assert_close(mine, theirs, rounding(plan), "a parameter")
+    for name, multiplier in balancer.multipliers.items():
+        assert multiplier == pytest.approx(whole.multipliers[name], rel=rounding(plan))
 
 
 def _take_steps(
@@ -113,10 +125,10 @@ def _take_steps(
     for step in steps:
         optimizer.zero_grad()
         x, y = (torch.cat(part) for part in zip(*(plan.batch(step, r) for r in ranks), strict=True))
-        out, halves = model(x), balancer.measurement.halves
+        out, shape = model(x), balancer.method.measured.loss_shape
         of = {
             t: [
-                loss(t, a, b, halves)
+                loss(t, a, b, shape)
                 for a, b in zip(out[t].chunk(len(ranks)), y.chunk(len(ranks)), strict=True)
             ]
             for t in TASKS
@@ -137,12 +149,12 @@ def case_the_sketch_of_gradients_leaves_ranks_alike(world: World) -> None:
 def case_the_optimizers_metric(world: World) -> None:
     def train(net: Net, model: Any, ranks: list[int]) -> gaba.Balancer:
         adam = torch.optim.AdamW(net.parameters(), lr=0.01)
-        balancer = gaba.Balancer(TASKS, net.trunk, metric="optimizer", optimizer=adam)
+        balancer = balanced(TASKS, net.trunk, metric="optimizer", optimizer=adam)
         for number in range(3):
             adam.zero_grad()
             outs = [(model(x), y) for x, y in (Plan().batch(number, rank) for rank in ranks)]
             balancer.backward(
-                {t: torch.stack([loss(t, o[t], y, False) for o, y in outs]).mean() for t in TASKS}
+                {t: torch.stack([loss(t, o[t], y) for o, y in outs]).mean() for t in TASKS}
             )
             adam.step()
         return balancer
@@ -181,12 +193,12 @@ def case_no_more_is_sent_than_is_said(world: World) -> None:
         for name, sizes in expected.items():
             net = Net()
             balancer = plan.balancer(net, **MEASUREMENTS[name])
-            halves = balancer.measurement.halves
+            shape = balancer.method.measured.loss_shape
             for _ in range(2 if name == "every" else 1):
                 x, y = plan.batch(0, world.rank)
                 out = net(x)
                 sent.clear()
-                balancer.backward({t: loss(t, out[t], y, halves) for t in TASKS})
+                balancer.backward({t: loss(t, out[t], y, shape) for t in TASKS})
             assert sent == sizes, name
 
 
@@ -194,14 +206,14 @@ def case_a_rank_dies_and_the_others_raise_in_time(world: World) -> None:
     with world.group(seconds=5):
         net = Net()
         model = DistributedDataParallel(net)
-        balancer = gaba.Balancer(TASKS, net.trunk)
+        balancer = balanced(TASKS, net.trunk)
         began = time.monotonic()
 
         def train() -> None:
             for number in range(100):
                 x, y = Plan().batch(number, world.rank)
                 out = model(x)
-                losses = {t: loss(t, out[t], y, False) for t in TASKS}
+                losses = {t: loss(t, out[t], y) for t in TASKS}
                 if number == 3 and world.rank == world.size - 1:
                     world.leave()
                 balancer.backward(losses)

@@ -15,6 +15,7 @@ from gaba.autograd.closure import ClosureGuard
 from gaba.autograd.combination import as_scalar, combine, overflown, someone_listens, usable
 from gaba.autograd.graph import LossGraph
 from gaba.autograd.losses import Batch, check_choice, check_losses, checked_tasks
+from gaba.autograd.passes import compile_to_keep
 from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
 from gaba.measurement import Observation, Request
@@ -223,6 +224,8 @@ class Balancer(nn.Module):
         if self.training and torch.is_grad_enabled():
             batch, graph = self._check(losses, None, scaler)
             seen, remembered = self._measure(batch, graph, scaler, by_hand=False)
+            if seen is None:
+                compile_to_keep(graph)
             decided = self._decide(batch, seen, remembered)
             self._record(batch, seen, decided, "caller")
         else:

@@ -158,8 +158,10 @@ COMPILED = {
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-@pytest.mark.parametrize("name", COMPILED)
-def test_compiled_parts_of_any_size_in_steps_measured_and_not(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "by_caller"), [*((name, False) for name in COMPILED), ("every", True)]
+)
+def test_compiled_parts_of_any_size_in_steps_measured_and_not(name: str, by_caller: bool) -> None:
     """A graph first seen in a step that is not measured must not reuse its buffers."""
     found = []
     for compiled in (False, True):
@@ -179,7 +181,10 @@ def test_compiled_parts_of_any_size_in_steps_measured_and_not(name: str) -> None
             if number in (1, 4):
                 del losses["task0"]
             model.zero_grad()
-            balancer.backward(losses)
+            if by_caller:
+                balancer(losses).backward()
+            else:
+                balancer.backward(losses)
             seen.append(grads(model))
         found.append(seen)
     torch._dynamo.reset()

@@ -204,6 +204,16 @@ def test_exact_norms_where_the_calls_cannot_be_made_again(case: Any, gradients: 
     assert (seen.gradients is not None) == gradients
 
 
+def test_exact_norms_where_the_call_was_made_with_other_parameters() -> None:
+    trunk, heads, shared = setting("perceptron")
+    others = {name: 1.5 * p for name, p in trunk.named_parameters()}
+    z = torch.func.functional_call(trunk, others, (inputs(),))
+    graph = LossGraph(task_losses(heads, z, SCALES), shared)
+    seen, expected = (observe(engine, graph)[0].norms for engine in (SketchNorms(), ExactNorms()))
+    assert torch.equal(seen, expected)
+    assert (seen > 0).all()
+
+
 def test_exact_norms_where_no_call_was_kept() -> None:
     trunk, heads, _ = setting("perceptron")
     shared = as_shared(trunk)  # not told to keep calls

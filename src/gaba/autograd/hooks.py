@@ -63,6 +63,7 @@ class FeatureHook:
                 autocast=_autocast_dtypes(),
                 versions=versions_of((args, kwargs)),
                 buffers=versions_of(floating_buffers(module)),
+                parameters=tuple(map(id, module.parameters())),
             )
 
     def after(self, output: object) -> None:

@@ -31,6 +31,7 @@ class Call:
         autocast: the dtype of autocast by device type, where it was on.
         versions: how often each tensor among the arguments had been written to.
         buffers: the same of the module's floating buffers.
+        parameters: which tensors the module had for parameters, by ``id``.
     """
 
     args: tuple[object, ...]
@@ -39,11 +40,16 @@ class Call:
     autocast: dict[str, torch.dtype]
     versions: tuple[int, ...]
     buffers: tuple[int, ...]
+    parameters: tuple[int, ...]
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether the arguments are still what they were: nobody has written into them since."""
-        return self.versions == versions_of((self.args, self.kwargs))
+    def repeatable(self, module: nn.Module) -> bool:
+        """Whether ``module`` would compute the same.
+
+        Nobody has written into the arguments since, and the parameters were the module's own
+        (``torch.func.functional_call`` lends it others).
+        """
+        own = tuple(map(id, module.parameters()))
+        return own == self.parameters and self.versions == versions_of((self.args, self.kwargs))
 
     def drifts(self, module: nn.Module) -> bool:
         """Whether a floating buffer of ``module`` was written to, so that a repetition differs.

@@ -92,6 +92,16 @@ def known_shared(graph: LossGraph, leaves: Sequence[Tensor]) -> list[int]:
     return [i for i, leaf in enumerate(leaves) if id(leaf) in theta]
 
 
+def compile_to_keep(graph: LossGraph) -> None:
+    """Have ``torch.compile`` compile what it has yet to, so that later graphs can be kept.
+
+    For a step whose only backward pass is the caller's, which does not keep the graph.
+    """
+    if graph.fresh:
+        with explained():
+            torch.autograd.grad(graph.losses, graph.leaves, retain_graph=True, allow_unused=True)
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """While it lasts, what torch says about a pass that cannot be made comes with the remedy.
@@ -123,7 +133,6 @@ _REMEDIES = {
     "donated buffers": (
         "torch.compile must not reuse the buffers of a graph that several passes go through, found "
         "a compiled part whose first backward pass was a plain one: make that pass by "
-        "balancer.backward or with retain_graph=True, or set "
-        "torch._functorch.config.donated_buffer = False before anything is compiled"
+        "balancer.backward, or by loss.backward(retain_graph=True)"
     ),
 }

@@ -40,7 +40,8 @@ class Rerun:
         """The calls behind the features of ``graph``, or ``None`` if they cannot be made again.
 
         That is so without a sound boundary, where the features come from elsewhere than from a
-        forward hook that kept its calls, and where somebody has written into an input since.
+        forward hook that kept its calls, where somebody has written into an input since, and where
+        the call was made with other parameters than the module's own.
         """
         edges, shared = graph.features, graph.shared
         if edges is None or not isinstance(shared, SharedModule) or not shared.parameters():
@@ -49,7 +50,7 @@ class Rerun:
         found = tuple(mark for mark in marks if mark is not None)
         calls = {m.call: m.kept for m in found if m.kept is not None}
         known = len(found) == len(edges) and all(m.call in calls for m in found)
-        if not known or not all(call.repeatable for call in calls.values()):
+        if not known or not all(call.repeatable(shared.module) for call in calls.values()):
             return None
         return Rerun(shared.module, shared.parameters(), calls, found)
 

@@ -71,8 +71,8 @@ class SketchNorms(Measurement):
     ½ (2 (1 − d)/(1 + d))^½ in the end, 5 % at 0.99. The Gramian is singular for few steps.
 
     Where the shared calls cannot be made again, the step has exact norms at their price. Use exact
-    norms where the backward pass is not the derivative of the forward pass (a ``detach``, gradient
-    reversal), or where the module is called with other parameters than its own.
+    norms where the backward pass is not the derivative of the forward pass: a ``detach``, gradient
+    reversal, rounding (as in ``torch.nn.utils.parametrizations.orthogonal`` of a wide layer).
 
     Args:
         probes: m ≥ 1, directions a measured step, each with its own forward pass.
