@@ -165,7 +165,8 @@ def test_the_version_is_the_same_everywhere(made: Built) -> None:
 def test_the_version_is_written_in_one_place() -> None:
     assert PROJECT["dynamic"] == ["version"]
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
-    assert sum(text.count(f'"{gaba.__version__}"') for text in texts) == 1
+    found = [re.findall(rf'= "{gaba.__version__}"$', text, re.MULTILINE) for text in texts]
+    assert sum(map(len, found)) == 1
 
 
 def test_issue_templates_ask_for_something() -> None:
