@@ -301,6 +301,14 @@ def test_the_latest_steps_are_a_window_and_the_rest_is_in_buckets(
     np.testing.assert_array_equal(found.high[at], expected)
 
 
+def test_a_thousand_tasks_are_followed_in_bounded_memory(tmp_path: Path) -> None:
+    tasks = tuple(f"task{k}" for k in range(1000))
+    path = write(tmp_path / "run.jsonl", step_lines(12, tasks), tasks)
+    follower = followed(path)
+    assert (follower.total, follower.error) == (12, "")
+    np.testing.assert_array_equal(follower.latest.steps, [8, 9, 10, 11])
+
+
 def test_a_short_stretch_is_read_again_step_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

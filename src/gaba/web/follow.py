@@ -42,8 +42,8 @@ class _Run:
     def __init__(self, begun: Header) -> None:
         k = len(begun.tasks)
         self.header = begun
-        self.window = min(WINDOW, CELLS // (4 * k + k * k))
-        self.history = History(begun.tasks, keep=max(4, self.window))
+        self.window = max(4, min(WINDOW, CELLS // (4 * k + k * k)))
+        self.history = History(begun.tasks, keep=self.window)
         few = range(k if k <= MOST_COSINES else 0)
         self.pairs = [(i, j) for i in few for j in few if i < j]
         self.names = [
