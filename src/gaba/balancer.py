@@ -70,7 +70,8 @@ class Balancer(nn.Module):
         method: a name of :data:`gaba.methods.METHODS` or a :class:`gaba.Method`.
         limit, scale, every, metric: change these slots of the method.
         anchor: the task whose multiplier stays 1.
-        optimizer: that of θ, or several, for ``metric="optimizer"``.
+        optimizer: that of θ, or several: for ``metric="optimizer"``, and with ``shared="auto"`` to
+            leave out what others move, such as a discriminator.
         accumulate: how many micro-batches make one step of the optimizer. All of them get the
             multipliers of the first, which alone is measured.
         sync: how the ranks of a distributed run come to one decision: ``"auto"`` (exactly),
@@ -116,7 +117,11 @@ class Balancer(nn.Module):
         check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))
         if isinstance(shared, Iterable) and not isinstance(shared, str | nn.Module | Tensor):
             shared = list(shared)
-        self._shared = as_shared(shared)
+        if optimizer is None:
+            optimizers: tuple[Optimizer, ...] = ()
+        else:
+            optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
+        self._shared = as_shared(shared, optimizers)
         changes: dict[str, Any] = {"limit": limit, "scale": scale, "every": every, "metric": metric}
         changes = {name: value for name, value in changes.items() if value != "method"}
         if anchor is not None:
@@ -137,7 +142,7 @@ class Balancer(nn.Module):
         self.on_nonfinite = on_nonfinite
         self.history: History = History(self.tasks)
         self.last_step: Step | None = None
-        self._metric = as_metric(self.method.metric, optimizer)
+        self._metric = as_metric(self.method.metric, optimizers, needed=shared != "auto")
         self._agreement = Agreement(
             by_name(sync), self.tasks, self._shared, self.method.measured.loss_shape
         )

@@ -248,6 +248,10 @@ def test_auto_leaves_out_what_another_optimizer_moves() -> None:
     assert {id(p) for p in auto.parameters()} == {id(p) for p in generator.parameters()}
     torch.testing.assert_close(found, norms(as_shared(generator)))
     assert (norms(as_shared("auto"))[1:] > 1.01 * found[1:]).all()
+    balancer = gaba.Balancer(["a", "b"], "auto", "inverse", optimizer=optimizer)
+    fake = generator(x)
+    step = balancer.backward({"a": 10 * critic(fake).mean(), "b": -critic(fake).mean()})
+    torch.testing.assert_close(step.norms[1], found[2])
 
 
 def test_freezing_takes_effect_at_once() -> None:

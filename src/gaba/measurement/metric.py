@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -21,8 +21,9 @@ _KNOWN = (*_ADAM, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.SGD)
 class OptimizerMetric:
     """How far an optimizer moves each parameter for one unit of gradient: the diagonal P.
 
-    A task's pull on plain SGD is λ_k‖∇L_k‖. An adaptive optimizer moves by P Σ_k λ_k ∇L_k, so what
-    it feels of task k is λ_k‖P ∇L_k‖, with P read from its state as it was before the step:
+    What an adaptive optimizer feels of task k is m_k‖P ∇L_k‖, with P from its state before the
+    step. Momentum is left out; groups with smaller learning rates than the largest have P
+    multiplied by their share of it. Before the first step P is 1.
 
     ==========================  ================================================================
     Adam, AdamW                 1/(√v̂ + ε), v̂ = v/(1 − β₂ᵗ), or the largest v̂ with ``amsgrad``
@@ -31,19 +32,13 @@ class OptimizerMetric:
     SGD                         1, also with momentum
     ==========================  ================================================================
 
-    Groups with other learning rates than the largest have P multiplied by their share of it.
-    Momentum is left out: it delays a task's gradient, but does not let less of it through. Before
-    the first step of the optimizer P is 1; a parameter without a state among others that have one
-    counts as they do on average.
-
     Args:
         optimizers: those that move the shared parameters.
 
     Raises:
-        TypeError: an optimizer of another kind, whose metric is not known.
+        TypeError: the metric of an optimizer is not known.
 
-    Source: Kingma and Ba, Adam, ICLR 2015, algorithm 1; Duchi et al., Adaptive Subgradient Methods,
-    JMLR 2011, section 1 (the diagonal metric).
+    Source: Kingma and Ba, Adam, ICLR 2015, algorithm 1; Duchi et al., JMLR 2011, section 1.
 
     Example:
         >>> w = torch.nn.Parameter(torch.zeros(2))
@@ -146,18 +141,21 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def as_metric(
-    name: str, optimizer: Optimizer | Iterable[Optimizer] | None
+    name: str, optimizers: Sequence[Optimizer], *, needed: bool = True
 ) -> OptimizerMetric | None:
-    """What the Balancer's ``metric`` and ``optimizer`` stand for; ``None`` is the Euclidean metric.
+    """What the Balancer's ``metric`` stands for; ``None`` is the Euclidean metric.
+
+    Args:
+        name: ``"euclidean"`` or ``"optimizer"``.
+        optimizers: those that the Balancer was given.
+        needed: whether only a metric would need them.
 
     Raises:
-        ValueError: one of the two without the other.
+        ValueError: the metric lacks an optimizer, or an optimizer is given for nothing.
     """
-    if (name == "optimizer") != (optimizer is not None):
+    if (name == "optimizer") != bool(optimizers) and (needed or name == "optimizer"):
         raise ValueError(
             f"metric='optimizer' and optimizer=... go together, found metric={name!r} with "
-            f"optimizer={'given' if optimizer is not None else None}: give both, or neither"
+            f"optimizer={'given' if optimizers else None}: give both, or neither"
         )
-    if optimizer is None:
-        return None
-    return OptimizerMetric((optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer))
+    return OptimizerMetric(tuple(optimizers)) if name == "optimizer" else None

@@ -13,29 +13,16 @@ How = Literal["exact", "sketch"]
 class Sync:
     """How measurements become those of the gradient averaged over all ranks.
 
-    With R ranks and L_k^r the loss of task k on rank r (0 where the task is missing there), what
-    DistributedDataParallel and FSDP hand to the optimizer is the gradient of L̄_k = (1/R) Σ_r L_k^r.
-    This is what norms, Gramian and losses are of: ‖∇_θ L̄_k‖, and neither the mean of the norms of
-    the ranks, which is larger, nor the norm on one of them. With batches of equal size it is the
-    loss of all examples together; with others it is the mean of the means, as DDP itself has it.
-
-    Each rank must call ``balancer.backward`` equally often. In each step they exchange 2K + 3
-    numbers (which tasks are present, losses, and whether all are in the same state), and where
-    norms are measured:
-
-    ======================  ====================================================================
-    ``ExactNorms``          K gradients of θ ("exact"), or K · width numbers ("sketch")
-    ``HalfBatch``           2K gradients of θ
-    ``LastLayerNorms``      K gradients of the layer
-    ``SketchNorms``         K numbers a probe, as all ranks draw the same direction
-    ``FeatureNorms``        K numbers (K² for the Gramian)
-    ======================  ====================================================================
+    DistributedDataParallel and FSDP hand the optimizer the gradient of L̄_k, the mean of the ranks'
+    losses, in which a loss that a rank lacks is 0. Norms, Gramian and losses are of that. Each rank
+    must call ``balancer.backward`` equally often; they exchange 2K + 3 numbers a step, and in a
+    measured one K gradients of θ (``ExactNorms``) or a few numbers a task (the cheaper ones).
 
     Args:
         how: ``"exact"``: per-task gradients are averaged in buckets, while the next task's pass
             runs. ``"sketch"``: each is first brought down to ``width`` numbers by a random matrix
-            that is the same on every rank; the squared norm of the mean of these is an unbiased
-            estimate, with a relative variance of at most 2/width. All but exact norms stay exact.
+            that is the same on every rank; the squared norm of their mean is an unbiased estimate,
+            with a relative variance of at most 2/width.
         width: m ≥ 1, how many numbers are left of a gradient: at 4096 the norm is off by 1.1 %.
         bucket: bytes that travel at once.
         seed: of the random matrix, which is another one in each step.
@@ -44,8 +31,7 @@ class Sync:
     Raises:
         ValueError: a setting breaks its rule.
 
-    Source: Charikar, Chen and Farach-Colton, Finding Frequent Items in Data Streams, 2002 (the
-    sketch: signs, then sums over m buckets); Johnson and Lindenstrauss 1984 for the principle.
+    Source: Charikar, Chen and Farach-Colton, Finding Frequent Items in Data Streams, 2002.
 
     Example:
         >>> from gaba.ranks import Sync
@@ -74,7 +60,7 @@ def by_name(sync: Sync | str | bool) -> Sync | None:
     """The settings called ``sync``, or ``None`` for ``False``: each rank by itself.
 
     Raises:
-        ValueError: no way is called so.
+        ValueError: there is no such name.
 
     Example:
         >>> by_name("auto"), by_name(False)
