@@ -15,10 +15,12 @@ import pytest
 from _bench_store import Planted, World, world
 from gaba.bench import report
 from gaba.bench.report._evidence import Evidence
+from gaba.bench.report._page import page_of
 from gaba.bench.report._regret import regrets
 from gaba.bench.report._runs import blocks_of
 from gaba.bench.report._words import cautions, conclusions, troubles, verdict
 from gaba.bench.store import Store
+from gaba.record.page import Text
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -180,10 +182,12 @@ def test_the_evidence_of_0_1_0_is_reported_in_the_names_of_today() -> None:
     assert edition == 0
     assert {"paper", "inverse", "fixed:0.0476,0.9524"} <= set(evidence.methods)
     assert "gaba" not in evidence.methods
-    (said,) = (line for line in cautions(evidence) if line.startswith("Measured with gaba 0.1.0"))
-    assert "paper was called gaba" in said
-    assert "inverse was the default" in said
-    assert "now it pulls as hard as their sum" in said
+    first = page_of(evidence).parts[0]
+    assert isinstance(first, Text)
+    assert first.text.startswith("Measured with gaba 0.1.0")
+    assert "paper was called gaba" in first.text
+    assert "inverse was the default" in first.text
+    assert "now it pulls as hard as their sum" in first.text
     assert evidence.asked is not None
     titles = [c.title for c in evidence.asked.comparisons]
     assert titles == ["paper against uniform", "paper against fixed:0.0476,0.9524"]

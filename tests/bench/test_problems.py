@@ -250,12 +250,12 @@ def test_a_problem_of_your_own(own: Callable[[str], str], monkeypatch: pytest.Mo
     ("name", "message"),
     [
         ("Absent", "has no 'Absent'"),
-        ("number", r"must give a gaba\.bench\.Problem; got int"),
+        ("number", r"must give a gaba\.bench\.Problem, found int"),
         ("Lacking", "metrics: Lacking needs one for each task; none for 'b'"),
-        ("Strange", "metrics: of Strange must judge its tasks; got task 'c'"),
-        ("Twice", "tasks: of Twice must differ; got a, a"),
+        ("Strange", "metrics: of Strange must judge its tasks, found 'c'"),
+        ("Twice", "tasks: of Twice must differ, found a, a"),
         ("Nameless", "name: Nameless must have it"),
-        ("Short", "steps: of Short must be at least 1; got 0"),
+        ("Short", "steps: of Short must be at least 1, found 0"),
     ],
 )
 def test_an_unsound_problem_is_refused(own: Callable[[str], str], name: str, message: str) -> None:
@@ -283,5 +283,5 @@ def test_a_module_that_lacks_another_says_which(tmp_path: Path) -> None:
 def test_a_metric_needs_a_reference_above_zero(reference: float) -> None:
     with pytest.raises(ValueError, match=r"reference: of 'x' must be positive and finite"):
         Metric("x", task="a", reference=reference)
-    with pytest.raises(ValueError, match=r"must lie between 0 and 1; got"):
+    with pytest.raises(ValueError, match=r"must lie between 0 and 1, found"):
         Metric("x", task="a", higher_is_better=True, reference=reference)

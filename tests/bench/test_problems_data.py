@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gaba.bench import Metric, Problem, load
-from gaba.bench._data import Order, find
+from gaba.bench._data import batches, find
 from gaba.bench.problems import gas_turbine, multi_mnist, turbofan
 
 CPU = torch.device("cpu")
@@ -65,9 +65,9 @@ def test_absent_data_are_told_in_one_line(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (12, 4), (5, 5), (4, 9)])
 def test_a_pass_sees_no_row_twice(count: int, size: int) -> None:
-    order, batches = Order(count, size, seed=0, device=CPU), max(1, count // size)
-    passes = [torch.cat([next(order) for _ in range(batches)]).tolist() for _ in range(20)]
-    assert all(len(set(rows)) == len(rows) == batches * min(size, count) for rows in passes)
+    order, whole = batches(count, size, seed=0, device=CPU), max(1, count // size)
+    passes = [torch.cat([next(order) for _ in range(whole)]).tolist() for _ in range(20)]
+    assert all(len(set(rows)) == len(rows) == whole * min(size, count) for rows in passes)
     assert len({tuple(rows) for rows in passes}) > 10
     assert set().union(*passes) == set(range(count))
 

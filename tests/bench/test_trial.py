@@ -209,7 +209,7 @@ def test_divergence_is_a_result() -> None:
 def test_what_cannot_be_made_is_an_error() -> None:
     with pytest.raises(ValueError, match="method must be one of"):
         run_trial(trial(method="gabba"))
-    with pytest.raises(ValueError, match="optimizer: must be adam or sgd; got 'lion'"):
+    with pytest.raises(ValueError, match="optimizer: must be adam or sgd, found 'lion'"):
         run_trial(trial(optimizer="lion"))
     with pytest.raises(NotImplementedError, match="losses by halves"):
         run_trial(trial(method="inverse-half"))

@@ -39,7 +39,7 @@ PROBLEMS: Mapping[str, str] = MappingProxyType(
         "pinn-poisson": f"{_HERE}.pinn_poisson:Poisson",
     }
 )
-"""The problems that come with the benchmark: name → where it is; imported when asked for."""
+"""The problems of the benchmark: name → where it is; imported when asked for."""
 
 
 @final
@@ -48,19 +48,18 @@ class Metric:
     """One figure by which a trained model is judged.
 
     Attributes:
-        name: Its key in what :meth:`Session.evaluate` returns.
-        task: The task that it judges.
-        higher_is_better: Whether a larger value is a better one; then it must lie in [0, 1].
-        reference: What a trivial (constant) predictor gets, above 0: it makes metrics comparable.
-
-    >>> Metric("rmse_rul", task="rul", reference=40.0).quality(20.0)
-    0.5
-    >>> Metric("accuracy", task="digit", higher_is_better=True, reference=0.5).quality(0.75)
-    0.5
+        name: its key in what :meth:`Session.evaluate` returns.
+        task: the task that it judges.
+        higher_is_better: whether a larger value is a better one; then it must lie in [0, 1].
+        reference: what a trivial (constant) predictor gets: it makes metrics comparable.
 
     Raises:
         ValueError: ``reference`` is not positive and finite, or with ``higher_is_better`` not
             below 1.
+
+    Example:
+        >>> Metric("rmse_rul", task="rul", reference=40.0).quality(20.0)
+        0.5
     """
 
     name: str
@@ -72,15 +71,15 @@ class Metric:
         most = 1.0 if self.higher_is_better else math.inf
         if not 0 < self.reference < most:
             rule = "lie between 0 and 1" if self.higher_is_better else "be positive and finite"
-            raise ValueError(f"reference: of {self.name!r} must {rule}; got {self.reference}")
+            raise ValueError(f"reference: of {self.name!r} must {rule}, found {self.reference}")
 
     def quality(self, value: float) -> float:
         """``value`` on the scale on which 0 is perfect and 1 is what the trivial predictor gets.
 
-        q = v/r, or (1 − v)/(1 − r) where higher is better, with v the value and r the reference.
+        With v the value and r the reference: v/r, or (1 − v)/(1 − r) where higher is better.
 
-        >>> Metric("error", task="digit", reference=0.8).quality(0.2)
-        0.25
+        >>> Metric("accuracy", task="digit", higher_is_better=True, reference=0.5).quality(0.75)
+        0.5
         """
         if self.higher_is_better:
             return (1 - value) / (1 - self.reference)
@@ -90,13 +89,13 @@ class Metric:
 class Session(ABC):
     """One training: a freshly initialised model, and its batches in order.
 
-    Everything is decided by the seed and the device and nothing by the method: two sessions of one
-    seed start from the same parameters and draw the same batches.
+    The seed and the device decide everything, the method nothing: two sessions of one seed start
+    from the same parameters and draw the same batches.
 
     Attributes:
-        model: Every trainable parameter, on the device; in training mode between calls.
-        shared: The part that the tasks share, as :class:`gaba.Balancer` takes it.
-        grad_clip: The largest norm of the gradient of all parameters; None for no limit.
+        model: every trainable parameter, on the device; in training mode between calls.
+        shared: the part that the tasks share, as :class:`gaba.Balancer` takes it.
+        grad_clip: the largest norm of the gradient of all parameters; None for no limit.
     """
 
     model: nn.Module
@@ -105,12 +104,9 @@ class Session(ABC):
 
     @property
     def features(self) -> Tensor | None:
-        """The tensor that the shared part gave for the last losses; None if there is no one such.
+        """The tensor that the shared part gave for the last losses; None if it is not one tensor.
 
-        >>> from gaba.bench import load
         >>> session = load("synthetic-40").start(0, torch.device("cpu"))
-        >>> session.features is None
-        True
         >>> losses = session.losses()
         >>> session.features.shape
         torch.Size([64, 8])
@@ -121,7 +117,6 @@ class Session(ABC):
     def last_layer(self) -> nn.Module | None:
         """The last layer of the shared part, for methods that look at it alone; None if unknown.
 
-        >>> from gaba.bench import load
         >>> load("synthetic-40").start(0, torch.device("cpu")).last_layer
         Linear(in_features=32, out_features=8, bias=False)
         """
@@ -137,23 +132,22 @@ class Session(ABC):
         Only :class:`gaba.measurement.HalfBatch` asks for it.
 
         Raises:
-            NotImplementedError: The losses of this problem are not means over examples.
+            NotImplementedError: the losses of this problem are not means over examples.
 
-        >>> from gaba.bench import load
         >>> load("synthetic-40").start(0, torch.device("cpu")).losses_of_halves()["t00"].shape
         torch.Size([2])
         """
         raise NotImplementedError(
-            f"no losses by halves from {type(self).__module__}: choose a method without noise "
-            "correction, or give its session losses_of_halves()"
+            f"no losses by halves from {type(self).__module__}: choose another method than "
+            "inverse-half, or give its session losses_of_halves()"
         )
 
     @abstractmethod
     def evaluate(self, split: Split) -> dict[str, float]:
         """The figures of the model as it is now, by name, on validation or on test data.
 
-        It draws nothing from the generators that training uses, builds no graph, and leaves the
-        model in training mode. What is not among ``Problem.metrics`` is shown and not judged.
+        It draws nothing from the generators that training uses, and leaves the model in training
+        mode. Figures that are not among ``Problem.metrics`` are shown, not judged.
         """
 
 
@@ -164,12 +158,13 @@ class Problem(ABC):
     ``examples/own_problem.py``.
 
     Attributes:
-        name: As in the tables.
-        tasks: Names of the losses, in order.
-        metrics: What is judged: one a task at least.
-        steps: Optimizer steps of a whole training.
-        learning_rates: The grid of each optimizer, the same for every method.
-        weight_decays: The grid of weight decays.
+        name: as in the tables.
+        tasks: names of the losses, in order.
+        metrics: what is judged, at least one a task.
+        steps: optimizer steps of a whole training.
+        learning_rates: the grid of each optimizer, the same for every method.
+        weight_decays: the grid of weight decays.
+        needs_data: the folder of data that must be there, such as ``"mnist"``; None for none.
     """
 
     name: str
@@ -178,9 +173,7 @@ class Problem(ABC):
     steps: int = 1000
     learning_rates: Rates = MappingProxyType({"adam": (3e-4, 1e-3, 3e-3), "sgd": (1e-2, 3e-2, 0.1)})
     weight_decays: tuple[float, ...] = (0.0,)
-
     needs_data: ClassVar[str | None] = None
-    """The folder of data that must be there, such as ``"mnist"``; None where nothing is read."""
 
     @abstractmethod
     def start(self, seed: int, device: torch.device) -> Session:
@@ -189,8 +182,7 @@ class Problem(ABC):
     def quality(self, figures: Mapping[str, float]) -> float:
         """What chooses between models: the mean of :meth:`Metric.quality` over the metrics.
 
-        Lower is better, 0 is perfect, and 1 is what trivial predictors get; not finite counts
-        as infinite.
+        0 is perfect, 1 is what trivial predictors get; infinite if a figure is not finite.
 
         >>> problem = load("synthetic-40")
         >>> problem.quality({metric.name: metric.reference for metric in problem.metrics})
@@ -206,38 +198,39 @@ def mean_quality(metrics: Sequence[Metric], figures: Mapping[str, float]) -> flo
 
 
 def load(spec: str, data_dir: str | Path | None = None) -> Problem:
-    """The problem of that name, or of a user's own file or module.
+    """The problem of that name, or of your own file or module.
 
     Args:
-        spec: A name of :data:`PROBLEMS`, ``"path/to/file.py:NAME"``, or ``"package.module:NAME"``.
+        spec: a name of :data:`PROBLEMS`, ``"path/to/file.py:NAME"``, or ``"package.module:NAME"``.
             NAME is a :class:`Problem`, a class of one, or a function that returns one.
-        data_dir: Passed on to those that take an argument of this name.
+        data_dir: where the data are, for those that read data.
 
     Raises:
-        ValueError: There is no such name, file or module, or what is there is no sound problem.
+        ValueError: there is no such name, file or module, or what is there is no sound problem.
 
-    >>> load("conflict-toy").tasks
-    ('f1', 'f2')
-    >>> load("titanic")
-    Traceback (most recent call last):
-        ...
-    ValueError: problem: must be one of conflict-toy, ..., or FILE.py:NAME; got 'titanic'
+    Example:
+        >>> load("conflict-toy").tasks
+        ('f1', 'f2')
+        >>> load("titanic")
+        Traceback (most recent call last):
+            ...
+        ValueError: problem: must be one of conflict-toy, ..., or FILE.py:NAME, found 'titanic'
     """
     where, colon, attribute = PROBLEMS.get(spec, spec).rpartition(":")
     if not (where and colon and attribute):
         known = ", ".join(sorted(PROBLEMS))
-        raise ValueError(f"problem: must be one of {known}, or FILE.py:NAME; got {spec!r}")
+        raise ValueError(f"problem: must be one of {known}, or FILE.py:NAME, found {spec!r}")
     module = _from_file(Path(where)) if where.endswith(".py") else _from_package(where, spec)
     try:
         found: Any = getattr(module, attribute)
     except AttributeError:
-        raise ValueError(f"problem: {where} has no {attribute!r}; got {spec!r}") from None
+        raise ValueError(f"problem: {where} has no {attribute!r}, found {spec!r}") from None
     if not isinstance(found, Problem) and callable(found):
         takes = "data_dir" in inspect.signature(found).parameters
         found = found(data_dir=data_dir) if takes else found()
     if not isinstance(found, Problem):
         raise ValueError(
-            f"problem: {spec!r} must give a gaba.bench.Problem; got {type(found).__name__}"
+            f"problem: {spec!r} must give a gaba.bench.Problem, found {type(found).__name__}"
         )
     _check(found)
     return found
@@ -249,7 +242,7 @@ def _from_package(name: str, spec: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there, and lacks another
-        raise ValueError(f"problem: no module {name}; got {spec!r}") from None
+        raise ValueError(f"problem: no module {name}, found {spec!r}") from None
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -279,11 +272,11 @@ def _check(problem: Problem) -> None:
         if not getattr(problem, attribute, None):
             raise ValueError(f"{attribute}: {name} must have it, and not empty")
     if len(set(problem.tasks)) != len(problem.tasks):
-        raise ValueError(f"tasks: of {name} must differ; got {', '.join(problem.tasks)}")
+        raise ValueError(f"tasks: of {name} must differ, found {', '.join(problem.tasks)}")
     judged = [metric.task for metric in problem.metrics]
     if missing := set(problem.tasks) - set(judged):
         raise ValueError(f"metrics: {name} needs one for each task; none for {min(missing)!r}")
     if strange := set(judged) - set(problem.tasks):
-        raise ValueError(f"metrics: of {name} must judge its tasks; got task {min(strange)!r}")
+        raise ValueError(f"metrics: of {name} must judge its tasks, found {min(strange)!r}")
     if problem.steps < 1:
-        raise ValueError(f"steps: of {name} must be at least 1; got {problem.steps}")
+        raise ValueError(f"steps: of {name} must be at least 1, found {problem.steps}")

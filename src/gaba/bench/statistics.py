@@ -2,7 +2,9 @@
 
 SciPy, statsmodels and scikit-posthocs compute; here is what they leave open: the conventions of a
 benchmark, and what they lack (an interval from the spread inside several blocks, Δm, fronts). All
-functions take plain arrays. Lower is better. Everything random is seeded.
+functions take plain arrays. Lower is better. Everything random is seeded. All raise ValueError for
+values that are not finite numbers, for too few of them, and for a setting outside its range; the
+message says which.
 """
 
 from __future__ import annotations
@@ -74,9 +76,6 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) ->
     With n = 5 it is too narrow: on normal data it holds the mean in about 83 % of the cases, not
     95 %. :func:`t_interval` holds it in 95 %.
 
-    Raises:
-        ValueError: ``values`` is not a vector of finite numbers, or ``level`` is not in (0, 1).
-
     Example:
         >>> at = bootstrap_interval([1.0, 2.0, 3.0, 4.0, 5.0])
         >>> at.estimate, 1 < at.low < 3 < at.high < 5
@@ -96,9 +95,6 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) ->
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """The mean of n values and Student's t interval: exact for independent normal values.
-
-    Raises:
-        ValueError: ``values`` is not a vector of finite numbers, or ``level`` is not in (0, 1).
 
     Example:
         >>> at = t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -121,9 +117,6 @@ def stratified_interval(blocks: Sequence[ArrayLike], level: float = 0.95) -> Int
     With B blocks of n_b values, means m_b and v_b = s_b²/n_b: Σ m_b/B ± t(ν) √(Σ v_b)/B, where
     ν = (Σ v_b)²/Σ(v_b²/(n_b − 1)) (Welch 1947; Satterthwaite 1946). It speaks of these blocks;
     :func:`t_interval` of the m_b speaks of further ones.
-
-    Raises:
-        ValueError: there is no block, or one has fewer than 2 finite numbers, or a bad ``level``.
 
     Example:
         >>> at = stratified_interval([[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]])
@@ -151,9 +144,6 @@ def sign_flip(differences: ArrayLike, draws: int = DRAWS, seed: int = 0) -> floa
     It flips the signs of the differences (n,): all 2ⁿ patterns if these are at most ``draws``,
     else ``draws`` random ones. No p below :func:`smallest_p` of n can come out.
 
-    Raises:
-        ValueError: ``differences`` is not a vector of finite numbers.
-
     Example:
         >>> sign_flip([1.0, 2.0, 3.0, 4.0, 5.0]), sign_flip([1.0, -1.0])
         (0.0625, 1.0)
@@ -180,9 +170,6 @@ def blocked_sign_flip(
     each difference by itself: no difference at any seed of *these* problems. ``"block"`` flips all
     differences of a problem together: no difference on *further* problems.
 
-    Raises:
-        ValueError: there is no block, or one is not a vector of finite numbers.
-
     Example:
         >>> blocked_sign_flip([[1.0, 2.0, 1.0], [0.5, 0.1, 0.3]]) == smallest_p(6)
         True
@@ -200,9 +187,6 @@ def smallest_p(n: int) -> float:
 
     With n = 5 it is 0.0625: five seeds alone never show a difference at the 5 % level.
 
-    Raises:
-        ValueError: n is below 1.
-
     Example:
         >>> [smallest_p(n) for n in (1, 5, 6)]
         [1.0, 0.0625, 0.03125]
@@ -216,9 +200,6 @@ def wilcoxon(differences: ArrayLike) -> float:
     """The two-sided p value of Wilcoxon's signed-rank test, by SciPy; zeros are left out.
 
     It is exact, with ties up to 13 differences; beyond, ties make it a normal approximation.
-
-    Raises:
-        ValueError: ``differences`` is not a vector of finite numbers.
 
     Example:
         >>> wilcoxon([0.3, 0.1, 0.2, 9.0, -0.4])
@@ -234,9 +215,6 @@ def equivalence(differences: ArrayLike, margin: float) -> float:
 
     It is below α exactly where the (1 − 2α) t interval lies inside (−margin, margin). That shows
     equivalence; a difference that is *not significant* does not.
-
-    Raises:
-        ValueError: there are fewer than 2 finite differences, or the margin is not above 0.
 
     Example:
         >>> equivalence([0.1, -0.1, 0.05, -0.05, 0.0], margin=0.5) < 0.05
@@ -257,9 +235,6 @@ def holm(p: ArrayLike) -> Floats:
     """Holm's correction of m p values that are tested together, by statsmodels.
 
     NaN is a test that could not be made: it does not count, and stays NaN.
-
-    Raises:
-        ValueError: a value lies outside [0, 1].
 
     Example:
         >>> holm([0.01, 0.04, 0.03]).round(6).tolist()
@@ -283,9 +258,6 @@ def mean_ranks(scores: ArrayLike) -> Floats:
 
     Args:
         scores: (N, k), lower is better; an infinite score ranks last.
-
-    Raises:
-        ValueError: ``scores`` is not (N, k) with k of at least 2, or holds NaN.
 
     Example:
         >>> mean_ranks([[0.1, 0.2, 0.3], [0.1, 0.1, 0.3]]).tolist()
@@ -320,9 +292,6 @@ def friedman(scores: ArrayLike, draws: int = 10_000, seed: int = 0) -> Friedman:
         scores: (N, k), lower is better; N and k at least 2.
         draws: shuffles; all orders are counted if they are fewer.
         seed: of the shuffles.
-
-    Raises:
-        ValueError: ``scores`` is not (N, k) with N and k of at least 2, or holds NaN.
 
     Example:
         >>> at = friedman([[9.0, 9.5, 5.0], [6.0, 9.0, 1.0], [2.0, 8.0, 4.0], [8.5, 9.2, 6.0]])
@@ -367,9 +336,6 @@ def nemenyi_critical_difference(methods: int, problems: int, alpha: float = 0.05
     q_α is the upper α point of the Studentised range of k values with infinite degrees of freedom,
     divided by √2 (Demšar 2006, section 3.2.2 and table 5a).
 
-    Raises:
-        ValueError: there are fewer than 2 methods or no problem, or ``alpha`` is not in (0, 1).
-
     Example:
         >>> round(nemenyi_critical_difference(4, 14), 2)
         1.25
@@ -406,9 +372,6 @@ def relative_change(
     Returns:
         Δm: 0.1 is 10 % better than single-task models. NaN if a value is NaN or a baseline is 0.
 
-    Raises:
-        ValueError: the lengths differ.
-
     Example:
         >>> relative_change([9.0, 0.8], [10.0, 0.8], [False, True])
         0.05
@@ -434,9 +397,6 @@ def pareto_front(points: ArrayLike) -> NDArray[np.int64]:
 
     Returns:
         Positions in the order of the first column, then the next. Rows with NaN are left out.
-
-    Raises:
-        ValueError: ``points`` is not two-dimensional.
 
     Example:
         >>> pareto_front([[3.0, 1.0], [1.0, 3.0], [3.0, 3.0], [2.0, 2.0]]).tolist()

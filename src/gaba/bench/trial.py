@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import gaba
 from gaba import methods
+from gaba.bench._data import drawn_from
 from gaba.bench._peak import peak_bytes
 from gaba.bench.problem import Problem, Session, load
 from gaba.stabilisers import Chain, Warmup
@@ -48,25 +49,23 @@ class Trial:
     """Everything that decides the outcome of one training, and where its data are.
 
     Attributes:
-        problem: The name of the problem.
-        method: The name of the method; see :data:`gaba.methods.METHODS`. The benchmark's own are
-            ``"fixed-tuned"``, ``"fixed-sweep"`` and ``"frozen:NAME"``: they have ``multipliers``.
+        problem: the name of the problem.
+        method: a name of :data:`gaba.methods.METHODS`, or ``"fixed-tuned"``, ``"fixed-sweep"`` or
+            ``"frozen:NAME"``, which have ``multipliers``.
         optimizer: ``"adam"`` is AdamW, ``"sgd"`` has momentum 0.9.
-        learning_rate: At its highest, after the warm-up.
-        weight_decay: Of that optimizer.
-        seed: Decides the initial parameters, the batches and the dropout.
-        steps: Of the optimizer.
-        stage: Why it is run: ``"tune"``, ``"grid"`` (of fixed weights) or ``"final"``.
-        multipliers: One a task, where the method is constant multipliers.
-        spec: Where the problem is found, if not by its name; see :func:`gaba.bench.load`.
-        data_dir: The folder of the data.
-        device: A torch device.
+        learning_rate: at its highest, after the warm-up.
+        weight_decay: of that optimizer.
+        seed: decides the initial parameters, the batches and the dropout.
+        steps: of the optimizer.
+        stage: why it runs: ``"tune"``, ``"grid"`` (of fixed weights) or ``"final"``.
+        multipliers: constant ones, one a task.
+        spec: where the problem is, if it has no name; see :func:`gaba.bench.load`.
+        data_dir: the folder of the data.
+        device: a torch device.
 
     Example:
         >>> from dataclasses import replace
         >>> trial = Trial("conflict-toy", "uniform", "adam", 1e-3, 0.0, seed=0, steps=10)
-        >>> trial.key[:8]
-        'e6ecafec'
         >>> trial.key == replace(trial, stage="tune", data_dir="elsewhere").key
         True
         >>> trial.key == replace(trial, seed=1).key
@@ -88,11 +87,7 @@ class Trial:
 
     @cached_property
     def key(self) -> str:
-        """The sha256 of what decides the outcome, as JSON with sorted names.
-
-        >>> len(Trial("conflict-toy", "gaba", "sgd", 1e-3, 0.0, seed=0, steps=10).key)
-        64
-        """
+        """The sha256 of what decides the outcome, as JSON with sorted names."""
         decides = {name: v for name, v in asdict(self).items() if name not in _ELSEWHERE}
         text = json.dumps(decides, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -144,8 +139,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     began = time.perf_counter()
     problem = problem_of(trial.spec or trial.problem, trial.data_dir)
     device = torch.device(trial.device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(trial.seed)
+    with drawn_from(trial.seed, device):
         training = _Training(trial, problem, problem.start(trial.seed, device), device)
         training.run()
         result = training.result()
@@ -318,7 +312,7 @@ def _optimizer(trial: Trial, parameters: Iterable[nn.Parameter]) -> torch.optim.
         return torch.optim.AdamW(parameters, rate, weight_decay=decay)
     if trial.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay)
-    raise ValueError(f"optimizer: must be adam or sgd; got {trial.optimizer!r}")
+    raise ValueError(f"optimizer: must be adam or sgd, found {trial.optimizer!r}")
 
 
 def _balancer(

@@ -9,7 +9,6 @@ what there is to balance.
 
 from __future__ import annotations
 
-import lzma
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from gaba.bench._data import batches, find, made
 from gaba.bench._training import ByExample
 from gaba.bench.problem import Metric, Problem, Rates, Session, Split
+from gaba.extras import library
 
 TARGETS: tuple[str, ...] = ("TEY", "CO", "NOX")
 INPUTS = ("AT", "AP", "AH", "AFDP", "GTEP", "TIT", "TAT", "CDP")
@@ -96,11 +96,8 @@ def read(folder: Path, form: Form) -> Data:
 
 
 def _table(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with lzma.open(path, "rt", encoding="ascii") as file:
-        names = file.readline().strip().split(",")
-        values = np.loadtxt(file, delimiter=",", dtype=np.float64)
-    x, y = ([names.index(name) for name in columns] for columns in (INPUTS, TARGETS))
-    return values[:, x], values[:, y]
+    table = library("pandas", "the problem gas-turbine needs", "bench").read_csv(path)
+    return table[list(INPUTS)].to_numpy(float), table[list(TARGETS)].to_numpy(float)
 
 
 @final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from gaba.bench.report._paper import COLOURS, png, svg
 from gaba.bench.report._regret import MARGIN, Regret
 from gaba.bench.report._runs import Block, group_of, rankable
 from gaba.bench.report._views import Ranking, View, delta_m, interval_of, mean_of, time_ratio
+from gaba.bench.store import EDITION
 from gaba.record.page import Bullets, Drawing, Heading, Page, Part, Table, Text
 from gaba.record.plots import Picture
 
@@ -55,6 +56,8 @@ def page_of(evidence: Evidence) -> Page:
 
 
 def _parts(evidence: Evidence) -> Iterator[Part]:
+    if evidence.edition < EDITION:
+        yield Text(_words.EDITION_0)
     yield Text(_made(evidence), quiet=True)
     yield Heading("What may be concluded")
     yield Bullets(tuple(_words.conclusions(evidence)))
@@ -174,8 +177,7 @@ def _variants(evidence: Evidence) -> Iterator[Part]:
     yield Text(f"{listed(view.problems)}; {view.title}.", quiet=True)
     ranking = view.ranking(evidence.own)
     table = _overall_table(view, ranking)
-    rows = tuple(row for row in table.rows if row[0] in evidence.own)
-    yield replace(table, rows=rows)
+    yield replace(table, rows=tuple(row for row in table.rows if row[0] in evidence.own))
     if ranking.possible:
         yield _diagram(ranking, "our variants", "ranks-variants")
 
@@ -209,29 +211,33 @@ def _slug(text: str) -> str:
 # ---- tables -------------------------------------------------------------------------------------
 
 MANY = 6
-"""With more metrics than this a table shows their mean quality alone."""
+"""With more metrics than this a table shows only their mean quality."""
+
+
+def _table(rows: Iterable[dict[str, str]], words: int = 1) -> Table:
+    """The table of rows that have the same columns."""
+    found = list(rows)
+    return Table(tuple(found[0]), tuple(tuple(row.values()) for row in found), words)
 
 
 def _overall_table(view: View, ranking: Ranking) -> Table:
     """A line a method over all problems, the lowest mean rank first."""
-    rows: list[tuple[str, ...]] = []
-    methods = rankable(view.methods)
-    for method in sorted(methods, key=lambda m: (ranking.ranks.get(m, math.inf), m)):
+
+    def row(method: str) -> dict[str, str]:
         blocks = [b for b in (view.block(p, method) for p in view.problems) if b]
         diverged = sum(run.diverged for b in blocks for run in b.final[method].values())
-        rows.append(
-            (
-                method,
-                group_of(method),
-                str(len(blocks)),
-                figure(ranking.ranks.get(method, math.nan), 3),
-                percents(view.delta_m(method)),
-                figure(view.time_ratio(method), 3),
-                str(diverged),
-            )
-        )
-    head = ("method", "group", "problems", "mean rank", "Δm ↑", "time per step", "diverged runs")
-    return Table(head, tuple(rows), words=2)
+        return {
+            "method": method,
+            "group": group_of(method),
+            "problems": str(len(blocks)),
+            "mean rank": figure(ranking.ranks.get(method, math.nan), 3),
+            "Δm ↑": percents(view.delta_m(method)),
+            "time per step": figure(view.time_ratio(method), 3),
+            "diverged runs": str(diverged),
+        }
+
+    methods = sorted(rankable(view.methods), key=lambda m: (ranking.ranks.get(m, math.inf), m))
+    return _table(map(row, methods), words=2)
 
 
 def _quality_table(block: Block) -> Table:
@@ -240,139 +246,116 @@ def _quality_table(block: Block) -> Table:
     shown = _unjudged(block)
     order = sorted(block.methods, key=block.quality)
     ranked = rankable(order)
-    ranks: dict[str, float] = {}
-    if len(ranked) > 1:
-        ranks = dict(
-            zip(ranked, stats.mean_ranks([[block.quality(m) for m in ranked]]), strict=True)
-        )
-    rows: list[tuple[str, ...]] = []
-    alone = sorted(m for m in block.final if m not in order) if metrics else []
-    for method in (*order, *alone):
-        runs = list(block.final[method].values())
-        whole = method in order
+    scores = [[block.quality(method) for method in ranked]]
+    ranks = dict(zip(ranked, stats.mean_ranks(scores) if len(ranked) > 1 else [], strict=False))
+
+    def row(method: str) -> dict[str, str]:
+        runs, whole = list(block.final[method].values()), method in order
         own = [m for m in metrics if whole or m.task == method.partition(":")[2]]
-        rates = f"{runs[0].rates[0]:.2g}, {runs[0].rates[1]:.2g}"
-        rows.append(
-            (
-                block.label(method),
-                *(
-                    interval(interval_of([r.test(m.name) for r in runs])) if m in own else "–"
-                    for m in metrics
-                ),
-                *(figure(mean_of([r.test(name) for r in runs])) for name in shown),
-                interval(interval_of(list(block.qualities(method).values()))) if whole else "–",
-                figure(ranks.get(method, math.nan)),
-                percents(interval_of(delta_m(block, method))) if whole else "–",
-                f"{len(runs)}"
-                + (f" ({n} diverged)" if (n := sum(run.diverged for run in runs)) else ""),
-                rates,
-            )
-        )
-    names = [f"{m.name} {'↑' if m.higher_is_better else '↓'}" for m in metrics]
-    head = ("method", *names, *shown, "quality ↓", "rank", "Δm ↑", "seeds", "rate, decay")
-    return Table(head, tuple(rows))
+        judged = {m: [run.test(m.name) for run in runs] for m in own}
+        diverged = sum(run.diverged for run in runs)
+        qualities = list(block.qualities(method).values())
+        return {
+            "method": block.label(method),
+            **{
+                f"{m.name} {'↑' if m.higher_is_better else '↓'}": (
+                    interval(interval_of(judged[m])) if m in judged else "–"
+                )
+                for m in metrics
+            },
+            **{name: figure(mean_of([run.test(name) for run in runs])) for name in shown},
+            "quality ↓": interval(interval_of(qualities)) if whole else "–",
+            "rank": figure(ranks.get(method, math.nan)),
+            "Δm ↑": percents(interval_of(delta_m(block, method))) if whole else "–",
+            "seeds": f"{len(runs)} ({diverged} diverged)" if diverged else f"{len(runs)}",
+            "rate, decay": "{:.2g}, {:.2g}".format(*runs[0].rates),
+        }
+
+    alone = sorted(m for m in block.final if m not in order) if metrics else []
+    return _table(map(row, [*order, *alone]))
 
 
 def _behaviour_table(block: Block) -> Table:
     """A line a method: what it costs, and what its weights did."""
     few = len(block.judge.tasks) <= 4
-    rows: list[tuple[str, ...]] = []
-    for method in sorted(block.methods, key=block.quality):
-        memory = block.median(method, "peak_memory_bytes")
-        trials = block.trials(method)
-        means, spreads = (_weights(block, method, name) for name in ("mean", "std"))
-        rows.append(
-            (
-                method,
-                figure(time_ratio(block, method), 3),
-                figure(1e3 * block.median(method, "seconds_per_step"), 3),
-                figure(memory / 2**20, 3),
-                " / ".join(figure(w, 3) for w in means) if few else _range(means),
-                " / ".join(figure(w, 2) for w in spreads) if few else _range(spreads),
-                _share(block.median(method, "saturated")),
-                figure(block.median(method, "imbalance_median"), 3),
-                str(len(trials)),
-            )
-        )
     weights = f"mean weights ({' / '.join(block.judge.tasks)})" if few else "mean weights, range"
-    head = (
-        *("method", "time per step", "ms per step", "memory, MiB", weights, "their deviation"),
-        *("saturated", "imbalance", "trials to tune"),
-    )
-    return Table(head, tuple(rows))
+
+    def row(method: str) -> dict[str, str]:
+        means, spreads = (_weights(block, method, name) for name in ("mean", "std"))
+        return {
+            "method": method,
+            "time per step": figure(time_ratio(block, method), 3),
+            "ms per step": figure(1e3 * block.median(method, "seconds_per_step"), 3),
+            "memory, MiB": figure(block.median(method, "peak_memory_bytes") / 2**20, 3),
+            weights: " / ".join(figure(w, 3) for w in means) if few else _range(means),
+            "their deviation": (
+                " / ".join(figure(w, 2) for w in spreads) if few else _range(spreads)
+            ),
+            "saturated": _share(block.median(method, "saturated")),
+            "imbalance": figure(block.median(method, "imbalance_median"), 3),
+            "trials to tune": str(len(block.trials(method))),
+        }
+
+    return _table(map(row, sorted(block.methods, key=block.quality)))
 
 
 def _pooled_table(comparisons: Sequence[Comparison]) -> Table:
     """A line a comparison, over all its problems."""
-    rows = [
-        (
-            c.title,
-            c.optimizer,
-            f"{len(c.pairs)} ({c.wins[0]} : {c.wins[1]})",
-            str(sum(pair.n for pair in c.pairs)),
-            percents(c.interval),
-            percents(c.across),
-            chance(c.p),
-            chance(c.holm),
-            chance(c.p_problems),
-        )
+    rows = (
+        {
+            "comparison": c.title,
+            "optimizer": c.optimizer,
+            "problems (better : worse)": f"{len(c.pairs)} ({c.wins[0]} : {c.wins[1]})",
+            "pairs": str(sum(pair.n for pair in c.pairs)),
+            "difference, these problems": percents(c.interval),
+            "difference, over problems": percents(c.across),
+            "p": chance(c.p),
+            "p, corrected": chance(c.holm),
+            "p over problems": chance(c.p_problems),
+        }
         for c in comparisons
-    ]
-    head = (
-        *("comparison", "optimizer", "problems (better : worse)", "pairs"),
-        *("difference, these problems", "difference, over problems"),
-        *("p", "p, corrected", "p over problems"),
     )
-    return Table(head, tuple(rows), words=2)
+    return _table(rows, words=2)
 
 
 def _pairs_table(comparisons: Sequence[Comparison]) -> Table:
     """A line a comparison and problem."""
-    rows = [
-        (
-            c.title,
-            pair.block.name,
-            str(pair.n),
-            figure(float(pair.first.mean())),
-            figure(float(pair.second.mean())),
-            percents(pair.interval),
-            chance(pair.p),
-            chance(pair.wilcoxon),
-            chance(pair.holm),
-            chance(pair.equivalence),
-        )
+    rows = (
+        {
+            "comparison": c.title,
+            "problem": pair.block.name,
+            "seeds": str(pair.n),
+            "quality of the first": figure(float(pair.first.mean())),
+            "of the second": figure(float(pair.second.mean())),
+            "difference, t interval": percents(pair.interval),
+            "p, sign flips": chance(pair.p),
+            "p, Wilcoxon": chance(pair.wilcoxon),
+            "p, corrected": chance(pair.holm),
+            "p of equivalence": chance(pair.equivalence),
+        }
         for c in comparisons
         for pair in c.pairs
-    ]
-    head = (
-        *("comparison", "problem", "seeds", "quality of the first", "of the second"),
-        *("difference, t interval", "p, sign flips", "p, Wilcoxon", "p, corrected"),
-        "p of equivalence",
     )
-    return Table(head, tuple(rows), words=2)
+    return _table(rows, words=2)
 
 
 def _regret_table(regrets: Sequence[Regret]) -> Table:
     """A line a method: how far behind the sweep, and for what part of its price."""
-    rows = [
-        (
-            r.method,
-            r.optimizer,
-            str(len(r.comparison.pairs)),
-            percents(r.interval),
-            percent(max(float(pair.relative.mean()) for pair in r.comparison.pairs)),
-            percent(r.untuned),
-            figure(r.sweep_cost, 3),
-            figure(r.tuning_cost, 3),
-            r.verdict,
-        )
+    rows = (
+        {
+            "method": r.method,
+            "optimizer": r.optimizer,
+            "problems": str(len(r.comparison.pairs)),
+            "regret": percents(r.interval),
+            "worst problem": percent(max(float(p.relative.mean()) for p in r.comparison.pairs)),
+            "at uniform's setting": percent(r.untuned),
+            "sweep : one run": figure(r.sweep_cost, 3),
+            "sweep : its tuning": figure(r.tuning_cost, 3),
+            "as good as the sweep?": r.verdict,
+        }
         for r in regrets
-    ]
-    head = (
-        *("method", "optimizer", "problems", "regret", "worst problem", "at uniform's setting"),
-        *("sweep : one run", "sweep : its tuning", "as good as the sweep?"),
     )
-    return Table(head, tuple(rows), words=2)
+    return _table(rows, words=2)
 
 
 def _unjudged(block: Block) -> list[str]:

@@ -11,7 +11,6 @@ from gaba.bench.report._numbers import chance, count, listed, percent, percents
 from gaba.bench.report._regret import MARGIN, Regret
 from gaba.bench.report._runs import SWEEP, TUNED, rankable
 from gaba.bench.report._views import Ranking
-from gaba.bench.store import EDITION
 
 ALPHA = 0.05
 MOST = 6
@@ -201,8 +200,7 @@ def cautions(evidence: Evidence) -> list[str]:
     few, most = evidence.seeds
     least = evidence.least_p()
     seeds = f"{few} seeds" if few == most else f"{few} to {most} seeds"
-    said = [EDITION_0] if evidence.edition < EDITION else []
-    said += [
+    said = [
         f"With {seeds} the smallest two-sided p of an exact paired test on one problem is "
         f"{chance(least)}"
         + (
