@@ -211,4 +211,4 @@ def test_pinn_poisson(tmp_path: Path) -> None:
 def test_own_problem(tmp_path: Path) -> None:
     found = re.findall(r"(\w+) +([\d.]+) +([\d.]+)\n", output_of("own_problem.py", tmp_path))
     energy = {method: float(error) for method, _, error in found}
-    assert energy["inverse"] < 0.7 * energy["uniform"]
+    assert energy["gaba"] < 0.7 * energy["uniform"]
