@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 import gaba
 from _models import TwoStage, batch
-from gaba.autograd.graph import LossGraph, reachable_leaves
+from gaba.autograd.graph import LossGraph
 from gaba.autograd.marks import edge_of
 from gaba.autograd.shared import Shared, as_shared
+from gaba.autograd.walk import common_leaves, reachable_leaves
 from gaba.measurement import ExactNorms, Request
 
 
@@ -34,6 +35,14 @@ def test_leaves_are_those_that_a_backward_pass_fills() -> None:
     sum(losses).backward()  # type: ignore[union-attr]
     filled = {id(t) for t in (*model.parameters(), x, unused) if t.grad is not None}
     assert found == filled
+
+
+def test_common_leaves_are_those_that_two_losses_fill() -> None:
+    a, b, c, d = (nn.Parameter(torch.ones(2)) for _ in range(4))
+    ab, bc = a * b, b * c
+    losses = [ab.sum(), (ab + d).exp().sum(), bc.sum(), torch.ones(())]
+    assert {id(p) for p in common_leaves(losses)} == {id(a), id(b)}
+    assert common_leaves([ab.sum()]) == ()
 
 
 class Nest(nn.Module):

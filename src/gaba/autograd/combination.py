@@ -56,9 +56,9 @@ def combine(
         with explained():
             torch.autograd.backward(graph.losses, seeds, retain_graph=keep)
         return "backward"
-    shared = graph.shared.parameters()
     plain = {id(leaf) for leaf in gradients.leaves} if heads == "plain" else set[int]()
-    totals = _sums(gradients.leaves, gradients.of, multipliers, plain - {id(p) for p in shared})
+    plain -= {id(p) for p in graph.theta}
+    totals = _sums(gradients.leaves, gradients.of, multipliers, plain)
     leaves = list(gradients.leaves)
     if gradients.features:
         leaves += graph.below

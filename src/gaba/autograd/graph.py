@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 from torch.utils._pytree import tree_leaves
 
 from gaba.autograd.marks import Edge, edge_of, marks_of
 from gaba.autograd.shared import Shared
+from gaba.autograd.walk import leaves_of, nodes_below
 from gaba.tensors import on_device, spread, spread_square
 
 
@@ -72,6 +73,12 @@ class LossGraph:
         return values[on_device(self.tasks, values.device)]
 
     @cached_property
+    def theta(self) -> tuple[nn.Parameter, ...]:
+        """The trainable shared parameters θ; ``"auto"`` has taken note of this graph."""
+        self.shared.look(self.losses)
+        return self.shared.parameters()
+
+    @cached_property
     def features(self) -> tuple[GradientEdge, ...] | None:
         """Where the shared part ends: the edges z of the graph by which tasks reach θ, if sound.
 
@@ -79,7 +86,7 @@ class LossGraph:
         parameter to a loss around them, or one of them is computed from another.
         """
         found, _ = self._above
-        shared = {id(p) for p in self.shared.parameters()}
+        shared = {id(p) for p in self.theta}
         nested = any(
             (child, index) in found for node in self._below for child, index in node.next_functions
         )
@@ -96,7 +103,7 @@ class LossGraph:
     @cached_property
     def below(self) -> tuple[Tensor, ...]:
         """The leaves below the features: shared parameters in use, and what comes before them."""
-        return _leaves_of(self._below)
+        return leaves_of(self._below)
 
     @cached_property
     def apart(self) -> bool:
@@ -112,18 +119,17 @@ class LossGraph:
 
     @cached_property
     def _below(self) -> dict[Node, None]:
-        return _nodes([node for node, _ in self._above[0]])
+        return nodes_below([node for node, _ in self._above[0]])
 
     @cached_property
     def leaves(self) -> tuple[Tensor, ...]:
-        """Every leaf that a backward pass would reach, the shared parameters in front."""
-        known = self.shared.parameters()
-        return tuple({id(p): p for p in (*known, *_leaves_of(self.nodes))}.values())
+        """θ, and behind it every other leaf that a backward pass would reach."""
+        return tuple({id(p): p for p in (*self.theta, *leaves_of(self.nodes))}.values())
 
     @cached_property
     def nodes(self) -> dict[Node, None]:
         """Every node of the graph."""
-        return _nodes([loss.grad_fn for loss in self.losses if loss.grad_fn is not None])
+        return nodes_below([loss.grad_fn for loss in self.losses if loss.grad_fn is not None])
 
     @cached_property
     def fresh(self) -> bool:
@@ -136,31 +142,6 @@ class LossGraph:
             return False
         kinds = (getattr(node, "_forward_cls", None) for node in self.nodes)
         return any(getattr(kind, "compiled_bw", kind) is None for kind in kinds if kind is not None)
-
-
-def reachable_leaves(losses: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The leaf tensors whose ``.grad`` a backward pass from ``losses`` would fill.
-
-    Found by walking the autograd graph, each node once: no tensor is computed and nothing is kept.
-    """
-    return _leaves_of(_nodes([loss.grad_fn for loss in losses if loss.grad_fn is not None]))
-
-
-def _nodes(roots: Iterable[Node]) -> dict[Node, None]:
-    """``roots`` and every node below them."""
-    seen = dict.fromkeys(roots)
-    stack = list(seen)
-    while stack:
-        for child, _ in stack.pop().next_functions:
-            if child is not None and child not in seen:
-                seen[child] = None
-                stack.append(child)
-    return seen
-
-
-def _leaves_of(nodes: Iterable[Node]) -> tuple[Tensor, ...]:
-    leaves = (getattr(node, "variable", None) for node in nodes)
-    return tuple({id(leaf): leaf for leaf in leaves if leaf is not None}.values())
 
 
 def _above(
@@ -181,4 +162,4 @@ def _above(
         elif node not in seen:
             seen[node] = None
             stack += [(child, i) for child, i in node.next_functions if child is not None]
-    return found, _leaves_of(seen)
+    return found, leaves_of(seen)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from gaba.autograd.graph import LossGraph, reachable_leaves
-from gaba.autograd.shared import SharedAuto
+from gaba.autograd.graph import LossGraph
 
 Gradients: TypeAlias = "Sequence[Tensor | None]"
 """One task's gradients, leaf by leaf; ``None`` where the task does not reach the leaf."""
@@ -59,6 +58,8 @@ def one_pass(
         free: free the part of the graph that the pass goes through.
         seed: what to multiply from the left.
     """
+    if not inputs:
+        return ()
     with explained():
         return torch.autograd.grad(
             loss,
@@ -81,15 +82,6 @@ def task_passes(
         one_pass(graph, loss, inputs, free=free and k == last)
         for k, loss in enumerate(graph.losses)
     ]
-
-
-def known_shared(graph: LossGraph, leaves: Sequence[Tensor]) -> list[int]:
-    """The positions of θ among ``leaves``, told before the first pass by walking the graph."""
-    if isinstance(graph.shared, SharedAuto):
-        own = [{id(leaf) for leaf in reachable_leaves([loss])} for loss in graph.losses]
-        graph.shared.learn(leaves, [[id(leaf) in reached for leaf in leaves] for reached in own])
-    theta = {id(p) for p in graph.shared.parameters()}
-    return [i for i, leaf in enumerate(leaves) if id(leaf) in theta]
 
 
 def compile_to_keep(graph: LossGraph) -> None:

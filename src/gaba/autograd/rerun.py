@@ -44,7 +44,7 @@ class Rerun:
         the call was made with other parameters than the module's own.
         """
         edges, shared = graph.features, graph.shared
-        if edges is None or not isinstance(shared, SharedModule) or not shared.parameters():
+        if edges is None or not isinstance(shared, SharedModule) or not graph.theta:
             return None
         marks = [mark_of(edge, shared.key) for edge in edges]
         found = tuple(mark for mark in marks if mark is not None)
@@ -52,7 +52,7 @@ class Rerun:
         known = len(found) == len(edges) and all(m.call in calls for m in found)
         if not known or not all(call.repeatable(shared.module) for call in calls.values()):
             return None
-        return Rerun(shared.module, shared.parameters(), calls, found)
+        return Rerun(shared.module, graph.theta, calls, found)
 
     def values(self) -> list[Tensor]:
         """z, the features: as they were returned, or run again if somebody wrote into them."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gaba.autograd.hooks import FeatureHook
+from gaba.autograd.walk import common_leaves
 
 SharedSpec: TypeAlias = "nn.Module | Iterable[nn.Parameter] | Literal['auto']"
 
@@ -26,8 +27,8 @@ class Shared(ABC):
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """The trainable shared parameters, as far as they are known before the backward pass."""
 
-    def learn(self, leaves: Sequence[Tensor], reached: Sequence[Sequence[bool]]) -> None:
-        """Take note of which of ``leaves`` each task reached in this step; by default do not."""
+    def look(self, losses: Sequence[Tensor]) -> None:
+        """Take note of what the losses of this step reach; by default do not."""
         return
 
     def keep_calls(self) -> None:
@@ -112,13 +113,12 @@ class SharedAuto(Shared):
         """Those seen so far that are trainable now; none before the first step."""
         return tuple(p for p in self._seen if p.requires_grad)
 
-    def learn(self, leaves: Sequence[Tensor], reached: Sequence[Sequence[bool]]) -> None:
-        """Add the parameters among ``leaves`` that two or more tasks reached."""
+    def look(self, losses: Sequence[Tensor]) -> None:
+        """Add the parameters that two or more of ``losses`` reach."""
         groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
         moved = {id(p) for group in groups for p in group["params"]}
-        for leaf, tasks in zip(leaves, zip(*reached, strict=True), strict=True):
-            ours = not groups or id(leaf) in moved
-            if sum(tasks) >= 2 and ours and isinstance(leaf, nn.Parameter):
+        for leaf in common_leaves(losses):
+            if isinstance(leaf, nn.Parameter) and (not groups or id(leaf) in moved):
                 self._seen.setdefault(leaf)
 
 

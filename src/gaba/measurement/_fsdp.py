@@ -25,7 +25,7 @@ def sharded_passes(request: Request) -> Observation:
             to reduce gradients now.
     """
     graph = request.graph
-    theta = graph.shared.parameters()
+    theta = graph.theta
     inputs = _shared_in_use(request, theta)
     if isinstance(graph.shared, SharedModule) and holds_gradients_back(graph.shared.module):
         raise ValueError(

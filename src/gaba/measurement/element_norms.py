@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from gaba.autograd.passes import Gradients, TaskGradients, known_shared, task_passes
+from gaba.autograd.passes import Gradients, TaskGradients, task_passes
 from gaba.measurement.base import Measurement, Observation, Request
 from gaba.measurement.norms import observed, scaled
 from gaba.tensors import as_work, entries, work_dtype
@@ -46,12 +46,10 @@ class ElementNorms(Measurement):
                 "ElementNorms works on one rank, found several: use another rule, or the Balancer "
                 "with sync=False for each rank by itself"
             )
-        leaves = graph.leaves if told.gradients else graph.shared.parameters() or graph.leaves
-        where = known_shared(graph, leaves)
+        theta, leaves = graph.theta, graph.leaves if told.gradients else graph.theta
         rows = task_passes(graph, leaves, free=told.frees)
-        own = [[row[i] for i in where] for row in rows]
-        theta = [leaves[i] for i in where]
-        found = TaskGradients(tuple(leaves), tuple(rows)) if told.gradients else None
+        own = [row[: len(theta)] for row in rows]
+        found = TaskGradients(leaves, tuple(rows)) if told.gradients else None
         seen = observed(told, own, theta=theta, gradients=found)
         n, scales = sum(p.numel() for p in theta), told.scales(theta)
         sizes = torch.stack([_largest_and_mean(scaled(r, scales), n, graph.device) for r in own])

@@ -17,7 +17,6 @@ from gaba.autograd.passes import (
     Gradients,
     TaskGradients,
     explained,
-    known_shared,
     one_pass,
     task_passes,
 )
@@ -78,31 +77,23 @@ class ExactNorms(Measurement):
                 "mode='stream' lets each gradient go before the next is there, and so gives no "
                 "Gramian: use ExactNorms(mode='store'), or a rule that needs norms only"
             )
-        known = graph.shared.parameters()  # before any pass, after which FSDP has others there
-        if sharded(known):
+        if sharded(graph.theta):
             return sharded_passes(told), state
         if self.mode == "stream" or (told.ranks.several and self.mode != "batched"):
             return _one_at_a_time(told), state
-        leaves = (not told.gradients and known) or graph.leaves
+        leaves, n = graph.leaves if told.gradients else graph.theta, len(graph.theta)
         rows = _batched_passes(graph, leaves) if self.mode == "batched" else None
         if rows is None:
             rows = task_passes(graph, leaves, free=told.frees)
-        graph.shared.learn(leaves, [[g is not None for g in row] for row in rows])
-        ids = {id(p) for p in (*known, *graph.shared.parameters())}
-        where = [i for i, leaf in enumerate(leaves) if id(leaf) in ids]
-        return observed(
-            told,
-            [[row[i] for i in where] for row in rows],
-            theta=[leaves[i] for i in where],
-            gradients=TaskGradients(tuple(leaves), tuple(rows)) if told.gradients else None,
-        ), state
+        found = TaskGradients(leaves, tuple(rows)) if told.gradients else None
+        own = [row[:n] for row in rows]
+        return observed(told, own, theta=graph.theta, gradients=found), state
 
 
 def _one_at_a_time(request: Request) -> Observation:
     """One pass a task; on several ranks a gradient is averaged while the next pass runs."""
     graph, ranks = request.graph, request.ranks
-    leaves = graph.shared.parameters() or graph.leaves
-    theta = [leaves[i] for i in known_shared(graph, leaves)]
+    theta = graph.theta
     if not theta:
         raise ValueError(
             "shared must hold parameters that two tasks reach, found none that is trainable: pass "

@@ -133,6 +133,5 @@ def head_passes(
     at = [row[: len(edges)] for row in rows]
     if not by_hand:
         return at, None
-    of = [row[len(edges) :] for row in rows]
-    graph.shared.learn(heads, [[g is not None for g in row] for row in of])
-    return at, TaskGradients(heads, tuple(of), edges, tuple(at))
+    of = tuple(row[len(edges) :] for row in rows)
+    return at, TaskGradients(heads, of, edges, tuple(at))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from gaba.autograd.passes import Gradients, TaskGradients, known_shared, one_pass
+from gaba.autograd.passes import Gradients, TaskGradients, one_pass
 from gaba.autograd.sharding import sharded
 from gaba.measurement.averages import averages
 from gaba.measurement.base import Measurement, Observation, Request
@@ -126,14 +126,12 @@ class HalfBatch(Measurement):
                 "HalfBatch needs losses by halves and gives no Gramian: give losses of shape (2,), "
                 "and use a rule that needs norms only, or measure='exact'"
             )
-        if sharded(graph.shared.parameters()):
+        theta, leaves = graph.theta, graph.leaves if told.gradients else graph.theta
+        if sharded(theta):
             raise ValueError(
                 "HalfBatch cannot take the gradients of parameters that FSDP has sharded: use "
                 "measure='exact' or 'features', with losses that are scalars"
             )
-        leaves = (not told.gradients and graph.shared.parameters()) or graph.leaves
-        where = known_shared(graph, leaves)
-        theta = [leaves[i] for i in where]
         scales = told.scales(theta)
         means = averages(ranks, theta, told.step) if ranks.several else None
         rows: list[Gradients] = []
@@ -144,7 +142,7 @@ class HalfBatch(Measurement):
             last = told.frees and k == len(graph.given) - 1
             a = one_pass(graph, pair, leaves, seed=first)
             b = one_pass(graph, pair, leaves, seed=second, free=last)
-            on_a, on_b = (scaled([row[i] for i in where], scales) for row in (a, b))
+            on_a, on_b = (scaled(row[: len(theta)], scales) for row in (a, b))
             reached.append(any(g is not None for g in (*on_a, *on_b)))
             if means is None:
                 squares.append(_squares(on_a, on_b, graph.device))
@@ -161,7 +159,7 @@ class HalfBatch(Measurement):
         samples = graph.spread(told.unscaled(told.unscaled(_samples(heard).T))).T
         new = state.advance(samples, self.decay)
         norms = torch.maximum(new.signal, self.floor * (new.signal + new.noise)).sqrt()
-        found = TaskGradients(tuple(leaves), tuple(rows)) if told.gradients else None
+        found = TaskGradients(leaves, tuple(rows)) if told.gradients else None
         lost = tuple(k for k, some in zip(graph.tasks, anywhere, strict=True) if not some)
         known = ~samples.isnan().any(0)
         return Observation(torch.where(known, norms, torch.nan), None, lost, found), new

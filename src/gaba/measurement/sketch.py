@@ -129,7 +129,7 @@ class SketchNorms(Measurement):
     def update(self, told: Request, state: Any) -> tuple[Observation, Any]:
         """Observe the losses along new directions."""
         graph = told.graph
-        if sharded(graph.shared.parameters()):
+        if sharded(graph.theta):
             raise ValueError(
                 "SketchNorms cannot move parameters that FSDP has sharded: use "
                 "measure='features', or 'exact' at the price of a pass a task"

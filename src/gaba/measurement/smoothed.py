@@ -129,7 +129,7 @@ class SmoothedGradients(Measurement):
     def update(self, told: Request, state: Any) -> tuple[Observation, Any]:
         """Observe the losses and take their gradients in."""
         graph = told.graph
-        theta = graph.shared.parameters()
+        theta = graph.theta
         self._check(told, theta)
         leaves = graph.leaves  # θ in front
         rows: list[Gradients] = list(task_passes(graph, leaves, free=told.frees))
