@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from gaba.turbofan import TrainConfig
 from gaba.turbofan.fleet import Fleet
 from gaba.turbofan.simulate import simulate
-from gaba.turbofan import TrainConfig
 
 
 def tiny_fleet(seed: int = 0) -> Fleet:

@@ -54,6 +54,10 @@ class BalancedFedAvg(FedAvg):
         (0.5, 0.1, [])
         >>> strategy.aggregate_train(1, [])  # nobody answered: the model stays as it is
         (None, None)
+        >>> from flwr.app import ArrayRecord, ConfigRecord
+        >>> silent = BalancedFedAvg(fraction_train=0.0)
+        >>> list(silent.configure_train(1, ArrayRecord(), ConfigRecord(), grid=None))
+        []
     """
 
     def __init__(self, client_weights: ClientWeights | None = None, **settings: Any) -> None:

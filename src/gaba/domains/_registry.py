@@ -29,6 +29,9 @@ class Domain:
         wrong: When that is the wrong thing to want, in one sentence.
         extra: The extra that brings those libraries, or nothing.
         note: What to know before you run the example, or nothing.
+
+    >>> isinstance(find("dosing"), Domain), find("dosing").example.name
+    (True, 'dosing.py')
     """
 
     name: str
