@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-DRAWS = 20_000
-"""So many sign patterns are drawn where there are more; up to 14 pairs all are counted."""
+DRAWS = 50_000
+"""So many sign patterns are drawn where there are more; up to 15 pairs all are counted."""
 RESAMPLES = 10_000
 
 
