@@ -11,7 +11,7 @@ from typing import Any
 
 from gaba.folders import source_tree
 
-KNOWN_AS = {"sklearn": "scikit-learn"}
+KNOWN_AS = {"sklearn": "scikit-learn", "scikit_posthocs": "scikit-posthocs"}
 """What a library is called where that is not the name of its module."""
 
 
