@@ -127,7 +127,7 @@ export class Panel {
     const said = [
       meta.simulated ? "simulated data" : meta.subset, meta.method, meta.size,
       Number.isFinite(meta.seed) ? `seed ${meta.seed}` : null,
-      ...Object.entries(about).map(([what, value]) => `${what}: ${value}`),
+      ...Object.entries(about).filter(([what, value]) => value !== meta[what]).map(([what, value]) => `${what}: ${value}`),
     ];
     say(this.summary, said.filter((text) => typeof text === "string").join(" · "));
   }
