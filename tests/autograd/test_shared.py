@@ -236,6 +236,24 @@ def test_a_watched_module_can_be_scripted_and_traced() -> None:
     assert balancer.backward(model.losses(x)).combined == "by-hand"
 
 
+def test_hooks_of_others_stay_where_they_are() -> None:
+    """Also those of a module inside one that ``torch.compile`` returned."""
+    inner, seen = nn.Linear(6, 3), []
+    inner.register_forward_hook(lambda *_: seen.append("inner"))
+    outer: Any = torch.compile(inner, backend="eager")
+    first = as_shared(outer)
+    handle = inner.register_forward_pre_hook(lambda *_: seen.append("before"))
+    second = as_shared(inner)
+    inner(batch())
+    assert seen == ["before", "inner"]
+    handle.remove()
+    del first, second
+    gc.collect()
+    inner(batch())
+    assert seen == ["before", "inner", "inner"]
+    assert len(inner._forward_hooks) == 1
+
+
 def test_auto_leaves_out_what_another_optimizer_moves() -> None:
     """A discriminator that two losses of the generator pass through is none of its parameters."""
     torch.manual_seed(0)

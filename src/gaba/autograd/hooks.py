@@ -45,9 +45,10 @@ class FeatureHook:
     def put_on(self, module: nn.Module) -> None:
         """Watch ``module`` as long as there is an owner."""
         owner = self._owner()
+        own = vars(module)  # setattr of a compiled module would reach the one inside
         for name in ("_forward_pre_hooks", "_forward_hooks"):
-            if not getattr(module, name):  # no handle of anybody's refers to it
-                setattr(module, name, _Hooks())
+            if name in own and not own[name]:  # no handle of anybody's refers to it
+                own[name] = _Hooks()
         before = module.register_forward_pre_hook(_Before(self), with_kwargs=True)
         after = module.register_forward_hook(_After(self))
         weakref.finalize(owner, before.remove)

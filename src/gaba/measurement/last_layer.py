@@ -51,7 +51,8 @@ class LastLayerNorms(Measurement):
     unreached_says: ClassVar[str] = (
         "does not reach the layer whose gradients are measured, by default the last one that the "
         "shared module registers: name a layer that every task reaches, "
-        "measure=gaba.measurement.LastLayerNorms(layer.parameters())"
+        "measure=gaba.measurement.LastLayerNorms(layer.parameters()), and check that the loss is "
+        "computed from what is shared"
     )
 
     parameters: Iterable[nn.Parameter] | None = field(default=None, repr=False)
