@@ -102,7 +102,7 @@ def _processor() -> str:
 class Results:
     """The records of one benchmark, one a model and K, in a JSON file written after each of them.
 
-    A run that is cut short leaves those that it finished; ``--resume`` goes on from there.
+    An interrupted run keeps the finished ones; ``--resume`` continues from there.
     """
 
     def __init__(self, name: str, options: Options) -> None:
@@ -116,7 +116,7 @@ class Results:
     ) -> list[Record]:
         """Call ``work(name, K, spec, seconds)`` for what is asked and missing; all records.
 
-        The seconds left of the budget are shared out anew before each call, in proportion to
+        The seconds left of the budget are shared out again before each call, in proportion to
         ``share(K)``, so that one that took longer is paid for by the others.
         """
         specs = self._options.specs

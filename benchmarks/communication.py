@@ -1,14 +1,12 @@
-"""What the ranks of a distributed run send each other in a step, measured and foretold.
+"""What the ranks of a distributed run send each other in a step, measured and predicted.
 
     unshare -rn bash -c "ip link set lo up; python benchmarks/communication.py"
 
-Two and four processes take steps over gloo, with a Balancer and without any wrapper, so that all
-they send is the Balancer's. The bytes are those that the loopback interface has carried while the
-steps ran, so nothing else may use it: hence a network namespace of one's own, as above. The time
-is the median over the steps. Both are held against the cost model, which then goes on to models
-and numbers of ranks that this machine has not got.
-
-The page ``docs/benchmarks/communication.md`` is written anew.
+Two and four processes take steps over gloo with a Balancer and no wrapper, so they send only what
+the Balancer sends. The bytes are those on the loopback interface while the steps run. Nothing else
+may use it, hence the network namespace above. The time is the median over the steps. The page
+``docs/benchmarks/communication.md`` compares both with the cost model, and predicts larger models
+and more ranks.
 """
 
 from __future__ import annotations

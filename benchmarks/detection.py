@@ -2,10 +2,9 @@
 
     python benchmarks/detection.py
 
-Class, box and overlap losses are balanced on the backbone, in the Trainer of Transformers; the
-baseline is the same Trainer with the model's own coefficients. Mean average precision is that of
-pycocotools on images that were not trained on. The page ``docs/results/detection.md``, its picture
-and the figures beside it are written anew.
+Class, box and overlap losses are balanced on the backbone, in the Trainer of Transformers. The
+baseline is the same Trainer with the model's own coefficients. pycocotools gives the mean average
+precision on new images. Writes ``docs/results/detection.md``, its picture and its figures.
 """
 
 from __future__ import annotations
@@ -165,7 +164,7 @@ def main() -> None:
 rate {LR:g}, cosine, warm-up {WARM_UP}, gradients clipped at 1), {asked.seeds} seeds; measured on
 {test_images} other images. Both run in the Trainer of Transformers through
 `gaba.domains.detection.DetectionTrainer`; "own coefficients" are the model's 1, 5 and 2, and the
-matching keeps its own in both. mAP is COCO's (.50 to .95) by pycocotools.
+matching keeps its own in both. mAP is COCO's (0.50 to 0.95) by pycocotools.
 
 {table(runs)}
 

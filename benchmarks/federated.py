@@ -5,9 +5,8 @@
 Five splits, one a question: all honest; one client with a 100-fold learning rate; one that hardly
 moves; an honest one with half of the data; and that one with digits that nobody else has. All
 clients run in this process behind Flower's own strategies and messages, without its simulation
-engine. The page ``docs/results/federated.md``, its picture and the figures beside it are written
-anew. MNIST (four IDX files, gzip-compressed) is looked for in ``data/mnist`` and
-``../shared/data/mnist``, or where ``--data`` says.
+engine. Writes ``docs/results/federated.md``, its picture and its figures. MNIST (four gzipped IDX
+files) is in ``data/mnist`` or ``../shared/data/mnist``, or where ``--data`` says.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
     "balanced, simplex": lambda: BalancedFedAvg(
         ClientWeights(scale="simplex"), fraction_evaluate=0.0
     ),
-    "balanced, simplex, floor .1": lambda: BalancedFedAvg(
+    "balanced, simplex, floor 0.1": lambda: BalancedFedAvg(
         ClientWeights(scale="simplex", floor=0.1), fraction_evaluate=0.0
     ),
     "balanced by examples": lambda: BalancedFedAvg(
@@ -130,7 +129,7 @@ def _idx(path: Path, head: int) -> np.ndarray[Any, Any]:
 
 
 def split(setting: Setting, labels: Tensor, seed: int) -> list[Tensor]:
-    """The indices of each client's images; labels are skewed (Dirichlet .5) if all are honest."""
+    """The indices of each client's images; labels are skewed (Dirichlet 0.5) if all are honest."""
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(labels))
     if setting.big:

@@ -2,15 +2,13 @@
 
     python benchmarks/overhead.py --threads 1
 
-Two steps of training are timed in turn, in random order, in one process, each on a model of its
-own: the bare one is forward, K calls of ``torch.autograd.grad`` over all parameters, and a step of
-the optimizer on gradients that are merely handed over, neither weighed nor added; the other is
-forward, ``balancer.backward`` and the same step of the optimizer. All that the Balancer does, the
-combination of the gradients included, is overhead. The ratio is taken within each pair, so that a
-busy machine hits both alike, and its median is reported. A third step, with one backward pass of
-the sum of the losses, says what K passes cost in the first place.
-
-The page ``docs/benchmarks/overhead.md`` is written anew.
+Times two training steps in turn, in random order, in one process, each on its own model. The bare
+one is forward, K calls of ``torch.autograd.grad`` over all parameters, and a step of the optimizer
+on gradients that nobody weighs or adds. The other is forward, ``balancer.backward`` and the same
+step of the optimizer. All that the Balancer does is overhead, the combination of the gradients
+included. The ratio is taken within each pair, so a busy machine slows both alike, and its median is
+reported. A third step, with one backward pass of the sum of the losses, shows what K passes cost.
+Writes ``docs/benchmarks/overhead.md``.
 """
 
 from __future__ import annotations

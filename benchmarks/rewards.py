@@ -2,11 +2,11 @@
 
     python benchmarks/rewards.py
 
-Uniform and fixed weights against inverse norms, each in the units of the environment and with the
-treasure counted in hundreds (and the preference for it a hundred times as high): the same problem
-for the agent, another one for its optimizer. All that twice: with the network and the target
-network as usual, and with heads that begin near 0 and a fresher target network. The page
-``docs/results/rewards.md``, its picture and the figures beside it are written anew.
+Uniform and fixed weights against inverse norms, in the units of the environment and with the
+treasure in hundreds (and the preference for it a hundred times as high). That is the same problem
+for the agent and another one for its optimizer. Each runs twice: as usual, and with heads that
+begin near 0 and a fresher target network. Writes ``docs/results/rewards.md``, its picture and its
+figures.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ seeds. The target network is copied every {Settings().sync} updates ("usual"), o
 first weights of the heads at a hundredth ("small first heads, fresh target"). "Fixed" weights are
 inverse to the square of the largest reward of each component. The value is the discounted return of
 the last policy without exploration, in the units of the environment, weighed by the preference
-(-31.70: an episode without an end); the error is that of Q_c at the start of that episode, mean of
+(-31.70: an episode that never ends); the error is that of Q_c at the start of that episode, mean of
 seeds; the weight is that of the treasure's loss, and the imbalance that of the contributions on the
 trunk, both medians over seeds.
 

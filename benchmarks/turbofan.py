@@ -1,12 +1,12 @@
 """Trains the turbofan grid (subsets × methods × seeds) and writes the table of its test errors.
 
-    python benchmarks/turbofan.py                   # what is missing of the 48 runs, then the table
-    python benchmarks/turbofan.py --table-only      # the table from the runs that are there
+    python benchmarks/turbofan.py                 # run what is missing, then write the table
+    python benchmarks/turbofan.py --table-only    # write the table from the runs that are there
 
-A run that is there, or whose figures were written by a run of the same settings, is not made again;
-one that was stopped goes on. ``--fresh`` makes all of them anew. The runs lie in ``--runs``, the
-metrics of every run in ``docs/results/turbofan.json``, the table in ``docs/results/turbofan.md``
-and between the marks in README.md, and the README's picture in ``docs/images/``.
+Safe to interrupt: run it again to resume. Finished runs, and figures of the same settings and
+version in ``docs/results/turbofan.json``, are not repeated, unless you give ``--fresh``. The runs
+are in ``--runs``, the table in ``docs/results/turbofan.md`` and between the marks in README.md, and
+the README's picture in ``docs/images/``.
 """
 
 from __future__ import annotations

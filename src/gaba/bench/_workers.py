@@ -20,7 +20,7 @@ Backend = Literal["loky", "dask", "ray"]
 Result: TypeAlias = "tuple[Trial, dict[str, Any]]"
 Results: TypeAlias = "Generator[Result, None, None]"
 Dispatch: TypeAlias = "Callable[[Iterable[Trial]], Results]"
-"""From trials to their results as they come; once closed, no training goes on."""
+"""From trials to their results as they come; once closed, no training continues."""
 
 _ONE = threading.Lock()  # one training at a time in a process: PyTorch's generators are shared
 

@@ -1,4 +1,4 @@
-"""How a sweep goes on: what is done, and an estimate of what is left."""
+"""How far a sweep is: what is done, and an estimate of what is left."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ _FRONT_POINTS = 2001
 
 
 def losses(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both losses at the points (x, y), of any shape: L_k = s_k (f_k + 21), s = (.1, 1).
+    """Both losses at the points (x, y), of any shape: L_k = s_k (f_k + 21), s = (0.1, 1).
 
     f_k = c₁ u_k + c₂ q_k with c₁ = max(tanh(y/2), 0), c₂ = max(tanh(−y/2), 0),
     u₁ = log max(|−(x + 7)/2 + tanh y|, 5e-6) + 6, u₂ = log max(|(3 − x)/2 − tanh y + 2|, 5e-6) + 6,
-    q₁ = ((x − 7)² + .1 (y + 8)²)/10 − 20, q₂ = ((x + 7)² + .1 (y + 8)²)/10 − 20.
+    q₁ = ((x − 7)² + 0.1 (y + 8)²)/10 − 20, q₂ = ((x + 7)² + 0.1 (y + 8)²)/10 − 20.
 
     The constant 21, which no gradient sees, is ours: it lets rules run that take log L_k.
     """
@@ -51,7 +51,7 @@ def front() -> np.ndarray:
 
     Every point of it minimises w f₁ + (1 − w) f₂ for a w in [0, 1], in y < 0, where this is
     tanh(−y/2) · (w q₁ + (1 − w) q₂). In x that is least at x = 7(2w − 1), exactly, and leaves
-    tanh(−y/2) · (19.6 w(1 − w) − 20 + .01 (y + 8)²), whose least y between −12 and −8 is found by
+    tanh(−y/2) · (19.6 w(1 − w) − 20 + 0.01 (y + 8)²), whose least y between −12 and −8 is found by
     bisection of its derivative. Above y = 0 no objective is below −6.3, and all is dominated.
     """
     w = np.linspace(0, 1, _FRONT_POINTS)
@@ -77,7 +77,7 @@ def distance(point: np.ndarray) -> float:
 
 
 def start_point(seed: int) -> Tensor:
-    """Seeds 0 to 4: the five of the literature; further ones: by turns one of them, ± .5."""
+    """Seeds 0 to 4: the five of the literature; further ones: one of them in turn, ± 0.5."""
     point = np.array(STARTS[seed % len(STARTS)])
     if seed >= len(STARTS):
         point = point + np.random.default_rng(seed).normal(scale=0.5, size=2)

@@ -1,6 +1,6 @@
 """A physics-informed network for Burgers' equation, against its solution by Cole and Hopf.
 
-u_t + u u_x = ν u_xx with ν = .01/π on −1 ≤ x ≤ 1 and 0 ≤ t ≤ 1, u(0, x) = −sin πx, u(t, ±1) = 0:
+u_t + u u_x = ν u_xx with ν = 0.01/π on −1 ≤ x ≤ 1 and 0 ≤ t ≤ 1, u(0, x) = −sin πx, u(t, ±1) = 0:
 the first example of Raissi, Perdikaris, Karniadakis, Physics-informed neural networks, Journal of
 Computational Physics 378, 2019. From t = 1/π on a front of a width of about ν stands at x = 0.
 """
@@ -57,7 +57,7 @@ class BurgersEquation(Equation):
     coefficients: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """256 points inside, 64 on the two sides by turns, 64 at the start."""
+        """256 points inside, 64 on the two sides in turn, 64 at the start."""
         return _points(generator, INSIDE, BOUNDARY, INITIAL)
 
     def each(self, jets: Mapping[str, Jet], points: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """A physics-informed network for Poisson's equation, against an exact solution with fine detail.
 
 Δu = f on the square −1 ≤ x, y ≤ 1 with u given on its boundary; f and the boundary's values are
-those of u = cos(πx/2) sin(πy/2) + .1 sin(3πx) sin(3πy). The second part is a tenth of the first in
+those of u = cos(πx/2) sin(πy/2) + 0.1 sin(3πx) sin(3πy). The second part is a tenth of the first in
 u, and over three times as large in f: so the residual outweighs the boundary, as Wang, Teng,
 Perdikaris describe (Understanding and Mitigating Gradient Flow Pathologies in Physics-Informed
 Neural Networks, SIAM Journal on Scientific Computing 43, 2021).
@@ -34,7 +34,7 @@ def _parts(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def solution(points: Tensor) -> Tensor:
-    """The solution u = cos(πx/2) sin(πy/2) + .1 sin(3πx) sin(3πy) at points (N, 2), (N,)."""
+    """The solution u = cos(πx/2) sin(πy/2) + 0.1 sin(3πx) sin(3πy) at points (N, 2), (N,)."""
     coarse, fine = _parts(points)
     return coarse + fine
 
@@ -53,7 +53,7 @@ class PoissonEquation(Equation):
     coefficients: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """256 points inside and 64 on the four sides by turns."""
+        """256 points inside and 64 on the four sides in turn."""
         return _points(generator, INSIDE, BOUNDARY)
 
     def each(self, jets: Mapping[str, Jet], points: Mapping[str, Tensor]) -> dict[str, Tensor]:

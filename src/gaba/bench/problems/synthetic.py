@@ -1,7 +1,7 @@
 """Forty linear regressions that compete for eight shared features, with every optimum known.
 
 Task k is y_k = ⟨a_k, x⟩ + σ_k ε with x ∈ ℝ³² and ε standard normal and ‖a_k‖ = 1, and its loss is
-L_k = s_k · mean (ŷ_k − y_k)², with s_k from .01 to 100, evenly spaced in the logarithm. The model
+L_k = s_k · mean (ŷ_k − y_k)², with s_k from 0.01 to 100, evenly spaced in the logarithm. The model
 is ŷ_k = ⟨h_k, W x⟩ with a shared W (8, 32) and heads h_k: eight features for forty tasks whose a_k
 span twelve dimensions.
 
@@ -40,7 +40,7 @@ class Regressions:
 
     @cached_property
     def scales(self) -> np.ndarray:
-        """The scales s of the losses, (40,), from .01 to 100."""
+        """The scales s of the losses, (40,), from 0.01 to 100."""
         return np.logspace(-2, 2, TASKS)
 
     @cached_property

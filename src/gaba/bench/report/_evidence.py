@@ -70,7 +70,7 @@ class Evidence:
 
     @cached_property
     def frozen(self) -> Family | None:
-        """Each adaptive method against its own mean weights, held still."""
+        """Each adaptive method against its own mean multipliers, held fixed."""
         pairs = [(m.partition(":")[2], m) for m in self.methods if m.startswith("frozen:")]
         question = (
             "Does adapting matter, or only where it ends? Each adaptive method against its own "
