@@ -20,7 +20,8 @@ from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
 from gaba.measurement import Observation, Request
 from gaba.measurement.metric import as_metric
-from gaba.methods import Method, MethodState
+from gaba.methods import Method
+from gaba.methods.method import MethodState
 from gaba.multipliers import Scale
 from gaba.pieces import Seen
 from gaba.ranks import Sync, by_name

@@ -57,7 +57,16 @@ class Request:
         return self.metric.scales(parameters)
 
     def unscaled(self, norms: Tensor) -> Tensor:
-        """Norms of the losses as they were before ``loss_scale``."""
+        """Norms of the losses as they were before ``loss_scale``.
+
+        Example:
+            >>> import torch
+            >>> from gaba.autograd.shared import as_shared
+            >>> w = torch.nn.Parameter(torch.ones(2))
+            >>> graph = LossGraph([w[0], w[1]], as_shared([w]))
+            >>> Request(graph, loss_scale=torch.tensor(2.0)).unscaled(torch.tensor([4.0, 6.0]))
+            tensor([2., 3.])
+        """
         return norms if self.loss_scale is None else norms / self.loss_scale.to(norms)
 
 

@@ -29,6 +29,11 @@ class Choice:
         measurement: what to measure with.
         every: n, to measure in the steps 0, n, 2n, ...
         reason: why, in words.
+
+    Example:
+        >>> from gaba.measurement import ExactNorms
+        >>> Choice(ExactNorms(), 10, "two tasks").every
+        10
     """
 
     measurement: Measurement

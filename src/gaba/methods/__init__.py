@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 from gaba.methods.entry import Entry
-from gaba.methods.method import Decision, Method, MethodState
+from gaba.methods.method import Method
 from gaba.methods.own import CONTROLS, OWN, settled
 from gaba.methods.peers import PEERS
 from gaba.methods.published import PUBLISHED
 from gaba.methods.relatives import RELATIVES
 
-__all__ = ["METHODS", "Decision", "Entry", "Method", "MethodState", "find", "get", "settled"]
+__all__ = ["METHODS", "Entry", "Method", "find", "get", "settled"]
 
 METHODS: Mapping[str, Entry] = MappingProxyType(
     {entry.name: entry for entry in (*OWN, *CONTROLS, *PUBLISHED, *RELATIVES, *PEERS)}

@@ -139,7 +139,14 @@ class Method(Piece[Seen, Decision]):
         return replace(self, **changes)
 
     def for_model(self, n_tasks: int, shared: Shared | SharedSpec) -> tuple[Method, str]:
-        """This method with its measurement settled for K tasks and a model, and why."""
+        """This method with its measurement settled for K tasks and a model, and why.
+
+        Example:
+            >>> import gaba
+            >>> method = gaba.methods.get("inverse", measure="auto")
+            >>> method.for_model(2, torch.nn.Linear(2, 2))[0].every
+            10
+        """
         if self.measure != "auto":
             return self, ""
         choice = measurements.choose(
@@ -198,7 +205,14 @@ class Method(Piece[Seen, Decision]):
         return decision, new
 
     def keep(self, state: MethodState) -> Decision:
-        """The decision of a step from which nothing is learnt: the multipliers as they are."""
+        """The decision of a step from which nothing is learnt: the multipliers as they are.
+
+        Example:
+            >>> import gaba
+            >>> method = gaba.methods.get("inverse")
+            >>> method.keep(method.init(2)).multipliers
+            tensor([1., 1.], dtype=torch.float64)
+        """
         multipliers = state.multipliers
         return Decision(multipliers, _saturated(state), multipliers.isfinite().all())
 

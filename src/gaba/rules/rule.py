@@ -77,6 +77,11 @@ class Proportional(Rule):
     """A rule that makes some quantity (contribution, share, projection) the same for every task.
 
     :class:`Targets` asks it for that quantity in given proportions.
+
+    Example:
+        >>> from gaba.rules import InverseNorm
+        >>> isinstance(InverseNorm(), Proportional)
+        True
     """
 
     @abstractmethod
@@ -98,6 +103,12 @@ def asked(rule: Rule, seen: Seen, state: Any) -> tuple[Tensor, Any]:
 
     Raises:
         ValueError: The rule needs a Gramian and there is none.
+
+    Example:
+        >>> from gaba.rules import InverseNorm
+        >>> norms = torch.tensor([2.0, 0.0, 1.0, torch.nan])
+        >>> asked(InverseNorm(), Seen(torch.ones(4), norms), ())[0]
+        tensor([0.5000, 0.7500, 1.0000,    nan])
     """
     lengths = _lengths(rule, seen)
     raw, state = rule.update(seen, state)

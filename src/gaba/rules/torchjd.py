@@ -23,7 +23,7 @@ with needs("the bridge to TorchJD needs", "bench", "torchjd"):
 
 from gaba.rules._torchjd_memory import Memory, keepers
 
-__all__ = ["FromTorchJD", "Root", "TheirState", "aggregation"]
+__all__ = ["FromTorchJD", "TheirState", "aggregation"]
 
 Theirs: TypeAlias = (
     "aggregation.Weighting[Any] | aggregation.WeightedAggregator | aggregation.ConFIG"
