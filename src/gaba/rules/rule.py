@@ -79,7 +79,7 @@ class Proportional(Rule):
     :class:`Targets` asks it for that quantity in given proportions.
 
     Example:
-        >>> from gaba.rules import InverseNorm
+        >>> from gaba.rules import InverseNorm, Proportional
         >>> isinstance(InverseNorm(), Proportional)
         True
     """
