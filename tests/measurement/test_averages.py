@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gaba.measurement.averages import averages
 
+from gaba.measurement.averages import averages
 from gaba.ranks import Sync
 from gaba.ranks.processes import Ranks
 

@@ -130,6 +130,32 @@ def test_shared_parameters_have_no_features_unless_named() -> None:
     torch.testing.assert_close(seen.norms, torch.stack(at), rtol=1e-6, atol=0)
 
 
+class ReturnsLosses(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk, self.a, self.b = (torch.nn.Linear(4, n) for n in (4, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        z = self.trunk(x)
+        return {"a": 1000 * self.a(z).square().mean(), "b": self.b(z).square().mean()}
+
+
+@pytest.mark.parametrize("measure", ["features", "sketch"])
+@pytest.mark.parametrize("scale", [None, 2.0**10])
+def test_losses_that_the_shared_module_returns_are_no_features(
+    measure: str, scale: float | None
+) -> None:
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+    found = []
+    for how in ("exact", measure):
+        model = ReturnsLosses()
+        step = balanced(["a", "b"], model, how).backward(model(x), scaler=scaler)
+        found.append(step.norms)
+    torch.testing.assert_close(*found)
+
+
 def test_auto_learns_what_two_heads_share_above_the_features() -> None:
     """A layer after the named features that two tasks use belongs to θ: z is no boundary then."""
     world, joint = Plain(), torch.nn.Linear(4, 4).double()
@@ -172,6 +198,18 @@ def test_calibrated_norms_are_exact_when_measured_and_corrected_in_between() -> 
     torch.testing.assert_close(later.gramian, plain.gramian * ratio[:, None] * ratio)
     again, _ = observe(engine, graph_of(world), state, step=4)
     assert torch.equal(again.norms, observed(world, ExactNorms()).norms)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_calibrations_are_counted_in_measured_steps(accumulate: int) -> None:
+    """Every 2nd step is measured, and every 2nd measurement calibrates."""
+    world = Plain()
+    balancer = balanced(
+        NAMES, world.trunk, FeatureNorms(calibrate_every=2), every=2, accumulate=accumulate
+    )
+    found = [passes(world, balancer)["trunk"] for _ in range(8 * accumulate)]
+    assert found[::accumulate] == [3, 1, 1, 1, 3, 1, 1, 1]
+    assert sum(balancer.history.measured) == 4
 
 
 def test_a_task_missing_at_the_calibration_keeps_its_ratio_or_takes_the_typical_one() -> None:

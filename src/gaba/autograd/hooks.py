@@ -68,10 +68,10 @@ class FeatureHook:
             )
 
     def after(self, output: object) -> None:
-        """Mark the tensors in ``output`` that have a graph."""
+        """Mark the tensors in ``output`` that have a graph; a single number is a loss."""
         call, self._current = self._current, None
         for position, tensor in enumerate(tree_leaves(output)):
-            if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+            if isinstance(tensor, Tensor) and tensor.grad_fn is not None and tensor.numel() > 1:
                 mark = Mark(self._count, position)
                 if call is not None:
                     kept = tensor.detach()
