@@ -150,6 +150,9 @@ def used() -> frozenset[str]:
             found |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             found.add(node.targets[0].id)
+        elif isinstance(node, ast.keyword) and node.arg == "metavar":
+            values = (c.value for c in ast.walk(node) if isinstance(c, ast.Constant))
+            found |= {value for value in values if isinstance(value, str)}
     return frozenset(found)
 
 

@@ -94,7 +94,7 @@ class Measurement(Piece[Request, Observation]):
     """Observes how hard each task pulls on the shared parameters.
 
     Subclasses are frozen dataclasses: settings only. What they remember is an explicit state, there
-    from :meth:`init` on. Measuring never writes into ``.grad``.
+    from ``init`` on. Measuring never writes into ``.grad``.
 
     Example:
         >>> import torch

@@ -31,7 +31,7 @@ class Windows:
     """Windows of consecutive cycles and the labels at the last cycle of each.
 
     Attributes:
-        inputs: Normalised :data:`~gaba.turbofan.data.INPUTS`, float32, (N, length, 17).
+        inputs: Normalised :data:`~gaba.turbofan.fleet.INPUTS`, float32, (N, length, 17).
         rul: Remaining useful life, capped, in cycles, float32, (N,).
         rul_raw: Remaining useful life, not capped, in cycles, float32, (N,).
         health: Index into :data:`HEALTH`, int64, (N,).
