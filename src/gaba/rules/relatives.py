@@ -211,8 +211,8 @@ class PINNAnnealing(Rule):
 
     r is the reference (the residual of the equation), which keeps multiplier 1; max and mean are
     over the entries of the gradient (``measure=ElementNorms()``); every m_k starts at 1. A mean is
-    far below a maximum, so at rest the others pull harder than the residual. A task whose gradient is
-    0, or that is missing, keeps its multiplier; so do all where the reference is missing.
+    far below a maximum, so at rest the others pull harder than the residual. A task whose gradient
+    is 0, or that is missing, keeps its multiplier; so do all where the reference is missing.
 
     Args:
         decay: d, in [0, 1).
