@@ -175,8 +175,8 @@ class Balancer(nn.Module):
         """Balance ``losses`` and add the combined gradient to ``.grad``, as a backward pass would.
 
         Args:
-            losses: scalars by task name. A task that is absent or ``None`` is missing: it keeps
-                its multiplier and changes nothing for the others.
+            losses: scalars by task name. A task that is absent or ``None`` is missing: what is
+                believed of it stays, and it changes nothing for the others.
             features: the tensors that leave the shared part, in any nest, for a measurement that
                 needs them and cannot find them.
             scaler: of mixed precision. ``.grad`` is left scaled, for ``scaler.step`` or
