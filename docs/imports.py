@@ -31,7 +31,7 @@ LAYERS: dict[str, dict[str, str]] = {
     },
     "frameworks": {"integrations": "Lightning, Transformers, TorchJD, …"},
     "import gaba": {"gaba": "what a user imports"},
-    "flow": {"balancer": "check → measure → weigh → combine → record"},
+    "flow": {"balancer": "check → measure → decide → combine → record"},
     "catalogue": {"methods": "a name → a Method"},
     "pieces of a method": {
         "measurement": "losses → norms",

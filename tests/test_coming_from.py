@@ -23,7 +23,11 @@ SETTINGS = {
     "vqgan": [("weight=0.8", "weight=0.7"), ("start=10", "start=11")],
     "encodec": [('ratios={"wave": 3', 'ratios={"wave": 2'), ("ratios=", "decay=0.9, ratios=")],
     "pinn": [("every=20", "every=25"), ("every=10", "every=11")],
-    "libmtl": [("window=len(loader)", "window=9"), ('"mgda"', '"upgrad"'), ("rate=0.01", "rate=0.02")],
+    "libmtl": [
+        ("window=len(loader)", "window=9"),
+        ('"mgda"', '"upgrad"'),
+        ("rate=0.01", "rate=0.02"),
+    ],
     "torchjd": [('"upgrad"', '"mgda"'), ('"equal-projection"', '"sqrt-inverse"')],
 }
 """For each page, changes of a setting after which the numbers are to differ."""

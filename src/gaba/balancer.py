@@ -156,6 +156,7 @@ class Balancer(nn.Module):
             "metric": self.method.metric,
             "measurement": repr(self.method.measure),
             **({"limit": f"{bounds.limit:g}"} if bounds.limited and bounds.limit else {}),
+            **({"warm-up": str(self.method.warm_up)} if self.method.warm_up else {}),
             **({"reason": reason} if reason else {}),
         }
         self._steps = 0
@@ -302,7 +303,7 @@ class Balancer(nn.Module):
         self, batch: Batch, seen: Observation | None, remembered: Any, *, learning: bool = True
     ) -> _Decided:
         """The multipliers of this step and the state that follows, if all of it is finite."""
-        old, new = self._state.get().method, self._state.get().method
+        old = new = self._state.get().method
         missing = ~batch.mask
         finite = (batch.values.isfinite() | missing).all()
         norms = torch.full_like(batch.values, torch.nan)
@@ -319,9 +320,10 @@ class Balancer(nn.Module):
             decision = replace(self.method.keep(new), finite=finite)
         if self.on_nonfinite == "raise" and learning and not bool(finite):
             raise FloatingPointError(
-                f"losses and norms must be finite, found losses {_named(self.tasks, batch.values)} "
-                f"and norms {_named(self.tasks, norms)}: fix the loss, or let on_nonfinite='skip' "
-                "leave such steps out"
+                f"losses, norms and all that the method remembers must be finite, found losses "
+                f"{_named(self.tasks, batch.values)} and norms {_named(self.tasks, norms)}: fix "
+                "the loss (or, if these are finite, the rule or stabiliser), or let "
+                "on_nonfinite='skip' leave such steps out"
             )
         used = batch.spread(usable(batch.take(decision.multipliers), batch.losses))
         saturated = decision.saturated & batch.mask

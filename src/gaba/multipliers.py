@@ -38,7 +38,7 @@ class Multiplied:
     """The multipliers so far.
 
     Attributes:
-        multipliers: (K,), m; a missing task keeps the one that it had.
+        multipliers: (K,), m; a task of which nothing is known keeps its own.
         peak: (K,), the largest ĝ_k so far; 0 as long as nothing is known.
         saturated: (K,), bool, which multipliers are at the limit.
     """

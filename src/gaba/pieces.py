@@ -17,7 +17,8 @@ class Piece(ABC, Generic[Told, Result]):
 
     Subclasses are frozen dataclasses: settings only. What a piece remembers is an explicit state: a
     tensor, a frozen dataclass of tensors, a tuple of states, or ``()`` for a piece without memory.
-    All tensors of a state exist from :meth:`init` on. ``update`` is pure: it returns a new state
+    All tensors of a state exist from :meth:`init` on, and every number in them is finite: a step
+    after which one is not is dropped. ``update`` is pure: it returns a new state
     and never writes into the old one, so the caller drops a bad step by keeping the state it had.
     """
 

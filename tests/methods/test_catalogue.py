@@ -10,7 +10,9 @@ import torch
 import gaba
 from _models import TwoStage, batch
 from gaba import methods, rules
+from gaba.pieces import Seen
 from gaba.stabilisers import EMA, Belief, Chain, Floor, Identity, LogEMA, Warmup
+from gaba.state import all_finite
 
 ARGUMENTS = {"fixed": "fixed:1,3", "single": "single:task0"}
 HERE = [name for name, entry in methods.METHODS.items() if entry.group != "peer"]
@@ -145,3 +147,18 @@ def test_a_run_gives_the_multipliers_that_it_came_to(tmp_path) -> None:
     assert step.multipliers.tolist() == pytest.approx([15.5, 15.5 / 30], rel=1e-9)
     with pytest.raises(ValueError, match="needs a run of the tasks"):
         gaba.Balancer(["b", "c"], [w], f"from-run:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rule_answers_for_the_known_tasks_beside_one_that_is_not_known(name: str) -> None:
+    name = "fixed:1,3,2" if name == "fixed:1,3" else name
+    rule = methods.get(name, ["task0", "task1", "task2"], torch.nn.Linear(2, 2)).rule
+    losses = torch.tensor([3.0, torch.nan, 1.0], dtype=torch.float64)
+    norms = torch.tensor([2.0, torch.nan, 0.5], dtype=torch.float64)
+    gramian = norms[:, None] * norms * torch.eye(3).double()
+    statistics = torch.stack([norms, norms / 3], -1)
+    state = rule.init(3)
+    for _ in range(3):
+        raw, state = rules.asked(rule, Seen(losses, norms, gramian, statistics), state)
+        assert raw.isfinite().tolist() == [True, False, True]
+        assert bool(all_finite(state))

@@ -11,7 +11,7 @@ from typing import final
 from gaba.bench.plan import Plan, Stage
 from gaba.bench.trial import Trial
 
-__all__ = ["Lines", "Pace", "duration", "line", "said"]
+__all__ = ["Lines", "duration", "line", "said"]
 
 EVERY = 30.0
 """Seconds between two plain lines."""
@@ -89,7 +89,13 @@ def _of(stage: Stage) -> str:
 
 
 def said(plan: Plan, jobs: int) -> str:
-    """:func:`line` of a plan whose trainings run ``jobs`` at a time."""
+    """:func:`line` of a plan whose trainings run ``jobs`` at a time.
+
+    >>> from gaba.bench import Config
+    >>> plan = Plan.of(Config(("conflict-toy",), ("uniform",), ("adam",), frozen=False))
+    >>> said(plan, jobs=2)
+    'tune 0/9 · final 0/15 · unknown time left'
+    """
     seconds = Pace(plan).seconds_left()
     return line(plan.stages(), seconds and seconds / jobs)
 
@@ -100,6 +106,13 @@ class Lines:
 
     Args:
         jobs: trainings at a time.
+
+    >>> from gaba.bench import Config
+    >>> plan = Plan.of(Config(("conflict-toy",), ("uniform",), ("adam",), frozen=False))
+    >>> tell = Lines(jobs=2)
+    >>> tell(plan)
+    tune 0/9 · final 0/15 · unknown time left
+    >>> tell(plan)
     """
 
     def __init__(self, jobs: int) -> None:

@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from gaba.extras import library
 
 __all__ = [
-    "Friedman",
     "Interval",
     "blocked_sign_flip",
     "bootstrap_interval",

@@ -21,7 +21,6 @@ from gaba import methods
 from gaba.bench._data import drawn_from
 from gaba.bench._peak import peak_bytes
 from gaba.bench.problem import Problem, Session, load
-from gaba.stabilisers import Chain, Warmup
 
 __all__ = ["Optimizer", "Trial", "run_trial"]
 
@@ -235,7 +234,7 @@ class _Training:
             "seconds_per_step": statistics.median(self.times) if self.times else None,
             "peak_memory_bytes": self.memory,
             **behaviour(self.balancer.history),
-            "warm_up": warm_up(self.balancer.method),
+            "warm_up": self.balancer.method.warm_up,
             "steps": self.steps,
             "diverged": self.diverged,
             "error": None,
@@ -269,16 +268,6 @@ def behaviour(history: gaba.History) -> dict[str, Any]:
 
 def _by_task(tasks: Iterable[str], values: Any) -> dict[str, float]:
     return dict(zip(tasks, map(float, values), strict=True))
-
-
-def warm_up(method: gaba.Method) -> int:
-    """In how many steps ``method`` gives equal weights whatever it measures.
-
-    >>> warm_up(methods.get("paper")), warm_up(methods.get("inverse"))
-    (100, 0)
-    """
-    links = method.smooth.stabilisers if isinstance(method.smooth, Chain) else (method.smooth,)
-    return method.every * sum(link.steps for link in links if isinstance(link, Warmup))
 
 
 def schedule(step: int, steps: int) -> float:

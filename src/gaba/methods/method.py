@@ -15,7 +15,7 @@ from gaba.measurement import Measurement
 from gaba.multipliers import Asked, Bounds, Multiplied, Scale
 from gaba.pieces import Piece, Seen
 from gaba.rules import Rule, asked
-from gaba.stabilisers import Identity, LogEMA, Stabiliser
+from gaba.stabilisers import Chain, Identity, LogEMA, Stabiliser, Warmup
 from gaba.state import all_finite, flatten
 
 Heads: TypeAlias = Literal["weighted", "plain"]
@@ -34,7 +34,7 @@ class MethodState:
 
     @property
     def multipliers(self) -> Tensor:
-        """(K,), those of the last step; a missing task keeps its own."""
+        """(K,), those of the last step; a task of which nothing is believed keeps its own."""
         return self.bounds.multipliers
 
 
@@ -178,6 +178,18 @@ class Method(Piece[Seen, Decision]):
     def bounds(self) -> Bounds:
         """What keeps the multipliers within their limits."""
         return Bounds(self.scale, self.limit, self.recovery, self.anchor)
+
+    @property
+    def warm_up(self) -> int:
+        """In how many steps the multipliers are equal, whatever is measured.
+
+        Example:
+            >>> import gaba
+            >>> gaba.methods.get("paper").warm_up
+            100
+        """
+        links = self.smooth.stabilisers if isinstance(self.smooth, Chain) else (self.smooth,)
+        return self.every * sum(link.steps for link in links if isinstance(link, Warmup))
 
     def init(self, n_tasks: int) -> MethodState:
         """The state before the first step, for K = ``n_tasks``."""

@@ -20,10 +20,10 @@ Needs = Literal["losses", "norms", "gramian"]
 class Rule(Piece[Seen, Tensor]):
     """From losses, norms or a Gramian to one multiplier (..., K) a task, of any sum and scale.
 
-    A subclass is a frozen dataclass of settings with an ``update`` of torch functions. It need not
-    care for tasks without a gradient or of which nothing is known: what it gives for those does not
-    matter, be it NaN or infinite. A rule with a memory reads a NaN loss as "missing in this step",
-    and leaves that task's part of the state as it was.
+    A subclass is a frozen dataclass of settings with an ``update`` of torch functions. What it
+    gives for a task without a gradient (norm 0) or of which nothing is known (NaN) does not matter.
+    A sum, mean or softmax over the tasks must leave NaN out. A rule with a memory reads a NaN loss
+    as "missing in this step", and leaves that task's part of the state as it was.
 
     Attributes:
         needs: what must be measured; the losses are always there.

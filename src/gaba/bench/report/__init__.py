@@ -14,7 +14,7 @@ from gaba.bench.report._runs import Block, blocks_of
 from gaba.bench.report._views import time_ratio
 from gaba.bench.store import Store
 
-__all__ = ["Block", "Evidence", "read", "time_ratio", "write"]
+__all__ = ["read", "write"]
 
 
 def write(

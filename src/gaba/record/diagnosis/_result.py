@@ -15,6 +15,7 @@ LISTED_TASKS = 4  # more weights than these do not fit into a sentence; the figu
 METRICS = {"euclidean": "the Euclidean metric", "optimizer": "the optimizer's metric"}
 VERDICTS = {"imbalance": "Not balanced.", "balanced": "Balanced.", "unmeasured": "Not known."}
 NOTHING = "There was nothing to balance: no step had two tasks that pull."
+UNLEARNT = "Nothing was learnt: no step was finite."
 
 
 @final
@@ -77,7 +78,10 @@ class Diagnosis:
     def verdict(self) -> str:
         """Whether the tasks were balanced, in a sentence or two."""
         found = self._decisive
-        return NOTHING if found is None else f"{VERDICTS[found.kind]} {found.text}"
+        if found is not None:
+            return f"{VERDICTS[found.kind]} {found.text}"
+        lost = [f for f in self.findings if f.kind == "non-finite" and f.figures["share"] == 1]
+        return UNLEARNT if lost else NOTHING
 
     @property
     def code(self) -> str:

@@ -22,7 +22,6 @@ def non_finite(view: View) -> Finding | None:
     guilty = [task for task, count in zip(view.tasks, counts, strict=True) if count]
     rows = np.flatnonzero(bad)
     first, last, n = view.step(rows[0]), view.step(rows[-1]), len(rows)
-    whose = f", from {named(guilty)}" if guilty else ""
     ending = runs(bad)[-1]
     to_the_end = ending[0] + ending[1] == len(bad) and ending[1] > 1
     when = (
@@ -32,9 +31,14 @@ def non_finite(view: View) -> Finding | None:
         if n > 1
         else f"in step {first}"
     )
+    what = (
+        f"had a loss or norm that was not finite, from {named(guilty)}"
+        if guilty
+        else "left the rule or a stabiliser with a number that was not finite"
+    )
     text = (
-        f"{n} of {len(bad)} steps ({percent(n / len(bad))}) had a loss or norm that was not "
-        f"finite{whose}: {when}. Nothing was learnt from them."
+        f"{n} of {len(bad)} steps ({percent(n / len(bad))}) {what}: {when}. Nothing was learnt "
+        "from them."
     )
     figures = {
         "count": float(n),

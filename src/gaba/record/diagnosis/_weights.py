@@ -103,8 +103,14 @@ def stood_still(view: View) -> Finding | None:
     share = still / len(rows)
     since = view.step(rows[len(rows) - still])
     wording = weights_text(fixed, view.tasks)
+    warm_up = int(view.about.get("warm-up", "0"))
+    reason = (
+        f", because the method warms up for {warm_up:,} steps"
+        if view.step(rows[-1]) < warm_up
+        else ""
+    )
     text = (
-        f"The weights never moved: they were {wording} throughout."
+        f"The weights never moved: they were {wording} throughout{reason}."
         if still == len(rows)
         else f"The weights have stood still since step {since} ({percent(share)} of the steps): a "
         f"fixed weighting of {wording} would have done the same since then."
