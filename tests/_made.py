@@ -13,7 +13,8 @@ import gaba
 def made(name: str, tasks: Sequence[str], shared: Any, **settings: Any) -> gaba.Balancer:
     """The Balancer of the method ``name`` with these settings."""
     if isinstance(shared, Iterable) and not isinstance(shared, str | nn.Module):
-        shared = list(shared)
+        shared = list[Any](shared)
     own = {key: settings.pop(key) for key in ("accumulate", "optimizer") if key in settings}
     method = gaba.methods.get(name, tasks, shared, **settings)
-    return gaba.Balancer(tasks, shared, method, **own)
+    spec: Any = shared
+    return gaba.Balancer(tasks, spec, method, **own)

@@ -191,14 +191,13 @@ def test_the_paper_saturates_from_step_333_and_stands_still() -> None:
 def test_scales(K: int) -> None:
     for seed in range(5):
         g = norms(K, seed)
-        free = {"limit": math.inf}
-        total = Pipeline(K, reference.inverse, **free).step(list(g))
+        total = Pipeline(K, reference.inverse, limit=math.inf).step(list(g))
         assert total.contributions.sum() == pytest.approx(g.sum(), rel=1e-12)
-        greatest = Pipeline(K, reference.inverse, scale="max", **free).step(list(g))
+        greatest = Pipeline(K, reference.inverse, scale="max", limit=math.inf).step(list(g))
         assert greatest.contributions.max() == pytest.approx(g.max(), rel=1e-12)
-        geometric = Pipeline(K, reference.inverse, scale="geometric", **free).step(list(g))
+        geometric = Pipeline(K, reference.inverse, scale="geometric", limit=math.inf).step(list(g))
         assert np.log(geometric.multipliers).sum() == pytest.approx(0, abs=1e-12)
-        anchored = Pipeline(K, reference.inverse, anchor=1, **free).step(list(g))
+        anchored = Pipeline(K, reference.inverse, anchor=1, limit=math.inf).step(list(g))
         assert anchored.multipliers[1] == pytest.approx(1, rel=1e-12)
         simplex = Pipeline(K, reference.inverse, scale="simplex").step(list(g))
         assert simplex.multipliers.sum() == pytest.approx(1, rel=1e-12)

@@ -136,10 +136,13 @@ class StateBuffers(nn.Module, Generic[S]):
 
     def get(self) -> S:
         """The state; its tensors are read only by convention: updates make new ones."""
-        if self._held is None:
-            buffers = self._buffers
-            self._held = _rebuild(self._template, "", lambda n, _: buffers[n.replace(".", "_")])
-        return self._held
+        found = self._held
+        if found is None:
+            found = _rebuild(
+                self._template, "", lambda name, _: self.get_buffer(name.replace(".", "_"))
+            )
+            self._held = found
+        return found
 
     def set(self, state: S) -> None:
         """Replace the state."""

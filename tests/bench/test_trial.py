@@ -15,7 +15,7 @@ import gaba
 from gaba.bench import Problem, Trial, run_trial
 from gaba.bench._peak import peak_bytes
 from gaba.bench._points import Candidate
-from gaba.bench.trial import problem_of, schedule, validations, warm_up
+from gaba.bench.trial import problem_of, schedule, validations
 
 METHODS = ("uniform", "gaba", "paper", "inverse", "inverse-optimizer", "equal-share", "fixed:1,3")
 
@@ -178,10 +178,10 @@ def test_a_warm_up_is_told() -> None:
     result = run_trial(trial(method="paper", steps=8))
     assert result["warm_up"] == 100
     assert result["weights_mean"] == {"a": 0.5, "b": 0.5}
-    assert warm_up(gaba.methods.get("paper", every=3)) == 300
+    assert gaba.methods.get("paper", every=3).warm_up == 300
     w = torch.nn.Parameter(torch.ones(1))
     names = [name for name, entry in gaba.methods.METHODS.items() if not entry.argument]
-    found = {name for name in names if warm_up(gaba.methods.get(name, ("a", "b"), [w]))}
+    found = {name for name in names if gaba.methods.get(name, ("a", "b"), [w]).warm_up}
     assert found == {"paper"}
 
 

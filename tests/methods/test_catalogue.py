@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_an_entry_says_what_it_is(name: str) -> None:
     assert entry.source or entry.group == "control"
 
 
-def test_a_run_gives_the_multipliers_that_it_came_to(tmp_path) -> None:
+def test_a_run_gives_the_multipliers_that_it_came_to(tmp_path: Path) -> None:
     w = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
     balancer = gaba.Balancer(["a", "b"], [w])
     for _ in range(10):

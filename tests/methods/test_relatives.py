@@ -212,11 +212,6 @@ def test_encodec(
             combined = combined + part * gradient / (sums[name] / counts + 1e-12)
         model.y.backward(combined)
 
-    class Committed(gaba.Balancer):
-        def backward(self, *args: Any, **kwargs: Any) -> gaba.Step:
-            model.commitment.backward(retain_graph=True)
-            return super().backward(*args, **kwargs)
-
     made = made_on(
         "encodec",
         list(sums),
@@ -226,8 +221,12 @@ def test_encodec(
         above=False,
         **settings,
     )
-    made.__class__ = Committed
-    follow(model, model.losses, published, made, features=lambda: model.y)
+
+    def features() -> Tensor:
+        model.commitment.backward(retain_graph=True)
+        return model.y
+
+    follow(model, model.losses, published, made, features=features)
 
 
 def test_encodec_trains_what_lies_above_the_output_by_the_same_weights() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -82,7 +84,8 @@ def test_a_task_that_was_always_zero_or_missing_is_not_known() -> None:
 
 
 def test_nothing_is_believed_of_a_task_that_never_came() -> None:
-    for stabiliser in (EMA(debias=True), LogEMA(), Belief()):
+    averages: list[Any] = [EMA(debias=True), LogEMA(), Belief()]
+    for stabiliser in averages:
         value, _ = stabiliser.update(torch.tensor([torch.nan, 1.0]), stabiliser.init(2))
         assert value.isnan().tolist() == [True, False]
 

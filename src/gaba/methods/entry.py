@@ -81,8 +81,9 @@ def with_slots(rule: Rule, slots: dict[str, Any], settings: dict[str, Any]) -> M
     known = {field.name for field in dataclasses.fields(Method)} - {"rule"}
     for name in settings:
         if name not in known:
+            theirs: Any = rule
             raise TypeError(
                 f"no setting is called {name!r}: {type(rule).__name__} takes "
-                f"{[f.name for f in dataclasses.fields(rule)]}, a method {sorted(known)}"
+                f"{[field.name for field in dataclasses.fields(theirs)]}, a method {sorted(known)}"
             )
     return Method(rule, **slots).replace(**settings)

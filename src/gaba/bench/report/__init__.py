@@ -10,8 +10,8 @@ from typing import Literal
 from gaba.bench.problem import Problem
 from gaba.bench.report._evidence import Evidence
 from gaba.bench.report._page import page_of
-from gaba.bench.report._runs import Block, blocks_of
-from gaba.bench.report._views import time_ratio
+from gaba.bench.report._runs import blocks_of
+from gaba.bench.report._views import time_ratio as time_ratio
 from gaba.bench.store import Store
 
 __all__ = ["read", "write"]
