@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,3 +164,29 @@ def test_a_rule_answers_for_the_known_tasks_beside_one_that_is_not_known(name: s
         raw, state = rules.asked(rule, Seen(losses, norms, gramian, statistics), state)
         assert raw.isfinite().tolist() == [True, False, True]
         assert bool(all_finite(state))
+
+
+def test_the_diagnosis_names_a_warm_up_that_outlasts_the_run() -> None:
+    w = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    balancer = gaba.Balancer(["a", "b"], [w], "paper")
+    for _ in range(60):
+        balancer.backward({"a": 3.0 * w[0], "b": w[1]})
+    said = " ".join(str(balancer.diagnose()).split())
+    assert "never moved" in said
+    assert "because the method warms up for 100 steps" in said
+
+
+def test_the_diagnosis_blames_a_rule_that_answers_nothing_and_not_the_losses() -> None:
+    class Nothing(rules.Rule):
+        def update(self, seen: Seen, state: Any) -> tuple[torch.Tensor, Any]:
+            return seen.norms * torch.nan, state
+
+    w = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    balancer = gaba.Balancer(["a", "b"], [w], gaba.Method(Nothing()))
+    for _ in range(5):
+        assert not bool(balancer.backward({"a": 3.0 * w[0], "b": w[1]}).finite)
+    found = balancer.diagnose()
+    assert found.verdict == "Nothing was learnt: no step was finite."
+    assert "left the rule or a stabiliser with a number that was not finite" in " ".join(
+        str(found).split()
+    )
