@@ -16,7 +16,7 @@ from torchjd.autojac import jac_to_grad, mtl_backward
 
 import gaba
 from _models import Batch, MultiTask
-from gaba.measurement import ExactNorms, FeatureNorms, LastLayerNorms, Measurement, SketchNorms
+from gaba.measurement import ExactNorms, Measurement, Tracked
 
 Step = Callable[[Batch], None]
 """One training step as far as the gradients: ``.grad`` is emptied, then filled."""
@@ -130,16 +130,11 @@ METHODS: Mapping[str, Method] = {
     "again": Method("plain mean loss once more (what the timing itself makes)", _plain),
     "published": Method("published loop (K probes + backward)", _published),
     "store": Method("`ExactNorms()`", _balanced(ExactNorms()), ours=True),
-    "batched": Method('`ExactNorms("batched")`', _balanced(ExactNorms("batched")), ours=True),
     "stream": Method('`ExactNorms("stream")`', _balanced(ExactNorms("stream")), ours=True),
     "every-10": Method(
         "`ExactNorms()`, `every=10`", _balanced(ExactNorms(), every=10), period=10, ours=True
     ),
-    "features": Method("`FeatureNorms()`", _balanced(FeatureNorms()), ours=True),
-    "last-layer": Method("`LastLayerNorms()`", _balanced(LastLayerNorms()), ours=True),
-    "sketch-4": Method(
-        "`SketchNorms()`, `every=4`", _balanced(SketchNorms(), every=4), period=4, ours=True
-    ),
+    "gaba": Method("the default, `every=8`", _balanced(Tracked(), every=8), period=8, ours=True),
     "jd-rows": Method("TorchJD `mtl_backward`, row by row", _autojac(1)),
     "jd-batched": Method("TorchJD `mtl_backward`, batched", _autojac(None)),
     "jd-autogram": Method("TorchJD autogram", _autogram),

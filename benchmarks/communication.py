@@ -32,10 +32,8 @@ import gaba
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "communication.md"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "exact": {},
-    "sketch of gradients": {"sync": gaba.ranks.Sync("sketch", width=WIDTH)},
-    "SketchNorms": {"method": gaba.methods.get("gaba", measure="sketch")},
-    "FeatureNorms": {"method": gaba.methods.get("gaba", measure="features")},
+    "exact": {"method": "inverse"},
+    "sketch of gradients": {"method": "inverse", "sync": gaba.ranks.Sync("sketch", width=WIDTH)},
     "not measured": {"method": "uniform"},
 }
 
@@ -242,8 +240,6 @@ def page(found: Sequence[dict[str, Any]], tasks: int, steps: int) -> list[str]:
                 ["every step, measured or not", "8 (2K + 3)"],
                 ["`ExactNorms`", "K sums of 4 P, and 16 K"],
                 ['`ExactNorms`, `sync="sketch"`', "8 m K, and 16 K"],
-                ["`SketchNorms`", "4, and 16 K a probe"],
-                ["`FeatureNorms`", "4, and 16 K"],
             ],
         ),
         "A ring sends 2 (R − 1)/R bytes for each byte of a sum, from every rank, in 2 (R − 1) "

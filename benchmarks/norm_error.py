@@ -1,4 +1,4 @@
-"""How far the cheap norms are from the exact ones after some hundred steps of training.
+"""How far norms at the output or at one layer are from the exact ones after some hundred steps.
 
     python benchmarks/norm_error.py                   # all models, about 6 minutes
     python benchmarks/norm_error.py --resume          # what an interrupted run left out
@@ -41,62 +41,20 @@ from _report import (
 
 import gaba
 from _models import Spec
-from gaba.measurement import FeatureNorms, LastLayerNorms, Measurement, SketchNorms
+from gaba.measurement import ExactNorms, Measurement, OutputNorms
 
 TASKS = (3,)
 STEPS = 500
-DECAY = 0.99
 SEEDS = 5
 TRIAL_STEPS = 5
 """Steps after which it is known that a measurement runs on a model."""
-LIMIT = 0.10
 
 
-@final
-@dataclass(frozen=True)
-class Watcher:
-    """One way of measuring that is compared with exact norms.
-
-    Attributes:
-        title: what it is called in the tables.
-        measure: its measurement.
-        every: it measures in every n-th step.
-    """
-
-    title: str
-    measure: Measurement
-    every: int = 1
-
-    @property
-    def smoothed(self) -> bool:
-        """Whether it reports the root of squares smoothed over its measured steps."""
-        return self.measure.averages
-
-
-def _sketch(every: int) -> Watcher:
-    return Watcher(f"`SketchNorms()`, `every={every}`", SketchNorms(decay=DECAY), every)
-
-
-WATCHERS: Mapping[str, Watcher] = {
-    "sketch-1": _sketch(1),
-    "sketch-4": _sketch(4),
-    "features-50": Watcher("`FeatureNorms(calibrate_every=50)`", FeatureNorms(calibrate_every=50)),
-    "features": Watcher("`FeatureNorms()`", FeatureNorms()),
-    "last-layer": Watcher("`LastLayerNorms()`", LastLayerNorms()),
+WATCHERS: Mapping[str, Measurement] = {
+    "output": OutputNorms(per_item=False),
+    "layer": ExactNorms(layer="last"),
 }
-WATCHER_TITLES = {name: watcher.title for name, watcher in WATCHERS.items()}
-
-
-def smooth_squares(norms: np.ndarray, every: int) -> np.ndarray:
-    """Norms (N, K) → the root of their squares smoothed as the sketch does it, debiased (N, K)."""
-    total, mass = np.zeros(norms.shape[1]), 0.0
-    found = np.empty_like(norms)
-    for step, row in enumerate(norms):
-        if step % every == 0:
-            total = DECAY * total + (1 - DECAY) * row**2
-            mass = DECAY * mass + (1 - DECAY)
-        found[step] = np.sqrt(total / mass)
-    return found
+WATCHER_TITLES = {name: f"`{measure!r}`" for name, measure in WATCHERS.items()}
 
 
 def squared_errors(estimate: np.ndarray, exact: np.ndarray) -> np.ndarray:
@@ -114,14 +72,10 @@ class Trained:
 
     Attributes:
         at_step: against the exact norms of that step.
-        alike: of a smoothed one, against exact norms smoothed alike.
-        of_exact: of exact norms smoothed alike, against those of that step.
         ratio: the largest exact norm over the smallest, in the median.
     """
 
     at_step: dict[str, float]
-    alike: dict[str, float]
-    of_exact: dict[str, float]
     ratio: float
 
 
@@ -133,11 +87,7 @@ def train(spec: Spec, n_tasks: int, seed: int, steps: int, wanted: Sequence[str]
     inverse = gaba.methods.get("inverse")
     judge = gaba.Balancer(model.tasks, model.trunk, inverse)
     watching = {
-        name: gaba.Balancer(
-            model.tasks,
-            model.trunk,
-            inverse.replace(measure=WATCHERS[name].measure, every=WATCHERS[name].every),
-        )
+        name: gaba.Balancer(model.tasks, model.trunk, inverse.replace(measure=WATCHERS[name]))
         for name in wanted
     }
     for step in range(steps):
@@ -150,21 +100,12 @@ def train(spec: Spec, n_tasks: int, seed: int, steps: int, wanted: Sequence[str]
     exact = judge.history.norms
     last = np.arange(steps - steps // 5, steps)
     at_step: dict[str, float] = {}
-    alike: dict[str, float] = {}
-    of_exact: dict[str, float] = {}
     for name, balancer in watching.items():
-        history, watcher = balancer.history, WATCHERS[name]
-        if not history.measured[:: watcher.every].all():
-            raise RuntimeError(f"{watcher.title} did not measure in every {watcher.every}th step")
-        seen = last[last % watcher.every == 0]
-        estimate = history.norms[seen]
-        at_step[name] = float(squared_errors(estimate, exact[seen]).mean())
-        if watcher.smoothed:
-            smooth = smooth_squares(exact, watcher.every)[seen]
-            alike[name] = float(squared_errors(estimate, smooth).mean())
-            of_exact[name] = float(squared_errors(smooth, exact[seen]).mean())
+        if not balancer.history.measured.all():
+            raise RuntimeError(f"{WATCHER_TITLES[name]} did not measure in every step")
+        at_step[name] = float(squared_errors(balancer.history.norms[last], exact[last]).mean())
     apart = exact[last].max(1) / exact[last].min(1)
-    return Trained(at_step, alike, of_exact, float(np.median(apart)))
+    return Trained(at_step, float(np.median(apart)))
 
 
 def measure(spec: Spec, n_tasks: int, seconds: float, steps: int) -> Record:
@@ -192,10 +133,6 @@ def measure(spec: Spec, n_tasks: int, seconds: float, steps: int) -> Record:
             "error": root([run.at_step[name] for run in runs]),
             "seeds": [round(run.at_step[name] ** 0.5, 4) for run in runs],
         }
-        if WATCHERS[name].smoothed:
-            found[name]["alike"] = root([run.alike[name] for run in runs])
-            found[name]["of_exact"] = root([run.of_exact[name] for run in runs])
-            found[name]["alike_seeds"] = [round(run.alike[name] ** 0.5, 4) for run in runs]
     return {
         "batch": spec.training_batch,
         "steps": steps,
@@ -232,48 +169,22 @@ def error_table(records: Sequence[Record]) -> str:
     return table(head, rows)
 
 
-def targets(records: Sequence[Record]) -> str:
-    """The promise of the sketch beside what was measured."""
-    rows = []
-    for record in records:
-        for name, watcher in WATCHERS.items():
-            found = of(record, name)
-            if not watcher.smoothed or found["status"] != "runs":
-                continue
-            rows.append(
-                [
-                    watcher.title,
-                    f"{titles(records)[record['model']]}, K = {record['tasks']}",
-                    f"≤ {100 * LIMIT:.0f} %",
-                    percent(found["alike"], found["alike_seeds"]),
-                    "yes" if found["alike"] <= LIMIT else "**no**",
-                    percent(found["error"], found["seeds"]),
-                    percent(found["of_exact"], ()),
-                ]
-            )
-    head = ["what", "model", "promised", "against exact norms smoothed alike", "reached"]
-    later = ["against the exact norms of that step", "the same of exact norms smoothed alike"]
-    return table([*head, *later], rows)
-
-
 def picture(records: Sequence[Record], opts: Options) -> None:
     figure, axes = panels(list(titles(records).values()))
     for axis, model in zip(axes, titles(records), strict=True):
         own = [r for r in records if r["model"] == model]
-        for place, (name, watcher) in enumerate(WATCHERS.items()):
+        for place, name in enumerate(WATCHERS):
             for i, record in enumerate(own):
                 found = of(record, name)
                 if found["status"] != "runs":
                     continue
-                key = "alike" if watcher.smoothed else "error"
                 axis.bar(
                     i + (place - len(WATCHERS) / 2 + 0.5) * 0.16,
-                    100 * found[key],
+                    100 * found["error"],
                     width=0.15,
                     color=COLOURS[place],
-                    label=watcher.title,
+                    label=WATCHER_TITLES[name],
                 )
-        axis.axhline(100 * LIMIT, color="#000000", linewidth=0.8, linestyle="--")
         axis.set_yscale("log")
         axis.set_xticks(range(len(own)), [f"K = {r['tasks']}" for r in own])
     axes[0].set_ylabel("error of norm ratios, RMS, %")
@@ -284,23 +195,15 @@ def picture(records: Sequence[Record], opts: Options) -> None:
 def write(records: Sequence[Record], opts: Options) -> None:
     lines = [notes([record], WATCHER_TITLES) for record in records]
     parts = [
-        "# How far the cheap norms are from the exact ones",
+        "# How far norms elsewhere are from those of all shared parameters",
         "Each model is trained by AdamW (1e-3) under exact norms and `InverseNorm()`, on a fresh "
         "synthetic batch each step, while the other measurements watch the same losses. In the "
         "last fifth of the steps, for every ordered pair of tasks: the ratio of their norms over "
         "the exact ratio, minus 1; root mean square over pairs, steps and seeds (smallest and "
         f"largest seed in brackets). {where(records)}",
         "![Errors of the norm ratios](norm_error.png)",
-        "## What was promised",
-        "The sketch reports the root of smoothed squares, so it is held against exact squares "
-        "smoothed in the same way: that is its own error. Against the exact norms of that very "
-        "step the noise of the batch and the lag of the smoothing come on top; the last column "
-        "says how much these two make without any sketch.",
-        targets(records),
-        "## Against the exact norms of that step",
         "*Norms apart* is the largest exact norm over the smallest in the same steps, in the "
-        "median. The picture shows the sketches against exact norms smoothed alike and the others "
-        "against those of that step.",
+        "median.",
         error_table(records),
         "\n".join(dict.fromkeys(line for line in lines if line)),
         "Made by `python benchmarks/norm_error.py`; the figures are in `norm_error.json`.",

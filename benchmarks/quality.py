@@ -1,13 +1,12 @@
-"""Whether training goes as well with norms from a sketch as with exact ones.
+"""Whether training goes as well with the default as with exact norms in every step.
 
     python benchmarks/quality.py                      # 5 seeds each; about 15 minutes
     python benchmarks/quality.py --table-only
 
 Two problems: the gas turbine (three regressions in the units of the plant) and turbofan FD001
 (``small``). Both train with ``inverse`` (``ExactNorms()`` under ``LogEMA(0.99)``) and with
-``inverse-sketch`` (``SketchNorms()`` in every 4th step, which averages itself). The page compares
-the weights at the end and the validation losses: differences of the means over the seeds beside the
-spread of the seeds.
+``gaba`` (``Tracked()`` along the update). The page compares the weights at the end and the
+validation losses: differences of the means over the seeds beside the spread of the seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
 import torch
 from _gas_turbine import TARGETS, Net
 from _gas_turbine import load as load_gas_turbine
@@ -30,10 +28,8 @@ from _report import DOCS, ROOT, table, write_page
 import gaba
 from gaba import turbofan
 
-NAMES = {"exact": "inverse", "sketch": "inverse-sketch"}
-METHODS = tuple(NAMES)
+METHODS = ("inverse", "gaba")
 STEPS = 3000
-DECAY = 0.99
 LAST = 0.2
 """The share of the steps, the last ones, over which weights are averaged."""
 
@@ -43,10 +39,7 @@ def gas_turbine(method: str, seed: int, data_dir: str | None) -> dict[str, Any]:
     train, validation = load_gas_turbine(data_dir)
     torch.manual_seed(seed)
     net, own = Net(), torch.Generator().manual_seed(seed)
-    balanced = gaba.methods.get(NAMES[method])
-    if method == "sketch":
-        balanced = balanced.replace(measure=gaba.measurement.SketchNorms(seed=seed))
-    balancer = gaba.Balancer(TARGETS, net.trunk, balanced)
+    balancer = gaba.Balancer(TARGETS, net.trunk, method)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
@@ -61,10 +54,9 @@ def gas_turbine(method: str, seed: int, data_dir: str | None) -> dict[str, Any]:
 
 def fd001(method: str, seed: int, data_dir: str | None) -> dict[str, Any]:
     """One run of the application, kept in ``runs/quality``."""
-    name = NAMES[method]
-    folder = ROOT / "runs" / "quality" / f"FD001-{name}-{seed}"
+    folder = ROOT / "runs" / "quality" / f"FD001-{method}-{seed}"
     config = turbofan.TrainConfig(
-        subset="FD001", method=name, seed=seed, run_dir=str(folder), data_dir=data_dir
+        subset="FD001", method=method, seed=seed, run_dir=str(folder), data_dir=data_dir
     )
     best = turbofan.train(config, resume=(folder / "config.json").is_file()).best
     history = gaba.History.read(folder / "history.jsonl")
@@ -73,25 +65,10 @@ def fd001(method: str, seed: int, data_dir: str | None) -> dict[str, Any]:
 
 
 def weights_of(history: gaba.History) -> dict[str, Any]:
-    """The mean of each weight over the last steps; and what it would be by norms smoothed alike.
-
-    The sketch averages squares of norms, the default logarithms: where norms vary from step to step
-    these are different means. ``"alike"`` takes the recorded norms of an exact run, in every 4th
-    step, averages their squares as the sketch does, and inverts the root.
-    """
+    """The mean of each weight over the last steps."""
     count = max(1, round(LAST * len(history)))
-    found = {"weights": named(history, history.weights[-count:].mean(0))}
-    if history.measured.all():
-        total, mass, alike = np.zeros(len(history.tasks)), 0.0, []
-        for norms in history.norms[::4]:
-            total, mass = DECAY * total + (1 - DECAY) * norms**2, DECAY * mass + 1 - DECAY
-            alike.append(gaba.rules.InverseNorm()(np.sqrt(total / mass)))
-        found["alike"] = named(history, np.mean(alike[-max(1, count // 4) :], axis=0))
-    return found
-
-
-def named(history: gaba.History, values: np.ndarray) -> dict[str, float]:
-    return dict(zip(history.tasks, values.tolist(), strict=True))
+    mean = history.weights[-count:].mean(0)
+    return {"weights": dict(zip(history.tasks, mean.tolist(), strict=True))}
 
 
 PROBLEMS: dict[str, Callable[[str, int, str | None], dict[str, Any]]] = {
@@ -111,29 +88,21 @@ def page(found: Sequence[dict[str, Any]]) -> None:
     rows = []
     for problem in PROBLEMS:
         own = [record for record in found if record["problem"] == problem]
-        exact, sketch = ([r for r in own if r["method"] == method] for method in METHODS)
-        for name in exact[0]["weights"]:
-            for kind, how in (("weights", "log norms averaged"), ("alike", "squares averaged")):
-                what = f"weight of {name}, {how}"
-                a, b = [r[kind][name] for r in exact], [r["weights"][name] for r in sketch]
-                rows.append([problem, what, *compared(a, b)])
-        for name in exact[0]["validation"]:
-            a, b = ([r["validation"][name] for r in part] for part in (exact, sketch))
-            rows.append([problem, f"validation, {name}", *compared(a, b)])
+        parts = [[r for r in own if r["method"] == method] for method in METHODS]
+        for kind, what in (("weights", "weight of"), ("validation", "validation,")):
+            for name in parts[0][0][kind]:
+                a, b = ([r[kind][name] for r in part] for part in parts)
+                rows.append([problem, f"{what} {name}", *compared(a, b)])
     seeds = len({record["seed"] for record in found})
-    head = ["problem", "what", "exact", "sketch, every 4th step", "difference"]
+    head = ["problem", "what", *METHODS, "difference"]
     head += ["in standard deviations of a seed", "within one"]
     write_page(
         DOCS / "quality.md",
-        "# Training by a sketch and by exact norms",
+        "# Training by the default and by exact norms",
         f"Inverse weighting, {seeds} seeds, mean ± standard deviation. Weights are means over the "
         f"last {LAST:.0%} of the steps; the validation figures are mean squared errors in MWh² and "
         "(mg/m³)² on stretches of time that were held out, and the RMSE (cycles) and share of "
         "wrong health classes of the turbofan's chosen epoch on its validation engines.",
-        "The default averages the logarithms of exact norms, the sketch the squares of what it "
-        "sees. These are different means of norms that vary from step to step, so each weight is "
-        "compared twice: with the weights of the exact runs, and with those that their recorded "
-        "norms give when squares are averaged.",
         table(head, rows),
         "Measured by `python benchmarks/quality.py`; every run is in [quality.json](quality.json).",
     )

@@ -34,18 +34,16 @@ WRAPPERS: dict[str, dict[str, Any]] = {
 MEASUREMENTS: dict[str, dict[str, Any]] = {
     "exact": {},
     "stream": {"measure": gaba.measurement.ExactNorms("stream")},
-    "batched": {"measure": gaba.measurement.ExactNorms("batched")},
-    "sketch": {"measure": gaba.measurement.SketchNorms(probes=2)},
-    "features": {"measure": "features"},
-    "calibrated": {"measure": gaba.measurement.FeatureNorms(calibrate_every=2)},
-    "last_layer": {"measure": "last-layer"},
+    "layer": {"measure": gaba.measurement.ExactNorms(layer="last")},
     "outputs": {"measure": gaba.measurement.OutputNorms()},
+    "probe": {"measure": gaba.measurement.Tracked(every=1, engine="probe")},
+    "products": {"measure": gaba.measurement.Tracked(every=1, engine="products")},
     "half_batch": {"measure": "half-batch"},
     "every": {"every": 2},
     "gramian": {"rule": gaba.rules.EqualShare()},
-    "gramian_of_features": {
+    "gramian_of_a_layer": {
         "rule": gaba.rules.EqualShare(),
-        "measure": "features",
+        "measure": gaba.measurement.ExactNorms(layer="last"),
     },
     "anchor": {"anchor": "b"},
     "small_buckets": {"sync": gaba.ranks.Sync(bucket=1024)},

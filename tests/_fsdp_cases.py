@@ -50,7 +50,7 @@ def add(name: str, case: Callable[[World], None]) -> None:
 
 
 for wrapper, wrap in WRAPPERS.items():
-    for name in ("exact", "features", "calibrated", "gramian", "gramian_of_features"):
+    for name in ("exact", "stream", "gramian"):
         plan = Plan(wrap, MEASUREMENTS[name], sizes=(6, 10))
         add(f"{wrapper}_{name}", lambda world, p=plan: check(p, world))
     plan = Plan(wrap, by_forward=True)
@@ -94,11 +94,6 @@ class _Reduced:
         self.model.set_requires_gradient_sync(True)
 
 
-def case_features_while_gradients_are_held_back(world: World) -> None:
-    plan = Plan(by_layer(True), {"measure": "features"}, micro=2, held_back=hold_back)
-    check(plan, world)
-
-
 def case_exact_while_gradients_are_held_back_is_refused(world: World) -> None:
     with world.group(), pytest.raises(ValueError, match="set_requires_gradient_sync"):
         together(Plan(by_layer(True), micro=2, held_back=hold_back), world)
@@ -109,7 +104,7 @@ def refused(world: World, name: str) -> None:
         together(Plan(by_layer(True), MEASUREMENTS[name]), world)
 
 
-for name in ("sketch", "last_layer", "half_batch"):
+for name in ("layer", "half_batch"):
     add(f"{name}_is_refused", lambda world, n=name: refused(world, n))
 
 

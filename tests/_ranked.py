@@ -196,7 +196,7 @@ def rounding(plan: Plan) -> float:
     """
     net = Net()
     theta = torch.cat([p.detach().flatten() for p in net.trunk.parameters()])
-    if plan.balancer(net).method.measured.needs_calls:
+    if plan.balancer(net).method.measured.tracks:
         fan_in = sum(p.shape[1] for p in net.trunk.parameters() if p.ndim == 2)
         return of_slopes(theta.dtype, fan_in, float(theta.square().mean().sqrt()))
     return of_sums(theta.dtype, len(theta) * sum(plan.sizes)) * CONDITION

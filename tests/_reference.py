@@ -203,7 +203,7 @@ class EMA(Stabiliser):
 
 @final
 class LogEMA(Stabiliser):
-    """ĝ_k = exp of the debiased average of log g_k; a norm of 0 is not taken in."""
+    """ĝ_k = exp of the debiased average of log g_k; a norm of 0 or below is not taken in."""
 
     def __init__(self, n_tasks: int, decay: float = 0.99) -> None:
         super().__init__(n_tasks)
@@ -211,7 +211,7 @@ class LogEMA(Stabiliser):
 
     def step(self, value: Vector, present: Sequence[bool]) -> Vector:
         """The believed norms."""
-        seen = [bool(present[k] and value[k] != 0) for k in range(self.K)]
+        seen = [bool(present[k] and value[k] > 0) for k in range(self.K)]
         logs = _vector([math.log(value[k]) if seen[k] else 0.0 for k in range(self.K)])
         averages = self.average.step(logs, seen)
         result = np.array(value)
@@ -223,30 +223,53 @@ class LogEMA(Stabiliser):
 
 @final
 class Belief(Stabiliser):
-    """log ĝ moves towards log g by the rate max(η, 1/(1 + n)), by a factor of e^j at most."""
+    """log ĝ moves towards log g by a rate that grows with errors of one sign and shrinks otherwise.
+
+    A norm of 0 is missing. A negative one stands for ĝ e^(−j), as soon as there is a ĝ.
+    """
 
     def __init__(self, n_tasks: int, rate: float = 0.01, jump: float = 2.3) -> None:
         super().__init__(n_tasks)
-        self.rate, self.jump = rate, jump
+        self.slowest, self.jump = rate, jump
         self.log: list[float | None] = [None] * n_tasks
-        self.times = [0] * n_tasks
+        self.rates = [0.3] * n_tasks
+        self.errors: list[float | None] = [None] * n_tasks
 
     def step(self, value: Vector, present: Sequence[bool]) -> Vector:
         """The believed norms."""
         result = np.array(value)
         for k in range(self.K):
-            if present[k] and value[k] != 0:
-                before = self.log[k]
-                if before is None:
-                    self.log[k] = math.log(value[k])
-                else:
-                    gap = min(max(math.log(value[k]) - before, -self.jump), self.jump)
-                    self.log[k] = before + max(self.rate, 1 / (1 + self.times[k])) * gap
-                self.times[k] += 1
+            if present[k]:
+                self._take(k, float(value[k]))
             believed = self.log[k]
             if believed is not None:
                 result[k] = math.exp(believed)
+            elif result[k] < 0:  # what opposes the update says nothing of a norm
+                result[k] = math.nan
         return result
+
+    def _take(self, k: int, norm: float) -> None:
+        believed = self.log[k]
+        if believed is None:
+            if norm > 0:
+                self.log[k] = math.log(norm)
+            return
+        if norm == 0:
+            return
+        error = -self.jump
+        if norm > 0:
+            error = min(max(math.log(norm) - believed, -self.jump), self.jump)
+        if error == 0:  # of no sign
+            return
+        last = self.errors[k]
+        if last is not None:  # the second norm is taken in at the rate that there is
+            same = (error > 0) == (last > 0)
+            faster = min(self.rates[k] * 1.2, 0.5)
+            slower = max(self.rates[k] * 0.6, self.slowest)
+            self.rates[k] = faster if same else slower
+        self.errors[k] = error
+        factor = min(max(math.exp(self.rates[k] * error), 0.5), 2.0)
+        self.log[k] = believed + math.log(factor)
 
 
 @final
@@ -451,8 +474,8 @@ class Pipeline:
 
     @staticmethod
     def default(n_tasks: int) -> Pipeline:
-        """The Balancer's own settings."""
-        return Pipeline(n_tasks, inverse, believe=Belief(n_tasks), recovery=8.0)
+        """The Balancer's own settings, for the norms of its default method as they come in."""
+        return Pipeline(n_tasks, inverse, believe=Belief(n_tasks), limit=32.0, recovery=8.0)
 
     def step(self, norms: Sequence[float | None], present: Sequence[bool] | None = None) -> Outcome:
         """Take in the norms of one step.
@@ -485,10 +508,10 @@ class Pipeline:
     def _believed(self, g: Vector, present: Sequence[bool]) -> tuple[Vector, list[int]]:
         """What is believed of each norm, and of which tasks anything is."""
         K = self.n_tasks
-        pulls = [self.last[k] * g[k] for k in range(K) if present[k]]
+        pulls = [self.last[k] * abs(g[k]) for k in range(K) if present[k]]
         live = [bool(present[k]) for k in range(K)]
         for k in range(K):
-            faint = live[k] and self.last[k] * g[k] < 1e-6 * float(np.median(pulls))
+            faint = live[k] and self.last[k] * abs(g[k]) < 1e-6 * float(np.median(pulls))
             if self.bounded and faint and self.peak[k] > 0:
                 live[k] = False
         here = _vector([g[k] if live[k] else math.nan for k in range(K)])

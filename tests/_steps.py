@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from gaba.record import History, Step
-from gaba.record.jsonl import COMBINED, Row
+from gaba.record.jsonl import COMBINED, ENGINES, Row
 
 TASKS = ("rul", "health", "third")
 
@@ -54,18 +54,28 @@ def make_history(
     saturated: ArrayLike = False,
     finite: ArrayLike | None = None,
     measured: ArrayLike = True,
+    shares: ArrayLike = np.nan,
+    engine: str | Sequence[str] | None = None,
     tasks: Sequence[str] = TASKS,
     about: Mapping[str, str] | None = None,
 ) -> History:
-    """A history with these columns; anything with one row is repeated for every step."""
+    """A history with these columns; anything with one row is repeated for every step.
+
+    Unless it is given, the engine is "norms" where the step was measured.
+    """
     norms = np.asarray(norms, dtype=float)
     n, k = np.broadcast_shapes(norms.shape, np.shape(multipliers))
-    vectors = [norms if losses is None else losses, norms, multipliers, saturated]
+    vectors = [norms if losses is None else losses, norms, multipliers, saturated, shares]
     vectors = [np.broadcast_to(np.asarray(vector, float), (n, k)) for vector in vectors]
     seen = np.isfinite(vectors[0]) | np.isnan(vectors[1])
     good = seen.all(1) if finite is None else finite
     caller = float(COMBINED.index("caller"))
-    scalars = np.broadcast_arrays(np.arange(n), measured, caller, np.arange(n), good)
+    if engine is None:
+        engines = np.where(measured, ENGINES.index("norms"), ENGINES.index(""))
+    else:
+        engines = np.array([ENGINES.index(name) for name in np.atleast_1d(engine)])
+    scalars = [np.arange(n), measured, caller, engines, np.arange(n), good]
+    scalars = [np.broadcast_to(scalar, (n,)) for scalar in scalars]
     numbers = np.column_stack([*scalars, *vectors]).astype(float)
     history = History(tuple(tasks[:k]), keep=None)
     history.add([Row(line) for line in numbers.tolist()], about)

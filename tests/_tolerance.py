@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from gaba.measurement.along import STEP
+
 ROOM = 16.0
 """How many times a typical error the largest of some hundred comparisons may be."""
 
@@ -16,16 +18,16 @@ def of_sums(dtype: torch.dtype, summands: int) -> float:
 def of_slopes(dtype: torch.dtype, summands: int, rms: float, least: float = 0.1) -> float:
     """The relative error of a slope v · ∇L that comes from (z(θ + εv) − z(θ))/ε.
 
-    Each z has an absolute error of about u |z| √summands, and ε = rms √u/3 divides it
-    (:func:`gaba.measurement.derivative.step_size`). With |z| and |J_z v| of order 1 that is the
-    relative error of a slope as long as the gradient; one that is ``least`` of it, because v is
-    nearly at right angles to it, has so much more.
+    Each z has an absolute error of about u |z| √summands, with u the machine epsilon, and the move
+    of ε‖v‖ = η‖θ‖ (``STEP`` of :mod:`gaba.measurement.along`) divides it. With |z| of order 1 and
+    J_z v as long as the gradient that is the relative error of a slope; one that is ``least`` of
+    that, because v is nearly at right angles to its gradient, has so much more.
 
     Args:
-        dtype: in which z is computed; u is its machine epsilon.
+        dtype: in which z is computed.
         summands: how many products each entry of z is the sum of, over all layers.
         rms: the root mean square of θ.
         least: the smallest slope to reckon with, in parts of the gradient's length.
     """
-    step = torch.finfo(dtype).eps ** 0.5 / 3 * rms
+    step = STEP[dtype] * rms
     return of_sums(dtype, summands) / step / least

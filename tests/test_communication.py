@@ -50,5 +50,5 @@ def test_the_benchmark_runs_and_the_model_says_what_is_sent(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "communication.md").read_text()
-    assert page.count("| 2 |") == 5
+    assert page.count("| 2 |") == 3
     assert "| 10 G | 1,024 | exact | 240 GB |" in page

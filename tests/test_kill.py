@@ -25,9 +25,7 @@ trunk = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Dropout(0.2), torch.
 heads = torch.nn.ModuleDict({t: torch.nn.Linear(6, 1) for t in ("a", "b")})
 parts = torch.nn.ModuleDict({"trunk": trunk, "heads": heads})
 optimizer = torch.optim.AdamW(parts.parameters(), lr=1e-2)
-balancer = gaba.Balancer(
-    ["a", "b"], trunk, gaba.methods.get("gaba", measure="sketch"), accumulate=2
-)
+balancer = gaba.Balancer(["a", "b"], trunk, accumulate=2)
 saved = folder / "saved.pt"
 start = 0
 if saved.exists():

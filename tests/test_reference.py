@@ -263,13 +263,39 @@ def test_missing_tasks_by_hand() -> None:
 
 
 def test_one_task_a_batch_pulls_like_the_others_once_all_are_known() -> None:
-    pipeline, g = Pipeline.default(3), [500.0, 1.0, 20.0]
+    pipeline, g = Pipeline.default(3), [50.0, 1.0, 20.0]
     pulls = []
     for n in range(30):
         outcome = pipeline.step([g[k] if k == n % 3 else None for k in range(3)])
         if n >= 3:
             pulls.append(float(outcome.contributions[n % 3]))
     assert max(pulls) / min(pulls) == pytest.approx(1, rel=1e-9)
+
+
+def test_the_default_limit_leaves_500_to_1_at_14_to_1() -> None:
+    """The quiet task is multiplied by 32, and the loud one has what is left of the sum: 469."""
+    outcome = Pipeline.default(2).step([500.0, 1.0])
+    np.testing.assert_allclose(outcome.contributions, [469.0, 32.0], rtol=1e-9)
+    assert outcome.saturated.tolist() == [False, True]
+    assert outcome.imbalance == pytest.approx(14.65625, rel=1e-9)
+
+
+def test_a_belief_by_hand() -> None:
+    """Rates 0.3, 0.36 (same sign), 0.216 (the other), then a factor of 2 at most."""
+    belief, log = reference.Belief(1), 0.0
+    assert belief.step(np.array([1.0]), [True])[0] == 1
+    for norm, rate in ((2.0, 0.3), (2.0, 0.36), (0.5, 0.216)):
+        log += rate * (math.log(norm) - log)
+        assert belief.step(np.array([norm]), [True])[0] == pytest.approx(math.exp(log), rel=1e-14)
+    for norm, rate in ((1e9, 0.1296), (1e9, 0.15552), (1e9, 0.186624), (-1.0, 0.1119744)):
+        log += rate * (2.3 if norm > 0 else -2.3)
+        assert belief.step(np.array([norm]), [True])[0] == pytest.approx(math.exp(log), rel=1e-14)
+    for norm in (0.0, math.nan):
+        found = belief.step(np.array([norm]), [not math.isnan(norm)])[0]
+        assert found == pytest.approx(math.exp(log), rel=1e-14)
+    wild = reference.Belief(1, jump=50.0)
+    wild.step(np.array([1.0]), [True])
+    assert [wild.step(np.array([1e9]), [True])[0] for _ in range(2)] == pytest.approx([2, 4])
 
 
 def test_settings_of_the_rule_follow_their_tasks() -> None:

@@ -70,15 +70,15 @@ def pinn(text: str) -> None:
 
 
 def ten_tasks(text: str) -> None:
-    """All readings are learnt with equal contributions, and the sketch is near the exact norms."""
+    """All readings are learnt with equal shares, and a probe finds the shares of the gradients."""
     means = [float(x) for x in re.findall(r" mean (-?[\d.]+)", text)]
     assert means[1] > means[0] + 0.2
-    rows = re.findall(r"^(?:uniform|gaba, sketched) +(.+?) mean", text, re.MULTILINE)
-    uniform, sketched = ([float(x) for x in row.split()] for row in rows)
+    rows = re.findall(r"^(?:uniform|gaba) +(.+?) mean", text, re.MULTILINE)
+    uniform, balanced = ([float(x) for x in row.split()] for row in rows)
     assert uniform[0] < 0.3
-    assert min(sketched) > 0.6
-    assert number(r"off by ([\d.]+) %", text) < 15
-    assert "SketchNorms" in text
+    assert min(balanced) > 0.6
+    assert "measured by: probe" in text
+    assert number(r"largest error of a share: ([\d.]+)", text) < 0.001
 
 
 def turbofan(text: str) -> None:

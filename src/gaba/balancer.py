@@ -15,11 +15,14 @@ from gaba.autograd.closure import ClosureGuard
 from gaba.autograd.combination import as_scalar, combine, overflown, someone_listens, usable
 from gaba.autograd.graph import LossGraph
 from gaba.autograd.losses import Batch, check_choice, check_losses, checked_tasks
-from gaba.autograd.passes import compile_to_keep
+from gaba.autograd.passes import at_the_end, compile_to_keep, refuse_reentrant
 from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
-from gaba.measurement import Observation, Request
+from gaba.measurement import Observation, Request, Tracked
+from gaba.measurement.along import Along, Products
+from gaba.measurement.cadence import Cadence
 from gaba.measurement.metric import as_metric
+from gaba.measurement.tracked import Plan, effective
 from gaba.methods import Method
 from gaba.methods.method import MethodState
 from gaba.multipliers import Scale
@@ -29,6 +32,7 @@ from gaba.ranks.agreement import Agreement
 from gaba.ranks.processes import running
 from gaba.ranks.wrappers import in_first_static_pass
 from gaba.record import Diagnosis, History, Step, diagnose
+from gaba.record.step import Engine
 from gaba.state import StateBuffers, select
 
 AsTheMethod = Literal["method"]
@@ -38,15 +42,19 @@ AsTheMethod = Literal["method"]
 class _Saved(TypedDict):
     tasks: list[str]
     step: int
+    cadence: dict[str, Any]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class BalancerState:
-    """All that a Balancer remembers: what the measurement does, and what the method does."""
+    """All that a Balancer remembers: what the measurement does, what the method does, and (K,) the
+    multipliers of this optimizer step, which all its micro-batches get.
+    """
 
     measure: Any
     method: MethodState
+    window: Tensor
 
 
 @final
@@ -57,7 +65,12 @@ class _Decided:
     multipliers: Tensor
     saturated: Tensor
     finite: Tensor
+    norms: Tensor
     state: BalancerState
+    step: int
+    gramian: Tensor | None = None
+    shares: Tensor | None = None
+    engine: Engine = ""
 
 
 @final
@@ -70,6 +83,7 @@ class Balancer(nn.Module):
             what two or more losses are found to reach.
         method: a name of :data:`gaba.methods.METHODS` or a :class:`gaba.Method`.
         limit, scale, every, metric: change these slots of the method.
+        budget: the part of the training time that may go into measuring along the update.
         anchor: the task whose multiplier stays 1.
         optimizer: that of θ, or several: for ``metric="optimizer"``, and with ``shared="auto"`` to
             leave out what others move, such as a discriminator.
@@ -107,6 +121,7 @@ class Balancer(nn.Module):
         scale: Scale | AsTheMethod = "method",
         anchor: str | None = None,
         every: int | AsTheMethod = "method",
+        budget: float | AsTheMethod = "method",
         metric: Literal["euclidean", "optimizer"] | AsTheMethod = "method",
         optimizer: Optimizer | Iterable[Optimizer] | None = None,
         accumulate: int = 1,
@@ -123,7 +138,8 @@ class Balancer(nn.Module):
         else:
             optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
         self._shared = as_shared(shared, optimizers)
-        changes: dict[str, Any] = {"limit": limit, "scale": scale, "every": every, "metric": metric}
+        changes: dict[str, Any] = {"limit": limit, "scale": scale, "every": every}
+        changes |= {"budget": budget, "metric": metric}
         changes = {name: value for name, value in changes.items() if value != "method"}
         if anchor is not None:
             check_choice("anchor", anchor, self.tasks)
@@ -132,7 +148,7 @@ class Balancer(nn.Module):
             made = methods.get(method, self.tasks, shared, **changes)
         else:
             made = method.replace(**changes)
-        self.method, reason = made.for_model(len(self.tasks), self._shared)
+        self.method: Method = made
         if accumulate < 1 or (accumulate > 1 and self.method.needs_every_step):
             raise ValueError(
                 f"accumulate must be at least 1, and 1 with heads='plain', found {accumulate} with "
@@ -148,8 +164,11 @@ class Balancer(nn.Module):
             by_name(sync), self.tasks, self._shared, self.method.measured.loss_shape
         )
         self._closures = ClosureGuard()
-        if self.method.measured.needs_calls:
-            self._shared.keep_calls()
+        self._steps = 0
+        self._cadence = Cadence()
+        self._pending: Along | None = None
+        self._held_back = False
+        self._keep_calls()
         bounds = self.method.bounds
         self._about = {
             "method": method if isinstance(method, str) else repr(method.rule),
@@ -157,9 +176,7 @@ class Balancer(nn.Module):
             "measurement": repr(self.method.measure),
             **({"limit": f"{bounds.limit:g}"} if bounds.limited and bounds.limit else {}),
             **({"warm-up": str(self.method.warm_up)} if self.method.warm_up else {}),
-            **({"reason": reason} if reason else {}),
         }
-        self._steps = 0
         self._state = StateBuffers(self._initial())
 
     # ---- the flow -------------------------------------------------------------------------------
@@ -193,22 +210,23 @@ class Balancer(nn.Module):
             RuntimeError: an optimizer asks for the second time within one step, or the graph is
                 gone. In each case no state has changed, and before the pass itself no ``.grad``.
         """
-        batch, graph = self._check(losses, features, scaler)
-        by_hand = not someone_listens(graph.leaves)
-        seen, remembered = self._measure(
-            batch, graph, scaler, by_hand=by_hand, retain_graph=retain_graph
-        )
+        batch, request = self._check(losses, features, scaler, retain_graph=retain_graph)
+        seen, remembered = self._measure(batch, request, by_hand=True)
         decided = self._decide(batch, seen, remembered)
+        plan = self._plan(batch, request, decided)
         combined = combine(
-            graph,
+            request.graph,
             None if seen is None else seen.gradients,
             batch.take(decided.multipliers),
             heads=self.method.heads,
             retain_graph=retain_graph,
         )
-        if scaler is not None:
-            decided = self._unless_overflown(graph, decided)
-        return self._record(batch, seen, decided, combined)
+        if plan is not None:
+            found = plan.along.finish(arrived=combined == "backward")
+            decided = self._correct(batch, plan, found, decided)
+        elif scaler is not None:
+            decided = self._unless_overflown(request.graph, decided)
+        return self._record(batch, decided, combined)
 
     @uncompiled
     def forward(
@@ -228,30 +246,38 @@ class Balancer(nn.Module):
                 "heads='plain' has no scalar loss: use balancer.backward(losses), or "
                 "heads='weighted'"
             )
-        if self.training and torch.is_grad_enabled():
-            batch, graph = self._check(losses, None, scaler)
-            seen, remembered = self._measure(batch, graph, scaler, by_hand=False)
-            if seen is None:
-                compile_to_keep(graph)
-            decided = self._decide(batch, seen, remembered)
-            self._record(batch, seen, decided, "caller")
-        else:
+        if not (self.training and torch.is_grad_enabled()):
             shape = self.method.measured.loss_shape
             batch = check_losses(losses, self.tasks, loss_shape=shape, need_graph=False)
             self._state.to(batch.device)
             decided = self._decide(batch, None, self._state.get().measure, learning=False)
-        return as_scalar(batch.losses, batch.take(decided.multipliers))
+            return as_scalar(batch.losses, batch.take(decided.multipliers))
+        batch, request = self._check(losses, None, scaler)
+        seen, remembered = self._measure(batch, request)
+        decided = self._decide(batch, seen, remembered)
+        plan = self._plan(batch, request, decided)
+        if seen is None and plan is None:
+            compile_to_keep(request.graph)
+        self._record(batch, decided, "caller")
+        total = as_scalar(batch.losses, batch.take(decided.multipliers))
+        if plan is not None:
+            self._listen(batch, plan, decided, total)
+        return total
 
     def _check(
         self,
         losses: Mapping[str, Tensor | None],
         features: object,
         scaler: torch.amp.GradScaler | None,
-    ) -> tuple[Batch, LossGraph]:
-        """The losses, sound on every rank, and the graph behind them."""
+        *,
+        retain_graph: bool = False,
+    ) -> tuple[Batch, Request]:
+        """The losses, sound on every rank, and what a measurement is told of them."""
         self._closures.check()
+        self._forget_pending()
         multipliers = self._state.get().method.multipliers
-        batch, roll = self._agreement.batch(losses, multipliers, self._steps)
+        marks = self._steps, self._cadence
+        batch, roll = self._agreement.batch(losses, multipliers, marks)
         self._state.to(batch.device)
         used = batch if scaler is None else batch.scaled(scaler)
         graph = LossGraph(
@@ -263,75 +289,125 @@ class Balancer(nn.Module):
             given=used.given,
         )
         self._agreement.check(graph, roll)
-        return batch, graph
+        return batch, Request(
+            graph,
+            metric=self._metric,
+            ranks=self._agreement.ranks,
+            loss_scale=None if scaler is None else scaler.scale(torch.ones_like(batch.values[0])),
+            gramian=self.method.rule.needs == "gramian",
+            step=self._steps // self.accumulate // self.method.every,
+            retain_graph=retain_graph,
+        )
 
     def _measure(
-        self,
-        batch: Batch,
-        graph: LossGraph,
-        scaler: torch.amp.GradScaler | None,
-        *,
-        by_hand: bool,
-        retain_graph: bool = False,
+        self, batch: Batch, request: Request, *, by_hand: bool = False
     ) -> tuple[Observation | None, Any]:
-        """What is observed of the losses, if anything is, and what the measurement remembers."""
-        remembered = self._state.get().measure
-        if not self._measures(graph):
+        """What is observed before the losses are combined, if anything is, and what that leaves."""
+        remembered, graph = self._state.get().measure, request.graph
+        new = [k for k in batch.present if k not in self._cadence.known]
+        if not self._measures(graph, new):
             return None, remembered
-        seen, remembered = self.method.measured.update(
-            Request(
-                graph,
-                metric=self._metric,
-                ranks=self._agreement.ranks,
-                loss_scale=None
-                if scaler is None
-                else scaler.scale(torch.ones_like(batch.values[0])),
-                gramian=self.method.rule.needs == "gramian",
-                gradients=by_hand,
-                step=self._steps // self.accumulate // self.method.every,
-                retain_graph=retain_graph,
-            ),
-            remembered,
-        )
+        if self.method.measured.tracks:
+            request = replace(request, graph=graph.only(new))
+        else:
+            gradients = by_hand and not someone_listens(graph.leaves)
+            request = replace(request, gradients=gradients)
+        seen, remembered = self.method.measured.update(request, remembered)
         if seen.unreached:
+            refuse_reentrant(graph)
             raise ValueError(
                 f"losses[{self.tasks[seen.unreached[0]]!r}] {self.method.measured.unreached_says}"
             )
+        if self.method.measured.tracks:
+            self._cadence = self._tracked.first(self._cadence, new, self._steps)
         return seen, remembered
 
     def _decide(
         self, batch: Batch, seen: Observation | None, remembered: Any, *, learning: bool = True
     ) -> _Decided:
         """The multipliers of this step and the state that follows, if all of it is finite."""
-        old = new = self._state.get().method
-        missing = ~batch.mask
-        finite = (batch.values.isfinite() | missing).all()
+        state = self._state.get()
+        old = new = state.method
+        finite = (batch.values.isfinite() | ~batch.mask).all()
         norms = torch.full_like(batch.values, torch.nan)
-        gramian = statistics = None
+        gramian = statistics = asked = None
         if seen is not None:
             norms, gramian, statistics = seen.norms, seen.gramian, seen.statistics
-            finite = finite & (norms.isfinite() | missing).all()
-        decision = self.method.keep(old)
+            asked = batch.mask if seen.asked is None else seen.asked
+            finite = finite & (norms.isfinite() | ~asked).all()
         if learning and self._learns(seen):
-            told = Seen(batch.values, norms, gramian, statistics)
-            found, new = self.method.update(told, old)
-            finite = finite & found.finite
+            sound, new = self.method.update(Seen(batch.values, norms, gramian, statistics), old)
+            finite = finite & sound
             new = select(finite, new, old)
-            decision = replace(self.method.keep(new), finite=finite)
-        if self.on_nonfinite == "raise" and learning and not bool(finite):
+            remembered = select(finite, remembered, state.measure)
+        if self.on_nonfinite == "raise" and learning:
+            self._refuse_unless(finite, batch, norms)
+        window = new.multipliers
+        if self._held:
+            window = state.window if asked is None else torch.where(asked, window, state.window)
+        used = batch.spread(usable(batch.take(window), batch.losses))
+        if window is not state.window or new is not old:
+            window = torch.where(finite, window, state.window)
+            state = BalancerState(remembered, new, window)
+        return _Decided(
+            used,
+            new.saturated & batch.mask,
+            finite,
+            norms,
+            state,
+            self._steps,
+            gramian,
+            engine="" if seen is None else "norms",
+        )
+
+    def _plan(self, batch: Batch, request: Request, decided: _Decided) -> Plan | None:
+        """What to hold before the backward pass, if this step is measured along its update."""
+        if not self.method.measured.tracks:
+            return None
+        held_back, before = self._agreement.held_back, self._held and self._held_back
+        self._held_back = held_back or before
+        due = self._steps >= self._cadence.due and not decided.engine
+        if not due or self._in_first_static_pass(request.graph) or before and not held_back:
+            return None  # after passes that were held back, .grad is not this pass's alone
+        request = replace(request, own=held_back)
+        return self._tracked.plan(request, batch.take(decided.multipliers), self._cadence)
+
+    def _correct(self, batch: Batch, plan: Plan, found: Products, decided: _Decided) -> _Decided:
+        """The same with what the update revealed, for the steps that follow."""
+        self._cadence = self._tracked.learn(plan, found, self._cadence, decided.step, self.tasks)
+        self._keep_calls()
+        slopes = torch.full_like(found.slopes, torch.nan) if found.problem else found.slopes
+        norms = effective(slopes, found.multipliers)
+        finite = decided.finite & found.square.isfinite()
+        old = decided.state.method
+        sound, new = self.method.update(Seen(batch.values, norms), old)
+        finite = finite & sound
+        if self.on_nonfinite == "raise":
+            self._refuse_unless(finite, batch, norms)
+        pulls = slopes * found.multipliers
+        shares = torch.where(batch.mask, pulls / pulls.nansum(), 0.0)
+        return replace(
+            decided,
+            finite=finite,
+            norms=norms.clamp(min=0),
+            shares=pulls if found.problem else shares,
+            engine="" if found.problem else plan.engine,
+            state=select(finite, replace(decided.state, method=new), self._state.get()),
+        )
+
+    def _refuse_unless(self, finite: Tensor, batch: Batch, norms: Tensor) -> None:
+        if not bool(finite):
             raise FloatingPointError(
                 f"losses, norms and all that the method remembers must be finite, found losses "
                 f"{_named(self.tasks, batch.values)} and norms {_named(self.tasks, norms)}: fix "
                 "the loss (or, if these are finite, the rule or stabiliser), or let "
                 "on_nonfinite='skip' leave such steps out"
             )
-        used = batch.spread(usable(batch.take(decision.multipliers), batch.losses))
-        saturated = decision.saturated & batch.mask
-        remembered = select(finite, remembered, self._state.get().measure)
-        return _Decided(used, saturated, finite, BalancerState(remembered, new))
 
     def _unless_overflown(self, graph: LossGraph, decided: _Decided) -> _Decided:
         """Learn nothing from a step that the GradScaler will skip."""
+        if not decided.engine and self.method.measures:
+            return decided
         leaves = (*graph.shared.parameters(), *graph.leaves)
         found = overflown(leaves).to(decided.multipliers)
         finite = decided.finite & (self._agreement.ranks.total(found) == 0)
@@ -341,29 +417,60 @@ class Balancer(nn.Module):
     def _record(
         self,
         batch: Batch,
-        seen: Observation | None,
         decided: _Decided,
         combined: Literal["by-hand", "backward", "caller"],
+        *,
+        again: bool = False,
     ) -> Step:
-        nothing = torch.full_like(batch.values, torch.nan)
+        """The step, in the history, and the state that it leaves."""
         step = Step(
             tasks=self.tasks,
-            step=self._steps,
-            measured=seen is not None,
+            step=decided.step,
+            measured=decided.engine != "",
             combined=combined,
             losses=batch.values,
-            norms=nothing if seen is None else seen.norms,
+            norms=decided.norms,
             multipliers=decided.multipliers,
             saturated=decided.saturated,
             finite=decided.finite,
-            gramian=None if seen is None else seen.gramian,
-            about=self._about,
+            gramian=decided.gramian,
+            shares=decided.shares,  # pyright: ignore[reportArgumentType]
+            engine=decided.engine,
+            about=self._about | self._tracking,
         )
         self._state.set(decided.state)
-        self._steps += 1
-        self.history.append(step)
+        if again:
+            self.history.amend(step)
+        else:
+            self._steps += 1
+            self.history.append(step)
+            self._keep_calls()
         self.last_step = step
         return step
+
+    # ---- the backward pass of somebody else --------------------------------------------------
+
+    def _listen(self, batch: Batch, plan: Plan, decided: _Decided, total: Tensor) -> None:
+        """Measure as soon as the backward pass of ``total`` has filled ``.grad``."""
+        along = self._pending = plan.along
+
+        def correct() -> None:
+            if self._pending is along:
+                self._pending = None
+                corrected = self._correct(batch, plan, along.finish(), decided)
+                self._record(batch, corrected, "caller", again=True)
+
+        def begin(factor: Tensor) -> None:
+            if self._pending is along:
+                along.begin(factor)
+                at_the_end(correct)
+
+        total.register_hook(begin)
+
+    def _forget_pending(self) -> None:
+        if self._pending is not None:
+            self._pending.release()
+            self._pending = None
 
     # ---- when -----------------------------------------------------------------------------------
 
@@ -372,17 +479,39 @@ class Balancer(nn.Module):
         """Whether this micro-batch uses the multipliers of an earlier one."""
         return self._steps % self.accumulate > 0
 
-    def _measures(self, graph: LossGraph) -> bool:
-        """Whether this step is measured."""
-        due = not self._held and self._steps // self.accumulate % self.method.every == 0
-        unknown = len(graph.losses) == 1 and not graph.shared.parameters()
-        if not (self.method.measures and due) or unknown:
+    def _measures(self, graph: LossGraph, new: Sequence[int]) -> bool:
+        """Whether something is to be measured before the losses are combined."""
+        if self.method.measured.tracks:
+            due = bool(new)
+        else:
+            due = not self._held and self._steps // self.accumulate % self.method.every == 0
+        if not (self.method.measures and due):
             return False
-        return not (running() and in_first_static_pass(graph.nodes))
+        unknown = len(graph.losses) == 1 and not graph.shared.parameters()
+        return not (unknown or self._in_first_static_pass(graph))
+
+    def _in_first_static_pass(self, graph: LossGraph) -> bool:
+        return running() and in_first_static_pass(graph.nodes)
 
     def _learns(self, seen: Observation | None) -> bool:
         """Whether the rule is asked: after a measurement, or if losses are all that it needs."""
         return seen is not None or (self.method.rule.needs == "losses" and not self._held)
+
+    def _keep_calls(self) -> None:
+        """Have the next calls of the shared module kept if they are to be made again."""
+        if self.method.measured.tracks:
+            self._shared.keep_calls(self._steps >= self._cadence.due)
+
+    @property
+    def _tracked(self) -> Tracked:
+        measured = self.method.measured
+        assert isinstance(measured, Tracked)
+        return measured
+
+    @property
+    def _tracking(self) -> dict[str, str]:
+        """What happened to the probe, for the record."""
+        return {"probe": self._cadence.reason} if self._cadence.reason else {}
 
     # ---- the state ------------------------------------------------------------------------------
 
@@ -410,15 +539,18 @@ class Balancer(nn.Module):
         """Forget everything that was learnt; the history is kept."""
         device = self._state.get().method.multipliers.device
         self._state = StateBuffers(self._initial()).to(device)
-        self._steps = 0
+        self._steps, self._cadence = 0, Cadence()
+        self._keep_calls()
 
     def _initial(self) -> BalancerState:
         n_tasks = len(self.tasks)
-        return BalancerState(self.method.measured.init(n_tasks), self.method.init(n_tasks))
+        method = self.method.init(n_tasks)
+        return BalancerState(self.method.measured.init(n_tasks), method, method.multipliers)
 
     def get_extra_state(self) -> _Saved:
         """The names of the tasks and the number of steps, saved with the state."""
-        return {"tasks": list(self.tasks), "step": self._steps}
+        cadence = self._cadence.to_dict()
+        return {"tasks": list(self.tasks), "step": self._steps, "cadence": cadence}
 
     def set_extra_state(self, state: _Saved) -> None:
         """Take over the number of steps from a saved state of the same tasks."""
@@ -428,6 +560,8 @@ class Balancer(nn.Module):
                 f"{self.tasks}: make the Balancer with the tasks that were saved"
             )
         self._steps = state["step"]
+        self._cadence = Cadence.from_dict(state.get("cadence", {}))
+        self._keep_calls()
 
 
 def _named(tasks: Sequence[str], values: Tensor) -> dict[str, float]:

@@ -115,10 +115,10 @@ class Bounds(Piece[Asked, Tensor]):
         )
 
     def living(self, norms: Tensor, state: Multiplied) -> Tensor:
-        """``norms`` (K,) as measured, NaN for a known task whose gradient has all but vanished."""
+        """``norms`` (K,), NaN for a known task whose gradient has all but vanished."""
         if not self.limited:
             return norms
-        pulls = state.multipliers * norms
+        pulls = state.multipliers * norms.abs()
         dead = (pulls < DEAD * _median(pulls)) & (state.peak > 0)
         return torch.where(dead, math.nan, norms)
 

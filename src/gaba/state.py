@@ -146,9 +146,12 @@ class StateBuffers(nn.Module, Generic[S]):
 
     def set(self, state: S) -> None:
         """Replace the state."""
+        if state is self._held:
+            return
         for name, tensor in _leaves(state, ""):
-            self._buffers[name.replace(".", "_")] = tensor.detach()
-        self._held = None
+            assert not tensor.requires_grad
+            self._buffers[name.replace(".", "_")] = tensor
+        self._held = state
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

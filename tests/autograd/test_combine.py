@@ -15,6 +15,7 @@ from gaba.autograd.combination import as_scalar, combine, someone_listens, usabl
 from gaba.autograd.graph import LossGraph
 from gaba.autograd.passes import TaskGradients, task_passes
 from gaba.autograd.shared import as_shared
+from gaba.measurement import ExactNorms, Measurement, OutputNorms
 
 C = torch.tensor([0.3, 2.0, 0.0], dtype=torch.float64)
 WAYS = ["backward", "hand", "features"]
@@ -263,8 +264,8 @@ class Fails(torch.autograd.Function):
         return grads[0]
 
 
-@pytest.mark.parametrize("measure", ["exact", "features"])
-def test_a_pass_that_fails_leaves_every_grad_as_it_was(measure: str) -> None:
+@pytest.mark.parametrize("measure", [ExactNorms(), OutputNorms()])
+def test_a_pass_that_fails_leaves_every_grad_as_it_was(measure: Measurement) -> None:
     trunk, heads = nn.Linear(3, 4), nn.ModuleList(nn.Linear(4, 1) for _ in "ab")
     parameters = [*trunk.parameters(), *heads.parameters()]
     balancer = gaba.Balancer(["a", "b"], trunk, gaba.methods.get("inverse", measure=measure))
@@ -272,7 +273,7 @@ def test_a_pass_that_fails_leaves_every_grad_as_it_was(measure: str) -> None:
     before = [torch.full_like(p, 0.5) for p in parameters]
     for p, start in zip(parameters, before, strict=True):
         p.grad = start.clone()
-    Fails.left = 1 if measure == "exact" else 0
+    Fails.left = 1 if isinstance(measure, ExactNorms) else 0
     z = trunk(Fails.apply(encoder(torch.ones(5, 3))))
     with pytest.raises(MemoryError):
         balancer.backward({n: h(z).square().mean() for n, h in zip("ab", heads, strict=True)})
@@ -282,12 +283,11 @@ def test_a_pass_that_fails_leaves_every_grad_as_it_was(measure: str) -> None:
     assert len(balancer.history) == 0
 
 
-MEASURES = ["exact", "features", "sketch", "last-layer", "stream"]
+MEASURES = [ExactNorms(), ExactNorms("stream"), ExactNorms(layer="last"), OutputNorms()]
 
 
-@pytest.mark.parametrize("measure", MEASURES)
-def test_the_graph_is_kept_if_asked_and_else_the_message_says_how(measure: str) -> None:
-    engine = gaba.measurement.ExactNorms("stream") if measure == "stream" else measure
+@pytest.mark.parametrize("engine", MEASURES, ids=str)
+def test_the_graph_is_kept_if_asked_and_else_the_message_says_how(engine: Measurement) -> None:
     found = []
     for retain in (False, True):
         torch.manual_seed(0)

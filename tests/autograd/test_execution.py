@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import gaba
 from _engines import balanced
 from _models import TwoStage, batch, grads
+from gaba.measurement import ExactNorms, Measurement, OutputNorms
 
 DOUBLE = torch.float64
 
@@ -42,8 +43,11 @@ class Checkpointed(nn.Module):
         return checkpoint(self.inner, x, use_reentrant=False)
 
 
-@pytest.mark.parametrize("measurement", ["exact", "features", "sketch", "last-layer"])
-def test_checkpointing_changes_nothing(measurement: str) -> None:
+MEASUREMENTS = (ExactNorms(), ExactNorms(layer="last"), OutputNorms())
+
+
+@pytest.mark.parametrize("measurement", MEASUREMENTS, ids=str)
+def test_checkpointing_changes_nothing(measurement: Measurement) -> None:
     found = []
     for wrap in (lambda trunk: trunk, Checkpointed):
         model = TwoStage([1.0, 300.0], dtype=DOUBLE)
@@ -149,8 +153,7 @@ def test_compiled(what: str) -> None:
 
 COMPILED = {
     "every": {"every": 2},
-    "features": {"measure": "features"},
-    "sketch": {"measure": "sketch", "every": 2},
+    "outputs": {"measure": OutputNorms()},
     "exact": {},
 }
 

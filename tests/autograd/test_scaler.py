@@ -15,11 +15,9 @@ from _models import TwoStage, batch, grads
 ENGINES: dict[str, Any] = {
     "exact": gaba.measurement.ExactNorms(),
     "stream": gaba.measurement.ExactNorms("stream"),
-    "batched": gaba.measurement.ExactNorms("batched"),
-    "sketch": gaba.measurement.SketchNorms(),
-    "features": gaba.measurement.FeatureNorms(),
-    "calibrated": gaba.measurement.FeatureNorms(calibrate_every=2),
-    "last-layer": gaba.measurement.LastLayerNorms(),
+    "layer": gaba.measurement.ExactNorms(layer="last"),
+    "elements": gaba.measurement.ElementNorms(),
+    "outputs": gaba.measurement.OutputNorms(),
     "half-batch": gaba.measurement.HalfBatch(),
 }
 
@@ -82,7 +80,7 @@ def test_in_float16_a_small_loss_is_lost_without_the_scale_and_found_with_it() -
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["exact", "features", "half-batch", "last-layer"])
+@pytest.mark.parametrize("name", ["exact", "outputs", "half-batch", "layer"])
 def test_autocast(dtype: torch.dtype, name: str) -> None:
     world = Plain().float()
     world.loss_shape = ENGINES[name].loss_shape
@@ -137,11 +135,11 @@ class Fragile(torch.autograd.Function):
         return torch.where(g.abs() > ctx.bound, torch.full_like(g, torch.inf), g), None
 
 
-@pytest.mark.parametrize("name", ["exact", "features"])
+@pytest.mark.parametrize("name", ["exact", "outputs"])
 def test_nothing_is_learnt_from_a_step_that_overflows_when_combined_only(name: str) -> None:
     theta = torch.nn.Linear(3, 3).double()
     w = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    balancer = balanced(["a", "b"], theta, name, scale="max")
+    balancer = balanced(["a", "b"], theta, ENGINES[name], scale="max")
     theta.weight.register_hook(lambda g: g)  # someone listens, so there is a combined pass
     scale = scaler(1.0)
     optimizer = torch.optim.SGD([*theta.parameters(), w], lr=0.1)

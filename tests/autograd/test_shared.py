@@ -18,7 +18,7 @@ from gaba.autograd.graph import LossGraph
 from gaba.autograd.marks import edge_of
 from gaba.autograd.shared import Shared, as_shared
 from gaba.autograd.walk import common_leaves, reachable_leaves
-from gaba.measurement import ExactNorms, Request
+from gaba.measurement import ExactNorms, Request, Tracked
 
 
 def graph_of(model: TwoStage, shared: Any, x: Tensor | None = None) -> LossGraph:
@@ -140,6 +140,33 @@ def test_no_boundary_where_there_is_none(case: Callable[[TwoStage], list[Tensor]
     assert LossGraph(case(model), shared).features is None
 
 
+class ReturnsLosses(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.a, self.b = (nn.Linear(*n) for n in ((6, 4), (4, 1), (4, 1)))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        z = self.trunk(x)
+        return {"a": self.a(z).square().mean(), "b": self.b(z).square().mean()}
+
+
+def test_losses_that_the_shared_module_returns_are_no_features() -> None:
+    model = ReturnsLosses()
+    shared = as_shared(model)
+    assert LossGraph(list(model(batch()).values()), shared).features is None
+
+
+def test_auto_learns_what_two_heads_share_above_the_features() -> None:
+    """A layer after the named features that two tasks use belongs to θ: z is no boundary then."""
+    trunk, joint, heads = nn.Linear(6, 4), nn.Linear(4, 4), [nn.Linear(4, 1) for _ in "ab"]
+    shared = as_shared("auto")
+    for _ in range(2):
+        z = trunk(batch())
+        graph = LossGraph([head(joint(z)).square().mean() for head in heads], shared, z)
+        assert set(graph.theta) == {*trunk.parameters(), *joint.parameters()}
+        assert graph.features is None
+
+
 @pytest.mark.parametrize("spec", ["auto", "parameters"])
 def test_features_can_be_named(spec: str) -> None:
     model = TwoStage([1.0, 2.0])
@@ -171,7 +198,7 @@ def test_the_hooks_are_gone_with_their_owner() -> None:
 def test_a_model_copied_with_its_owner_is_watched_by_the_copy_alone(copied: Any) -> None:
     model = TwoStage([1.0, 2.0])
     shared = as_shared(model.trunk)
-    shared.keep_calls()
+    shared.keep_calls(True)
     twin, own = copied((model, shared))
     assert own.key != shared.key
     assert own.hook.keeps_calls
@@ -186,7 +213,7 @@ def test_a_copy_without_its_owner_is_watched_by_nobody(copied: Any) -> None:
     """As of an average of the weights, or of a teacher: it holds nothing and marks nothing."""
     model = TwoStage([1.0, 2.0])
     shared = as_shared(model.trunk)
-    shared.keep_calls()
+    shared.keep_calls(True)
     x = batch()
     model.losses(x)
     twin = copied(model)
@@ -198,12 +225,15 @@ def test_a_copy_without_its_owner_is_watched_by_nobody(copied: Any) -> None:
     assert features_of(twin, shared) is None
 
 
+TRACKED = gaba.methods.get("gaba", measure=Tracked(every=1, engine="probe"))
+
+
 class Trained(TwoStage):
     """A network that holds its Balancer."""
 
     def __init__(self) -> None:
         super().__init__([1.0, 300.0])
-        self.balancer = gaba.Balancer(self.names, self.trunk, "inverse-sketch", every=1)
+        self.balancer = gaba.Balancer(self.names, self.trunk, TRACKED)
 
 
 def test_a_network_that_holds_its_balancer_can_be_copied() -> None:
@@ -212,7 +242,7 @@ def test_a_network_that_holds_its_balancer_can_be_copied() -> None:
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         expected = model.balancer.state_dict()
         step = twin.balancer.backward(twin.losses(batch(1)))
-        assert step.combined == "by-hand"  # the calls of its own trunk were found
+        assert step.engine == "probe"  # the calls of its own trunk were found
         assert twin.trunk[0].weight.grad is not model.trunk[0].weight.grad
         for name, value in model.balancer.state_dict().items():
             assert not isinstance(value, Tensor) or torch.equal(value, expected[name])
@@ -221,7 +251,7 @@ def test_a_network_that_holds_its_balancer_can_be_copied() -> None:
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_a_watched_module_can_be_scripted_and_traced() -> None:
     model = TwoStage([1.0, 300.0])
-    balancer = gaba.Balancer(model.names, model.trunk, "inverse-sketch", every=1)
+    balancer = gaba.Balancer(model.names, model.trunk, TRACKED)
     balancer.backward(model.losses(batch()))
     x = batch(1)
     expected = model.trunk(x)
@@ -233,7 +263,7 @@ def test_a_watched_module_can_be_scripted_and_traced() -> None:
     torch.testing.assert_close(whole(x), expected.relu())
     again = pickle.loads(pickle.dumps(model.trunk))
     torch.testing.assert_close(torch.jit.script(again)(x), expected)
-    assert balancer.backward(model.losses(x)).combined == "by-hand"
+    assert balancer.backward(model.losses(x)).engine == "probe"
 
 
 def test_hooks_of_others_stay_where_they_are() -> None:

@@ -20,7 +20,7 @@ from gaba.bench.report._regret import regrets
 from gaba.bench.report._runs import blocks_of
 from gaba.bench.report._words import cautions, conclusions, troubles, verdict
 from gaba.bench.store import Store
-from gaba.record.page import Text
+from gaba.record.page import Table, Text
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -191,6 +191,33 @@ def test_the_evidence_of_0_1_0_is_reported_in_the_names_of_today() -> None:
     assert evidence.asked is not None
     titles = [c.title for c in evidence.asked.comparisons]
     assert titles == ["paper against uniform", "paper against fixed:0.0476,0.9524"]
+
+
+def test_a_method_that_was_removed_is_shown(tmp_path: Path) -> None:
+    """Its runs are ranked, compared and drawn as those of any other method."""
+    made = world(2)
+    gone = {"inverse-sketch": 0.2, "frozen:inverse-sketch": 0.2}
+    made = replace(made, means={**made.means, **gone})
+    problems = made.write(tmp_path / "runs.sqlite")
+    path = report.write(tmp_path / "runs.sqlite", tmp_path / "report.md", "md", problems=problems)
+    text = path.read_text(encoding="utf-8")
+    assert ("other", "2") in re.findall(
+        r"^\| inverse-sketch \| (\w+) \| (\d) \|", text, re.MULTILINE
+    )
+    assert "| inverse-sketch against uniform |" in text
+    assert "| frozen:inverse-sketch |" in text
+    with Store(tmp_path / "runs.sqlite", read_only=True) as store:
+        block = blocks_of(store.rows(), problems)[0]
+    assert block.quality("inverse-sketch") == pytest.approx(0.2, rel=0.1)
+
+
+def test_the_removed_methods_of_the_evidence_of_0_1_0_are_shown() -> None:
+    with Store(ROOT / "docs/results/benchmark.sqlite", read_only=True) as store:
+        rows = store.rows(problem="conflict-toy")
+    evidence = Evidence(tuple(blocks_of(rows, {})), 0)
+    assert "inverse-sketch" in evidence.methods
+    shown = [part for part in page_of(evidence).parts if isinstance(part, Table)]
+    assert any(row[0] == "inverse-sketch" for table in shown for row in table.rows)
 
 
 # --- views ---------------------------------------------------------------------------------------

@@ -198,6 +198,20 @@ def test_a_store_of_0_1_0_is_never_written_to(old: Path, path: Path) -> None:
     assert old.read_bytes() == before
 
 
+def test_rows_of_a_method_that_was_removed_are_read_and_kept(path: Path, tmp_path: Path) -> None:
+    """A store outlives the catalogue: such a method cannot be trained, but its rows can be read."""
+    gone = replace(TRIAL, method="inverse-sketch")
+    with Store(path) as store:
+        store.put(gone, result())
+        store.put(replace(gone, method="frozen:inverse-sketch"), result())
+        assert [row.method for row in store.rows()] == ["frozen:inverse-sketch", "inverse-sketch"]
+        assert store.get(gone.key) == store.rows(method="inverse-sketch")[0]
+        assert list(store.to_pandas()["method"]) == ["frozen:inverse-sketch", "inverse-sketch"]
+    with Store(tmp_path / "other.sqlite") as other:
+        assert other.merge(path) == 2
+        assert gone.key in other
+
+
 def test_the_evidence_of_0_1_0_is_whole() -> None:
     evidence = Path(__file__).parents[2] / "docs/results/benchmark.sqlite"
     with Store(evidence, read_only=True) as store:

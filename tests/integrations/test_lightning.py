@@ -84,7 +84,7 @@ def assert_same(a: Module, b: Module) -> None:
         (2, 0.5, {}),
         (2, 0.5, {"accumulate": 2}),
         (4, None, {"method": "equal-share"}),
-        (1, 0.1, {"method": gaba.methods.get("gaba", measure="features"), "every": 2}),
+        (1, 0.1, {"method": gaba.methods.get("gaba", measure="exact"), "every": 2}),
     ],
 )
 def test_a_fit_is_the_loop_written_by_hand(

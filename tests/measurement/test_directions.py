@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gaba.measurement.directions import direction, stretched
+from gaba.measurement.directions import direction
 
 SIGNS = [float(sign) for sign in (-1, 1, 1, -1, -1, 1, 1, -1, -1, -1, 1, 1, 1, 1, 1, -1)]
 LIKE = [torch.zeros(300, 100), torch.zeros(7), torch.zeros(2, 3, 5)]
@@ -57,6 +57,3 @@ def test_shapes_dtypes_and_complex_numbers() -> None:
     for part in parts:
         real = torch.view_as_real(part) if part.is_complex() else part
         assert torch.equal(real.abs(), torch.ones_like(real))
-    longer = stretched(parts[:4], [2 * torch.ones(3, 2)] * 3 + [torch.full((3, 2, 2), 3.0)])
-    assert torch.equal(longer[0], 2 * parts[0])
-    assert torch.equal(longer[3], 3 * parts[3])

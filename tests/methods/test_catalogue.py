@@ -12,6 +12,7 @@ import torch
 import gaba
 from _models import TwoStage, batch
 from gaba import methods, rules
+from gaba.measurement import ExactNorms
 from gaba.pieces import Seen
 from gaba.stabilisers import EMA, Belief, Chain, Floor, Identity, LogEMA, Warmup
 from gaba.state import all_finite
@@ -58,17 +59,17 @@ def test_the_default_is_bounded_and_believes_by_a_bounded_step() -> None:
     assert default.limit is not None
 
 
-@pytest.mark.parametrize("measure", ["sketch", "half-batch", "auto", "exact", "features"])
-@pytest.mark.parametrize("name", ["inverse", "gaba", "inverse-sketch", "inverse-half"])
+@pytest.mark.parametrize("measure", ["half-batch", "exact"])
+@pytest.mark.parametrize("name", ["inverse", "gaba", "equal-share", "inverse-half"])
 def test_what_averages_itself_is_not_averaged_again(name: str, measure: str) -> None:
-    """Three ways to say the same: a setting, a replacement, and what "auto" settles on."""
+    """Two ways to say the same: a setting, and a replacement."""
     trunk = torch.nn.Linear(2, 2)
     tasks = [f"t{k}" for k in range(8)]
     by_setting = methods.get(name, measure=measure)
     replaced = methods.get(name).replace(measure=measure)
     for method in (by_setting, replaced, gaba.Balancer(tasks, trunk, by_setting).method):
-        settled, _ = method.for_model(8, trunk)
-        assert isinstance(settled.believe, Identity) == settled.measured.averages
+        assert isinstance(method.believe, Identity) == method.measured.averages
+        assert method.measured.averages == (measure == "half-batch")
     kept = methods.get(name).replace(measure=measure, believe=LogEMA(0.5))
     assert kept.believe == LogEMA(0.5)
 
@@ -114,10 +115,24 @@ def test_one_huge_loss_does_not_stay_in_the_state(name: str, size: float) -> Non
 
 @pytest.mark.parametrize("name", ["gradnorm", "vqgan", "uniform"])
 def test_norms_believed_as_they_are_stay_so_under_another_measurement(name: str) -> None:
-    assert methods.get(name, ["a", "b"], measure="last-layer").believe == Identity()
+    layer = ExactNorms(layer="last")
+    assert methods.get(name, ["a", "b"], measure=layer).believe == Identity()
     assert methods.get(name, ["a", "b"]).replace(measure="exact").believe == Identity()
-    sketched = methods.get("inverse", measure="sketch")
-    assert sketched.replace(measure="exact").believe == LogEMA()
+    halved = methods.get("inverse", measure="half-batch")
+    assert halved.replace(measure="exact").believe == LogEMA()
+
+
+@pytest.mark.parametrize("name", ["sketch", "features", "last-layer", "auto", "batched"])
+def test_what_has_been_removed_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"measure must be one of .*exact.*, found '{name}'"):
+        methods.get("inverse", measure=name)
+    with pytest.raises(ValueError, match="found 'inverse-sketch'"):
+        methods.get("inverse-sketch")
+
+
+def test_a_measurement_is_an_object_or_a_name() -> None:
+    with pytest.raises(TypeError, match="measure must be a Measurement object or its name"):
+        gaba.Method(rules.InverseNorm(), measure=ExactNorms)  # pyright: ignore[reportArgumentType]
 
 
 def test_settings_of_the_balancer_replace_those_of_the_method() -> None:

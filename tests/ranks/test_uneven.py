@@ -9,7 +9,7 @@ from _ranks import came_of, launched, split
 
 FAST, SLOW = split(
     _uneven_cases,
-    slow=("by_turns", "one_each_h", "one_each_c", "gone_everywhere_", "_sketch", "batched"),
+    slow=("by_turns", "one_each_h", "gone_everywhere_", "_sketch"),
 )
 
 came = launched("_uneven_cases", 2, FAST)

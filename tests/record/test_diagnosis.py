@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,70 @@ def test_equal_multipliers_of_one_are_the_plain_sum() -> None:
     assert found_in(half, "shrunk").figures["factor"] == pytest.approx(2.5)
 
 
+# --- measured along the update ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["products", "probe", "norms"])
+def test_pulls_along_the_update_are_those_of_effective_norms(engine: str) -> None:
+    about = {"metric": "euclidean"}
+    shares = [np.nan] * 2 if engine == "norms" else [16 / 17, 1 / 17]
+    history = make_history([[4.0, 1.0]] * 60, [1.0, 1.0], shares=shares, engine=engine, about=about)
+    diagnosis = diagnose(history)
+    assert found_in(diagnosis, "imbalance").figures["median"] == 4  # the root of 16
+    effective = "pulls by effective norms, from the update" in str(diagnosis)
+    euclidean = "pulls in the Euclidean metric" in str(diagnosis)
+    assert (effective, euclidean) == ((False, True) if engine == "norms" else (True, False))
+    assert diagnosis.engines == (engine,)
+    assert diagnosis.asdict()["engines"] == [engine]
+
+
+def opposing(part: float, n: int = 100) -> gaba.History:
+    """The last of three tasks opposes the update in this part of the steps; its norm is 0 there."""
+    at = np.arange(n) < part * n
+    norms, shares = np.ones((n, 3)), np.full((n, 3), 1 / 3)
+    norms[at, 2], shares[at] = 0.0, [0.6, 0.6, -0.2]
+    return make_history(norms, [1.0] * 3, losses=np.ones((n, 3)), shares=shares, engine="probe")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.09, 0.1, 1.0])
+def test_a_task_that_opposes_the_update_is_not_dead(part: float) -> None:
+    diagnosis = diagnose(opposing(part))
+    assert "dead" not in diagnosis.kinds
+    assert ("opposed" in diagnosis.kinds) is (part >= 0.1)
+    if part >= 0.1:
+        finding = found_in(diagnosis, "opposed")
+        assert finding.figures == {"tasks": ["third"], "shares": pytest.approx([0, 0, part])}
+        assert "'third' in 10" in finding.text
+
+
+def test_a_task_without_any_product_is_dead_also_along_the_update() -> None:
+    history = make_history(
+        [[1.0, 0.0]] * 60, [1.0, 1.0], losses=np.ones((60, 2)), shares=[1.0, 0.0], engine="products"
+    )
+    assert found(history, "dead").figures["tasks"] == ["health"]
+
+
+UNREPEATED = "the shared module returns other features when it is called once more"
+
+
+@pytest.mark.parametrize("engines", [["products"], ["probe", "", "products"], ["probe"], [""]])
+def test_why_a_probe_failed_is_told(engines: list[str]) -> None:
+    history = make_history(
+        [[1.0, 1.0]] * len(engines), [1.0, 1.0], engine=engines, about={"probe": UNREPEATED}
+    )
+    finding = found(history, "probe")
+    assert UNREPEATED in finding.text
+    assert finding.text.startswith("The probe was given up, ") is (engines[-1] == "products")
+    assert finding.figures == {"reason": UNREPEATED, "probes": float("probe" in engines)}
+    assert UNREPEATED in " ".join(str(diagnose(history)).split())
+
+
+def test_a_probe_that_works_is_not_told() -> None:
+    for engine in ("probe", "products", "norms"):
+        history = make_history([[1.0, 1.0]], [1.0, 1.0], engine=engine, about={"metric": "x"})
+        assert "probe" not in diagnose(history).kinds
+
+
 # --- multipliers ------------------------------------------------------------------------------
 
 
@@ -272,6 +337,82 @@ def test_a_limit_that_does_no_harm_needs_no_change() -> None:
     about = {"method": "gaba", "limit": "32"}
     history = make_history([[32.0, 1.0]] * 60, [1, 32.0], saturated=[False, True], about=about)
     assert found(history, "saturated").code == ""
+
+
+def held(
+    norms: ArrayLike,
+    multipliers: ArrayLike,
+    saturated: ArrayLike,
+    limit: str | None = "32",
+    n: int = 100,
+) -> Diagnosis:
+    about = {"method": "gaba"} | ({} if limit is None else {"limit": limit})
+    norms = np.broadcast_to(norms, (n, np.shape(norms)[-1]))
+    return diagnose(make_history(norms, multipliers, saturated=saturated, about=about))
+
+
+def test_the_limit_that_leaves_tasks_apart_comes_first_with_the_limit_that_is_enough() -> None:
+    bad = np.ones(100, bool)
+    bad[40] = False
+    about = {"method": "gaba", "limit": "32"}
+    norms = np.tile([5000.0, 1.0, 4000.0], (100, 1))
+    norms[:12, 2] = 0  # dead for a while, and one step is lost: the limit is told before that
+    history = make_history(
+        norms, [0.9, 32.0, 1.1], saturated=[0, 1, 0], losses=norms, finite=bad, about=about
+    )
+    diagnosis = diagnose(history)
+    assert diagnosis.kinds[:3] == ("limited", "non-finite", "dead")
+    assert diagnosis.verdict.startswith("Not balanced. Use limit=10_000: the limit of 32 leaves ")
+    assert "'rul' pulling 141 times as hard as 'health'" in diagnosis.verdict  # 4500 / 32
+    assert diagnosis.code == "gaba.Balancer(tasks, shared, limit=10_000)"
+    assert diagnosis.findings[0].figures["tasks"] == ["health"]
+    assert diagnosis.findings[0] not in diagnosis.evidence
+
+
+@pytest.mark.parametrize(("limit", "enough"), [(1.0, 10), (10.0, 100), (10.1, 1000)])
+def test_the_limit_that_is_enough_is_the_next_power_of_ten(limit: float, enough: int) -> None:
+    diagnosis = held([10 * limit, 1.0], [1.0, limit], [0, 1], limit=f"{limit:g}")
+    assert diagnosis.find("limited") is not None
+    assert diagnosis.code == f"gaba.Balancer(tasks, shared, limit={enough:_})"
+
+
+def test_a_multiplier_that_may_fall_no_further_leaves_tasks_apart_as_well() -> None:
+    diagnosis = held([5000.0, 1.0], [1 / 32, 1.0], [1, 0])  # the quiet one is the anchor
+    assert diagnosis.kinds[0] == "limited"
+    assert diagnosis.findings[0].figures["ratio"] == pytest.approx(156.25)
+
+
+def test_tasks_that_are_never_in_one_batch_are_told_of_the_limit_too() -> None:
+    one = np.where(np.arange(100)[:, None] % 2 == [0, 1], [500.0, 1.0], np.nan)
+    multipliers = np.where(np.isnan(one), np.nan, [469 / 500, 32.0])
+    about = {"method": "gaba", "limit": "32"}
+    history = make_history(
+        one, multipliers, saturated=one == 1, losses=one, finite=True, about=about
+    )
+    assert diagnose(history).verdict.endswith("'rul' pulling 14.7 times as hard as 'health'.")
+
+
+def some(part: float) -> np.ndarray[Any, Any]:
+    """The second of two is at its limit in this part of 100 steps."""
+    return np.stack([np.zeros(100, bool), np.arange(100) < 100 * part], axis=1)
+
+
+AWAY: dict[str, Callable[[], Diagnosis]] = {
+    "nothing is at its limit": lambda: held([5000.0, 1.0], [0.9, 31.0], [0, 0]),
+    "it is balanced there": lambda: held([32.0, 1.0], [1.0, 32.0], [0, 1]),
+    "another task is apart": lambda: held([6.0, 1.0, 9.0], [32.0, 32.0, 32.0], [1, 0, 0]),
+    "it pulls too hard already": lambda: held([1.0, 9.0], [32.0, 32.0], [0, 1]),
+    "it is at its limit now and then": lambda: held([5000.0, 1.0], [0.9, 32.0], some(0.4)),
+    "there is no limit": lambda: held([5000.0, 1.0], [0.9, 32.0], [0, 1], limit=None),
+    "it is at a floor": lambda: held([5000.0, 1.0], [0.9, 31.0], [0, 1]),
+    "it is noise": lambda: held(scattered(100, [1, 1], 1.2), [32.0, 32.0], [0, 1]),
+}
+
+
+@pytest.mark.parametrize("case", AWAY)
+def test_a_limit_that_is_not_what_leaves_tasks_apart_is_not_blamed(case: str) -> None:
+    assert "limited" not in AWAY[case]().kinds
+    assert held([5000.0, 1.0], [0.9, 32.0], some(0.6)).kinds[0] == "limited"
 
 
 def moving(n: int, factor: float) -> np.ndarray[Any, Any]:
@@ -441,20 +582,41 @@ def test_the_paper_preset_at_500_times_is_told_that_it_became_a_fixed_weighting(
     assert again.asdict() == diagnosis.asdict()
 
 
-def test_the_defaults_at_500_times_are_told_that_they_balance() -> None:
+@pytest.mark.parametrize("settings", [{}, {"method": "inverse", "limit": 32}])
+def test_at_500_times_the_first_line_tells_the_limit_that_is_enough(
+    settings: dict[str, Any],
+) -> None:
+    """Of the sum of 501 the quiet task has 32 and the loud one 469: 14.7 to 1."""
     theta = torch.nn.Parameter(torch.ones(2))
-    diagnosis = run(gaba.Balancer(["rul", "health"], [theta]), theta, 100)
-    assert set(diagnosis.kinds) <= QUIET | {"would-dominate"}
-    assert "balanced" in diagnosis.kinds
-
-
-def test_a_limit_that_is_too_narrow_is_told_with_the_line_that_widens_it() -> None:
-    theta = torch.nn.Parameter(torch.ones(2))
-    diagnosis = run(gaba.Balancer(["rul", "health"], [theta], limit=32), theta, 60)
+    diagnosis = run(gaba.Balancer(["rul", "health"], [theta], **settings), theta, 60)
     lines = str(diagnosis).splitlines()
-    assert lines[0].startswith("Not balanced. Contributions were ")
-    assert "Use: gaba.Balancer(tasks, shared, limit=1_000)" in lines
+    assert lines[0] == (
+        "Not balanced. Use limit=1_000: the limit of 32 leaves 'rul' pulling 14.7 times as hard as "
+        "'health'."
+    )
+    named = 'method="inverse", ' if settings else ""
+    assert lines[1] == f"Use: gaba.Balancer(tasks, shared, {named}limit=1_000)"
+    assert diagnosis.kinds[0] == "limited"
+    assert diagnosis.findings[0].figures == {
+        "tasks": ["health"],
+        "ratio": pytest.approx(469 / 32, rel=1e-6),
+        "limit": 32.0,
+        "enough": 1000.0,
+    }
     finding = found_in(diagnosis, "saturated")
     assert "The multiplier of 'health' was at its limit in 100 % of the steps" in finding.text
-    wider = run(gaba.Balancer(["rul", "health"], [theta], limit=1_000), theta, 60)
-    assert wider.kinds[-2:] == ("balanced", "still")
+    wider = run(
+        gaba.Balancer(["rul", "health"], [theta], **{**settings, "limit": 1_000}), theta, 60
+    )
+    assert wider.kinds == ("would-dominate", "balanced", "still")
+    assert str(wider).startswith("Balanced. ")
+
+
+def test_what_the_pulls_are_is_said_as_it_was_measured() -> None:
+    theta = torch.nn.Parameter(torch.ones(2))
+    for method, said in (
+        ("gaba", "pulls by effective norms, from the update"),
+        ("inverse", "pulls in the Euclidean metric"),
+    ):
+        diagnosis = run(gaba.Balancer(["rul", "health"], [theta], method), theta, 5)
+        assert f"5 steps of 2 tasks (rul, health), {said}.\n" in str(diagnosis)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ from _asserts import NoHostSync
 from _steps import TASKS, make_history, make_step
 from gaba.record import History, Step
 from gaba.record._rows import Rows
+from gaba.record.jsonl import ENGINES
 
-COLUMNS = ["steps", "measured", "finite", "combined", "times", "losses", "norms", "multipliers"]
-COLUMNS += ["weights", "contributions", "saturated", "imbalance", "cosines", "shares"]
+COLUMNS = ["steps", "measured", "finite", "combined", "engines", "times", "losses", "norms"]
+COLUMNS += ["multipliers", "weights", "contributions", "saturated", "imbalance", "shares"]
+COLUMNS += ["cosines"]
 
 
 def gramians(n: int, k: int, seed: int = 0) -> np.ndarray:
@@ -33,7 +38,9 @@ def with_gramians(n: int, keep: int | None = None, every: int = 3) -> tuple[Hist
             multipliers[1] = norms[1] = np.nan
             gramian[1] = gramian[:, 1] = np.nan
         known = gramian if i % every == 0 else None
-        step = make_step(multipliers, norms, gramian=known, step=10 + i, time=100.0 + i)
+        engine = ENGINES[i % len(ENGINES)]
+        others = {"engine": engine, "step": 10 + i, "time": 100.0 + i}
+        step = make_step(multipliers, norms, gramian=known, **others)
         steps.append(step)
         history.append(step)
     return history, steps
@@ -53,11 +60,12 @@ def test_columns_hold_what_the_steps_held() -> None:
         expected = torch.stack([getattr(step, name) for step in steps])
         np.testing.assert_allclose(getattr(history, name), expected, rtol=1e-15)
     expected = torch.stack([step.shares for step in steps])
-    np.testing.assert_allclose(history.shares, expected, rtol=1e-10, atol=1e-14)
+    np.testing.assert_array_equal(history.shares, expected)
     np.testing.assert_allclose(history.imbalance, [step.imbalance for step in steps], rtol=1e-15)
     for i, step in enumerate(steps):
         found = np.full((3, 3), np.nan) if step.cosines is None else step.cosines
         np.testing.assert_array_equal(history.cosines[i], found)
+    np.testing.assert_array_equal(history.engines, [step.engine for step in steps])
     np.testing.assert_array_equal(history.steps, np.arange(10, 310))
     np.testing.assert_array_equal(history.times, np.arange(100, 400))
 
@@ -67,8 +75,9 @@ def test_a_step_comes_back_as_it_was() -> None:
     assert len(list(history)) == 40
     for i in (0, 7, -1, -40):
         found, step = history[i], steps[i]
-        assert (found.step, found.time, found.combined) == (step.step, step.time, step.combined)
-        for name in ("losses", "norms", "multipliers", "saturated", "finite"):
+        for name in ("step", "time", "combined", "engine", "measured"):
+            assert getattr(found, name) == getattr(step, name), name
+        for name in ("losses", "norms", "multipliers", "saturated", "finite", "shares"):
             np.testing.assert_array_equal(getattr(found, name), getattr(step, name))
         assert (found.gramian is None) == (step.gramian is None)
         if step.gramian is not None and found.gramian is not None:
@@ -123,10 +132,120 @@ def test_recording_does_not_wait_for_the_device() -> None:
 
 
 def test_tensors_do_not_stay_on_the_device() -> None:
+    """The newest chunk does, so that its last step can be amended without reading it back."""
     history, steps = with_gramians(256)
-    assert not history._open
+    assert len(history._open) == 256
     history.append(steps[0])
     assert len(history._open) == 1
+    assert len(history) == 257
+    assert not history._open
+
+
+# --- the newest step, amended --------------------------------------------------------------------
+
+
+def amended(step: Step, **changes: Any) -> Step:
+    """What a measurement along the update adds to ``step``."""
+    norms, shares = torch.tensor([[3.0, 1.0, 2.0], [0.5, -0.25, 0.75]], dtype=torch.float64)
+    found = {"norms": norms, "shares": shares, "engine": "probe", "measured": True, "gramian": None}
+    return replace(step, **found, about={"probe": "x"}, **changes)
+
+
+READS: dict[str, Callable[[History], object]] = {
+    "nobody": lambda history: None,
+    "its length": len,
+    "the last step": lambda history: history[-1],
+    "reading on": lambda history: history.since(3),
+}
+
+
+@pytest.mark.parametrize("keep", [None, 100])
+@pytest.mark.parametrize("reader", READS)
+@pytest.mark.parametrize("n", [1, 2, 199, 255, 256, 257, 512, 513])
+def test_an_amended_step_takes_the_place_of_the_last_one(
+    n: int, reader: str, keep: int | None
+) -> None:
+    history, steps = with_gramians(n, keep)
+    READS[reader](history)
+    last = amended(steps[-1])
+    history.amend(last)
+    expected = History(TASKS, keep)
+    for step in [*steps[:-1], last]:
+        expected.append(step)
+    assert (history.recorded, history.about) == (n, {"probe": "x"})
+    same(history, expected)
+    assert history.engines[-1] == "probe"
+    np.testing.assert_array_equal(history.shares[-1], [0.5, -0.25, 0.75])
+    assert np.isnan(history.cosines[-1]).all()
+    for step in steps[:3]:  # and it goes on
+        history.append(step)
+        expected.append(step)
+    same(history, expected)
+
+
+def test_a_step_is_amended_with_its_gramian_or_twice() -> None:
+    history, steps = with_gramians(7)
+    gramian = torch.from_numpy(gramians(1, 3, seed=5)[0])
+    other = amended(steps[-1])
+    for read in (False, True):
+        history.amend(replace(other, gramian=gramian))
+        assert not read or len(history) == 7
+        history.amend(replace(other, gramian=gramian * 4))
+        assert not read or len(history) == 7
+    assert len(history._angles.values) == 3  # of the steps 0, 3 and 6
+    assert len(history) == 7
+    expected = gramian / gramian.diagonal().sqrt().outer(gramian.diagonal().sqrt())
+    np.testing.assert_allclose(history.cosines[-1], expected, rtol=1e-12)
+
+
+def test_what_was_read_before_an_amendment_stays_as_it_was() -> None:
+    history, steps = with_gramians(20)
+    column, part, one = history.norms, history[10:], history[-1]
+    kept = column.copy()
+    history.amend(amended(steps[-1]))
+    history.append(steps[0])
+    assert len(history) == 21
+    np.testing.assert_array_equal(column, kept)
+    np.testing.assert_array_equal(part.norms, kept[10:])
+    np.testing.assert_array_equal(one.norms, kept[-1])
+    np.testing.assert_array_equal(history.norms[:-2], kept[:-1])
+    np.testing.assert_array_equal(history.norms[-2], [3.0, 1.0, 2.0])
+
+
+def test_a_part_is_amended_without_the_whole() -> None:
+    history, steps = with_gramians(20)
+    part, kept = history[:10], history.norms.copy()
+    part.amend(amended(steps[9]))
+    assert part.engines[-1] == "probe"
+    np.testing.assert_array_equal(history.norms, kept)
+
+
+def test_reading_on_gives_an_amended_step_once() -> None:
+    history, steps = with_gramians(5)
+    _, cursor = history.since(0)
+    history.amend(amended(steps[-1]))
+    assert len(history.since(cursor)[0]) == 0
+    history.append(steps[0])
+    history.amend(amended(steps[0]))
+    new, cursor = history.since(cursor)
+    assert (len(new), new.engines.tolist(), cursor) == (1, ["probe"], 6)
+
+
+def test_an_amendment_of_other_tasks_is_refused_and_drops_nothing() -> None:
+    history, _ = with_gramians(5)
+    with pytest.raises(ValueError, match="third"):
+        history.amend(make_step([1.0, 1.0], [1.0, 1.0]))
+    assert len(history) == 5
+
+
+def test_amending_does_not_wait_for_the_device() -> None:
+    _, steps = with_gramians(300)
+    history = History(TASKS)
+    with NoHostSync():
+        for step in steps:
+            history.append(step)
+            history.amend(step)
+    assert len(history) == 300
 
 
 # --- bounds --------------------------------------------------------------------------------------
@@ -156,7 +275,7 @@ def test_a_thinned_history_keeps_its_columns_together() -> None:
     assert len(thin) < 200
     assert thin.recorded == 2000
     at = thin.steps - 10
-    for name in COLUMNS[:-2]:
+    for name in COLUMNS[:-1]:
         np.testing.assert_array_equal(getattr(thin, name), getattr(whole, name)[at], name)
     known = ~np.isnan(thin.cosines[:, 0, 0])
     assert known[-100:].sum() in (33, 34)

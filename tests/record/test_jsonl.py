@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from _steps import make_history, make_step
-from gaba.record import History, RunRecord, read
-from gaba.record.jsonl import Row, header, parse, parse_lines
+from gaba.record import History, RunRecord, Step, read
+from gaba.record.jsonl import COMBINED, ENGINES, Row, header, parse, parse_lines
 
 TASKS = ("a", "b")
 HEADER = '{"gaba": "0", "tasks": ["a", "b"], "meta": {}}\n'
-COLUMNS = ["steps", "measured", "finite", "combined", "losses", "norms", "multipliers"]
-COLUMNS += ["weights", "contributions", "saturated", "imbalance"]
+COLUMNS = ["steps", "measured", "finite", "combined", "engines", "losses", "norms", "multipliers"]
+COLUMNS += ["weights", "contributions", "saturated", "imbalance", "shares"]
 
 
 def some_steps(n: int = 300) -> History:
@@ -26,7 +26,21 @@ def some_steps(n: int = 300) -> History:
     norms[2, 1] = losses[2, 1] = multipliers[2, 1] = np.nan  # missing
     losses[4, 0] = math.inf
     saturated = rng.random((n, 2)) < 0.1
-    return make_history(norms, multipliers, losses=losses, saturated=saturated, tasks=TASKS)
+    first = rng.random(n)
+    shares = np.stack([first, 1 - first], axis=1)
+    engine = np.array(ENGINES)[np.arange(n) % 4].tolist()
+    shares[[name in ("", "norms") for name in engine]] = np.nan
+    shares[2] = [1.0, 0.0]
+    return make_history(
+        norms,
+        multipliers,
+        losses=losses,
+        saturated=saturated,
+        measured=[name != "" for name in engine],
+        engine=engine,
+        shares=shares,
+        tasks=TASKS,
+    )
 
 
 def line_of(history: History, i: int = 0) -> str:
@@ -106,6 +120,47 @@ def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(history.saturated, [[False, True]] * 2)
     np.testing.assert_array_equal(history.times, [np.nan, 5.5])
     assert history.about == {}
+    assert history.engines.tolist() == ["norms", "norms"]
+    assert np.isnan(history.shares).all()
+
+
+def older(step: Step, *without: str) -> str:
+    """The line of ``step`` as it was before there were engines."""
+    found = {name: value for name, value in step.asdict().items() if name not in without}
+    del found["engine"]
+    return json.dumps(found) + "\n"
+
+
+def test_the_engine_of_an_older_line_is_norms_if_anything_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    steps = [make_step([1.0, 2.0], [3.0, 1.0], measured=i % 2 == 0, tasks=TASKS) for i in range(4)]
+    path.write_text(HEADER + "".join(older(step) for step in steps))
+    assert read(path).engines.tolist() == ["norms", "", "norms", ""]
+    assert read(path)[1].engine == ""
+
+
+GRAMIANS = {
+    "all there": ([0.5, 2.0, 1.0], [[4.0, 1.0, 0.5], [1.0, 1.0, -0.9], [0.5, -0.9, 9.0]]),
+    "one opposes": ([1.0, 1.0, 0.1], [[4.0, -1.5, 0.5], [-1.5, 1.0, 0.0], [0.5, 0.0, 9.0]]),
+    "one is missing": ([0.5, np.nan, 1.0], [[4.0, np.nan, 0.5], [np.nan] * 3, [0.5, np.nan, 9]]),
+    "one has no gradient": ([0.5, 2.0, 1.0], [[4.0, 0.0, 0.5], [0.0] * 3, [0.5, 0.0, 9.0]]),
+    "they cancel": ([1.0, 1.0, np.nan], [[1.0, -1.0, np.nan], [-1.0, 1.0, np.nan], [np.nan] * 3]),
+}
+
+
+@pytest.mark.parametrize("case", GRAMIANS)
+def test_the_shares_of_an_older_line_follow_from_its_cosines(case: str, tmp_path: Path) -> None:
+    """They are m_k (Gm)_k / mᵀGm over the tasks present, whatever the line holds of them."""
+    multipliers, gramian = (np.array(part) for part in GRAMIANS[case])
+    step = make_step(multipliers, np.sqrt(gramian.diagonal()), gramian=gramian)
+    m, whole = np.nan_to_num(multipliers), np.nan_to_num(gramian)
+    total = m @ whole @ m
+    expected = m * (whole @ m) / total if total else np.full(3, np.nan)
+    path = tmp_path / "history.jsonl"
+    begun = HEADER.replace('["a", "b"]', json.dumps(step.tasks))
+    path.write_text(begun + older(step, "shares") + older(step))
+    np.testing.assert_allclose(read(path).shares, [expected] * 2, rtol=1e-12)
+    np.testing.assert_allclose(step.shares, expected, rtol=1e-12)
 
 
 # --- malformed, cut and resumed ------------------------------------------------------------------
@@ -126,6 +181,8 @@ MALFORMED = {
     "no step": STEP.replace('"step": 0', '"step": null'),
     "measured by a word": STEP.replace('"measured": true', '"measured": "yes"'),
     "combined otherwise": STEP.replace('"caller"', '"magic"'),
+    "another engine": STEP.replace('"engine": "norms"', '"engine": "magic"'),
+    "shares of others": STEP.replace('"step"', '"shares": {"a": 1.0}, "step"'),
     "cosines of others": STEP.replace('"step"', '"cosines": [[1]], "step"'),
     "too large": STEP.replace('"losses": {"a": 1.0', f'"losses": {{"a": 1{"0" * 400}'),
 }
@@ -238,5 +295,6 @@ def test_a_line_is_a_step_or_says_something_of_many() -> None:
     found = parse(STEP.encode(), TASKS, "here")
     assert isinstance(found, Row)
     assert found.cosines is None
-    assert found.numbers[5:] == [1.0] * 6 + [0.0] * 2
+    assert found.numbers[:4] == [0.0, 1.0, COMBINED.index("caller"), ENGINES.index("norms")]
+    np.testing.assert_array_equal(found.numbers[6:], [1.0] * 6 + [0.0] * 2 + [np.nan] * 2)
     assert parse(b'{"about": {"metric": 3}}', TASKS, "here") == {"metric": "3"}

@@ -61,6 +61,7 @@ def test_asdict_is_plain_json_with_names() -> None:
     assert found == {
         "step": 0,
         "measured": True,
+        "engine": "",
         "combined": "caller",
         "finite": False,
         "losses": {"rul": None, "health": None},
@@ -77,6 +78,31 @@ def test_asdict_has_shares_and_cosines_where_they_were_measured() -> None:
     found = make_step([1.0, 1.0], [2.0, 1.0], gramian=GRAMIAN[:2, :2]).asdict()
     assert found["cosines"] == [[1.0, 0.5], [0.5, 1.0]]
     assert found["shares"] == {"rul": pytest.approx(5 / 7), "health": pytest.approx(2 / 7)}
+
+
+def test_shares_along_the_update_are_given_and_the_norms_are_effective() -> None:
+    """c_k = m_k ĝ_k = √(m_k q_k), so the imbalance is √(max s / min s)."""
+    multipliers, products = np.array([0.5, 2.0, 4.0]), np.array([8.0, 1.0, 0.75])
+    shares = multipliers * products / (multipliers @ products)
+    step = make_step(
+        multipliers,
+        np.sqrt(products / multipliers),
+        shares=torch.tensor(shares),
+        engine="products",
+    )
+    np.testing.assert_allclose(step.shares, [4 / 9, 2 / 9, 3 / 9], rtol=1e-15)
+    np.testing.assert_allclose(step.contributions, [2, np.sqrt(2), np.sqrt(3)], rtol=1e-15)
+    assert float(step.imbalance) == pytest.approx(np.sqrt(2), rel=1e-15)
+    found = json.loads(json.dumps(step.asdict(), allow_nan=False))
+    assert found["engine"] == "products"
+    assert list(found["shares"].values()) == pytest.approx([4 / 9, 2 / 9, 3 / 9], rel=1e-15)
+    assert "cosines" not in found
+
+
+def test_shares_that_are_not_known_are_not_told() -> None:
+    shares = torch.tensor([np.nan, np.nan, 0.0])  # 0 for the missing task
+    step = make_step([1.0, 2.0, np.nan], [1.0, 1.0, np.nan], shares=shares)
+    assert "shares" not in step.asdict()
 
 
 def test_tensors_of_any_dtype_are_read() -> None:

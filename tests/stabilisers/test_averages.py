@@ -94,19 +94,28 @@ def test_a_belief_takes_the_first_norm_as_it_is_and_then_moves_by_a_bounded_fact
     belief = Belief(rate=0.1, jump=2.3)
     believed, state = belief.update(torch.tensor([1e-9, 1e9]), belief.init(2))
     np.testing.assert_allclose(believed, [1e-9, 1e9], rtol=1e-6)
-    for n in range(1, 40):
+    for n in range(40):
         before = believed
         believed, state = belief.update(torch.tensor([1e9, 1e-9]), state)
-        factor = np.exp(2.3 * max(0.1, 1 / (1 + n)))
+        factor = min(2.0, np.exp(2.3 * min(0.5, 0.3 * 1.2**n)))  # 2.3 · 0.3 is just below log 2
         np.testing.assert_allclose(believed / before, [factor, 1 / factor], rtol=1e-9)
 
 
-def test_a_belief_in_small_changes_is_a_log_average() -> None:
-    """While 1/(1 + n) exceeds the rate the belief is the geometric mean of what it has seen."""
-    norms = lognormal(50, [3.0, 0.2], [0.3, 0.1])
-    np.testing.assert_allclose(
-        last_of(Belief(rate=0.01), norms), norms.log().mean(0).exp(), rtol=1e-12
-    )
+@pytest.mark.parametrize("rate", [0.01, 0.1])
+def test_a_belief_in_errors_that_alternate_becomes_a_log_ema_of_the_smallest_rate(
+    rate: float,
+) -> None:
+    """Between 1/2 and 2 each error is of the other sign: 0.3 · 0.6ⁿ, down to the smallest rate."""
+    belief = Belief(rate=rate)
+    believed, state = belief.update(torch.ones(1, dtype=torch.float64), belief.init(1))
+    log, eta = 0.0, 0.3
+    for n in range(40):
+        value = 0.5 if n % 2 else 2.0
+        believed, state = belief.update(torch.tensor([value], dtype=torch.float64), state)
+        log += eta * (np.log(value) - log)
+        eta = max(rate, 0.6 * eta)
+        assert float(believed[0]) == pytest.approx(np.exp(log), rel=1e-12)
+    assert float(state.rate[0]) == rate
 
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])

@@ -241,7 +241,8 @@ def test_a_value_of_another_number_of_tasks_is_an_error(stabiliser: Stabiliser) 
     ("make", "message"),
     [
         (lambda: EMA(-0.1), r"decay must lie in \[0, 1\), found -0.1: "),
-        (lambda: Belief(0.0), r"rate must be above 0 and at most 1, found 0.0"),
+        (lambda: Belief(0.0), r"rate must be above 0 and at most 0.3, found 0.0"),
+        (lambda: Belief(0.31), r"rate must be above 0 and at most 0.3, found 0.31"),
         (lambda: Belief(jump=0.0), r"jump must be positive, found 0.0"),
         (lambda: EMA(1.0), r"decay must lie in \[0, 1\), found 1.0: "),
         (lambda: LogEMA(float("nan")), r"decay must lie in \[0, 1\), found nan: "),

@@ -259,7 +259,11 @@ def test_other_noise_is_other_noise_and_repeats(explorer: Open) -> None:
 def test_the_default_holds_what_the_limit_allows(explorer: Open) -> None:
     page = explorer()
     page.get_by_role("button", name="The default of gaba").click()
-    expect(page.locator("#lab-fact-saturated")).to_have_text("0 %")
+    expect(page.locator("#lab-fact-saturated")).to_have_text("100 %")
+    expect(page.locator("#lab-verdict")).to_contain_text("multiplied or divided by more than 32")
+    expect(page.locator("#lab-fact-tau")).to_have_text(
+        "adapts: noise is averaged over up to 100 steps"
+    )
     page.get_by_label("Limit L").fill("1")
     expect(page.locator("#lab-fact-saturated")).not_to_have_text("0 %")
     expect(page.locator("#lab-verdict")).to_contain_text("multiplied or divided by more than 10")

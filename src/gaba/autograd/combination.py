@@ -49,10 +49,7 @@ def combine(
         gradients = _by_task(graph, gradients, retain_graph)
     keep = retain_graph or graph.fresh
     if gradients is None:
-        seeds = [
-            bounded(m, loss.dtype).to(loss.device, loss.dtype).expand_as(loss)
-            for m, loss in zip(multipliers, graph.losses, strict=True)
-        ]
+        seeds = _seeds(multipliers, graph.losses)
         with explained():
             torch.autograd.backward(graph.losses, seeds, retain_graph=keep)
         return "backward"
@@ -67,6 +64,18 @@ def combine(
         if total is not None:
             _accumulate(leaf, total)
     return "by-hand"
+
+
+def _seeds(multipliers: Tensor, losses: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The multipliers, each in the shape, dtype and device of its loss."""
+    kinds = {(loss.device, loss.dtype, loss.shape) for loss in losses}
+    if len(kinds) == 1:
+        device, dtype, shape = kinds.pop()
+        return bounded(multipliers, dtype).to(device, dtype).view(-1, *shape).unbind()
+    return [
+        bounded(m, loss.dtype).to(loss.device, loss.dtype).expand_as(loss)
+        for m, loss in zip(multipliers, losses, strict=True)
+    ]
 
 
 def as_scalar(losses: Sequence[Tensor], multipliers: Tensor) -> Tensor:
@@ -118,6 +127,11 @@ def someone_listens(leaves: Iterable[Tensor]) -> bool:
         getattr(leaf, "_backward_hooks", None) or getattr(leaf, "_post_accumulate_grad_hooks", None)
         for leaf in leaves
     )
+
+
+def steps_at_once(leaves: Iterable[Tensor]) -> bool:
+    """Whether an optimizer steps inside the backward pass, as soon as a gradient is there."""
+    return any(getattr(leaf, "_post_accumulate_grad_hooks", None) for leaf in leaves)
 
 
 def overflown(leaves: Iterable[Tensor]) -> Tensor:

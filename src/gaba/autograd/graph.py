@@ -48,6 +48,20 @@ class LossGraph:
         self.given: tuple[Tensor, ...] = self.losses if given is None else tuple(given)
         self._named = None if features is None else tuple(tree_leaves(features))
 
+    def only(self, tasks: Sequence[int]) -> LossGraph:
+        """The part of these tasks, which must be present."""
+        if tuple(tasks) == self.tasks:
+            return self
+        places = [self.tasks.index(k) for k in tasks]
+        return LossGraph(
+            [self.losses[i] for i in places],
+            self.shared,
+            self._named,
+            tasks=tasks,
+            n_tasks=self.n_tasks,
+            given=[self.given[i] for i in places],
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the losses, and so all that is known of them, live."""
@@ -85,20 +99,45 @@ class LossGraph:
         ``None`` where there is no such boundary: no features are known, a path leads from a shared
         parameter to a loss around them, or one of them is computed from another.
         """
-        found, _ = self._above
         shared = {id(p) for p in self.theta}
+        leaks = any(id(leaf) in shared for leaf in self.heads)
+        return None if leaks else self.edges
+
+    @cached_property
+    def edges(self) -> tuple[GradientEdge, ...] | None:
+        """The edges z, also if a loss goes around them; ``None`` where one stems from another."""
+        found, _ = self._above
         nested = any(
             (child, index) in found for node in self._below for child, index in node.next_functions
         )
-        leaks = any(id(leaf) in shared for leaf in self.heads)
-        if not found or nested or leaks:
+        if not found or nested:
             return None
         return tuple(GradientEdge(node, index) for node, index in found)
 
+    @cached_property
+    def around(self) -> tuple[int, ...]:
+        """The positions of the tasks whose loss reaches θ by a path around the features."""
+        if self.features is not None or self.edges is None:
+            return ()
+        shared = {id(p) for p in self.theta}
+        wanted = {(edge.node, edge.output_nr) for edge in self.edges}
+        return tuple(
+            k
+            for k, loss in zip(self.tasks, self.losses, strict=True)
+            if any(id(leaf) in shared for leaf in leaves_of(_above([loss], wanted, "")[1]))
+        )
+
     @property
+    def heads_part(self) -> float:
+        """How many parameters the K passes through the heads meet, as a part of all."""
+        wanted = {(edge.node, edge.output_nr) for edge in self.edges or ()}
+        met = [leaf for one in self.losses for leaf in leaves_of(_above([one], wanted, "")[1])]
+        return sum(p.numel() for p in met) / max(sum(p.numel() for p in self.leaves), 1)
+
+    @cached_property
     def heads(self) -> tuple[Tensor, ...]:
         """The leaves that a loss reaches without passing through a feature, if there is one."""
-        return self._above[1]
+        return leaves_of(self._above[1])
 
     @cached_property
     def below(self) -> tuple[Tensor, ...]:
@@ -111,7 +150,7 @@ class LossGraph:
         return {id(leaf) for leaf in self.heads}.isdisjoint(id(leaf) for leaf in self.below)
 
     @cached_property
-    def _above(self) -> tuple[dict[Edge, None], tuple[Tensor, ...]]:
+    def _above(self) -> tuple[dict[Edge, None], dict[Node, None]]:
         wanted = None
         if self._named is not None:
             wanted = {edge_of(tensor) for tensor in self._named if tensor.requires_grad}
@@ -146,8 +185,8 @@ class LossGraph:
 
 def _above(
     losses: Sequence[Tensor], wanted: set[Edge] | None, key: str
-) -> tuple[dict[Edge, None], tuple[Tensor, ...]]:
-    """The features that the losses reach, and the leaves reached without passing through one.
+) -> tuple[dict[Edge, None], dict[Node, None]]:
+    """The features that the losses reach, and the nodes met without passing through one.
 
     A feature is one of the edges ``wanted`` or, if that is ``None``, one marked with ``key``.
     """
@@ -162,4 +201,4 @@ def _above(
         elif node not in seen:
             seen[node] = None
             stack += [(child, i) for child, i in node.next_functions if child is not None]
-    return found, leaves_of(seen)
+    return found, seen

@@ -124,7 +124,10 @@ def check_losses(
     present, given = tuple(found), tuple(found.values())
     device = given[0].device
     dtype = work_dtype(device)
-    values = torch.stack([loss.detach().to(device, dtype).mean() for loss in given])
+    if any(loss.ndim or loss.device != device or loss.dtype != given[0].dtype for loss in given):
+        values = torch.stack([loss.detach().to(device, dtype).mean() for loss in given])
+    else:
+        values = torch.stack([loss.detach() for loss in given]).to(dtype)
     return Batch(tuple(tasks), present, given, spread(values, present, len(tasks)))
 
 

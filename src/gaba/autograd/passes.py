@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, cast, final
+from typing import Any, TypeAlias, cast, final
 
 import torch
 from torch import Tensor
@@ -94,6 +94,16 @@ def compile_to_keep(graph: LossGraph) -> None:
             torch.autograd.grad(graph.losses, graph.leaves, retain_graph=True, allow_unused=True)
 
 
+def at_the_end(then: Callable[[], None]) -> None:
+    """From within a backward pass: call ``then`` when it is over and ``.grad`` is filled.
+
+    After what others have queued, such as the reduction over ranks: those who queue their work in
+    this pass do so after its first hook, so ``then`` goes to the end of the queue once more.
+    """
+    engine: Any = torch.autograd.Variable._execution_engine
+    engine.queue_callback(lambda: engine.queue_callback(then))
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """While it lasts, what torch says about a pass that cannot be made comes with the remedy.
@@ -109,6 +119,16 @@ def explained() -> Iterator[None]:
             if words in said:
                 raise RuntimeError(remedy) from error
         raise
+
+
+def refuse_reentrant(graph: LossGraph) -> None:
+    """Name the reason why a loss reaches no parameter, if it is a reentrant checkpoint.
+
+    Raises:
+        RuntimeError: there is one in the graph.
+    """
+    if any(type(node).__name__.startswith("CheckpointFunction") for node in graph.nodes):
+        raise RuntimeError(_REMEDIES["Checkpointing is not compatible"])
 
 
 _REMEDIES = {

@@ -10,7 +10,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.autograd.graph import GradientEdge
 from torch.utils._pytree import tree_leaves
 
 from gaba.autograd.graph import LossGraph
@@ -28,22 +28,24 @@ class Rerun:
         parameters: θ, its parameters that are trainable now.
         calls: the calls by number.
         marks: for each feature, which tensor of which call it is.
+        edges: the features, as places in the graph.
     """
 
     module: nn.Module
     parameters: tuple[nn.Parameter, ...]
     calls: Mapping[int, Call]
     marks: tuple[Mark, ...]
+    edges: tuple[GradientEdge, ...]
 
     @staticmethod
-    def of(graph: LossGraph) -> Rerun | None:
-        """The calls behind the features of ``graph``, or ``None`` if they cannot be made again.
+    def at(graph: LossGraph, edges: Sequence[GradientEdge] | None) -> Rerun | None:
+        """The calls behind ``edges`` of ``graph``, or ``None`` if they cannot be made again.
 
         That is so without a sound boundary, where the features come from elsewhere than from a
         forward hook that kept its calls, where somebody has written into an input since, and where
         the call was made with other parameters than the module's own.
         """
-        edges, shared = graph.features, graph.shared
+        shared = graph.shared
         if edges is None or not isinstance(shared, SharedModule) or not graph.theta:
             return None
         marks = [mark_of(edge, shared.key) for edge in edges]
@@ -52,7 +54,14 @@ class Rerun:
         known = len(found) == len(edges) and all(m.call in calls for m in found)
         if not known or not all(call.repeatable(shared.module) for call in calls.values()):
             return None
-        return Rerun(shared.module, graph.theta, calls, found)
+        return Rerun(shared.module, graph.theta, calls, found, tuple(edges))
+
+    def step(self, steps: Mapping[torch.dtype, float]) -> float:
+        """The largest of ``steps`` among those of the dtypes that the calls compute in."""
+        kinds = {p.dtype for p in self.parameters}
+        kinds |= {kind for call in self.calls.values() for kind in call.autocast.values()}
+        kinds |= {mark.value.dtype for mark in self.marks if mark.value is not None}
+        return max(steps.get(kind.to_real(), 0.0) for kind in kinds)
 
     def values(self) -> list[Tensor]:
         """z, the features: as they were returned, or run again if somebody wrote into them."""
@@ -60,28 +69,20 @@ class Rerun:
         drifts = any(call.drifts(self.module) for call in self.calls.values())
         return kept if len(kept) == len(self.marks) and not drifts else self()
 
-    def __call__(self, parameters: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+    def __call__(self) -> list[Tensor]:
         """The features from the same calls, without graph, with the parameters as they are now.
 
         Masks of dropout, and all that is drawn from torch's generators, are those of the first
         time, and so is autocast. Afterwards the generators and the buffers are as before; our own
         hooks take note of nothing, as no graph is built.
-
-        Args:
-            parameters: by name, to take the place of those of the module.
         """
         outputs: dict[int, list[object]] = {}
         with torch.no_grad(), _own_buffers(self.module):
             for number, call in self.calls.items():
                 with _as_in(call):
-                    outputs[number] = tree_leaves(self._once(call, parameters))
+                    outputs[number] = tree_leaves(self.module(*call.args, **call.kwargs))
         found = [outputs[mark.call][mark.position] for mark in self.marks]
         return [tensor for tensor in found if isinstance(tensor, Tensor)]
-
-    def _once(self, call: Call, parameters: Mapping[str, Tensor] | None) -> object:
-        if parameters is None:
-            return self.module(*call.args, **call.kwargs)
-        return functional_call(self.module, dict(parameters), call.args, call.kwargs)
 
 
 @contextmanager

@@ -21,6 +21,12 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor if to_local is None else to_local()
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be spread over the ranks; then every rank must ask."""
+    gather: Any = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
 def copies(tensor: Tensor) -> int:
     """How many ranks hold the same part of a tensor that is spread over them."""
     mesh: Any = getattr(tensor, "device_mesh", None)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gaba.autograd.hooks import FeatureHook
+from gaba.autograd.sharding import sharded
 from gaba.autograd.walk import common_leaves
 
 SharedSpec: TypeAlias = "nn.Module | Iterable[nn.Parameter] | Literal['auto']"
@@ -17,6 +18,9 @@ SharedSpec: TypeAlias = "nn.Module | Iterable[nn.Parameter] | Literal['auto']"
 
 class Shared(ABC):
     """The shared parameters θ: the parameters that two or more tasks reach."""
+
+    spread: bool = False
+    """Whether FSDP has been seen to spread the parameters over the ranks, at least now and then."""
 
     @property
     def key(self) -> str:
@@ -31,12 +35,9 @@ class Shared(ABC):
         """Take note of what the losses of this step reach; by default do not."""
         return
 
-    def keep_calls(self) -> None:
-        """From now on keep this step's calls, for a measurement that makes them again."""
-        raise ValueError(
-            "shared must be a module for this measurement, which runs the shared part again: pass "
-            "shared=model.backbone, or use measure='exact'"
-        )
+    def keep_calls(self, keep: bool) -> None:
+        """Whether to keep the calls from now on, for a measurement that makes them again."""
+        return
 
 
 @final
@@ -45,6 +46,7 @@ class SharedModule(Shared):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.parameters()
         if not any(True for _ in module.parameters()):
             raise ValueError(
                 f"shared must hold at least one parameter, found {type(module).__name__} without "
@@ -62,13 +64,15 @@ class SharedModule(Shared):
         vars(self).update(state)
         self.hook.adopt(self)
 
-    def keep_calls(self) -> None:
+    def keep_calls(self, keep: bool) -> None:
         """Keep the inputs of each call as long as its graph, without graph."""
-        self.hook.keeps_calls = True
+        self.hook.keeps_calls = keep
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """Those that are trainable now: freezing a layer takes effect at once."""
-        return tuple(p for p in self.module.parameters() if p.requires_grad)
+        found = tuple(p for p in self.module.parameters() if p.requires_grad)
+        self.spread = self.spread or sharded(found)
+        return found
 
 
 @final

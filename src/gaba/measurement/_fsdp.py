@@ -15,6 +15,12 @@ from gaba.measurement.norms import summed
 
 
 def sharded_passes(request: Request) -> Observation:
+    """The norms from :func:`sharded_rows`."""
+    rows = sharded_rows(request)
+    return summed(request, rows, [any(g is not None for g in row) for row in rows])
+
+
+def sharded_rows(request: Request) -> list[Gradients]:
     """One pass of FSDP a task, which leaves each rank its part of the averaged gradient.
 
     ``.grad`` of the shared parameters is set aside meanwhile, and that of all others is not
@@ -30,14 +36,14 @@ def sharded_passes(request: Request) -> Observation:
     if isinstance(graph.shared, SharedModule) and holds_gradients_back(graph.shared.module):
         raise ValueError(
             "ExactNorms on parameters that FSDP has sharded needs gradients reduced in the steps "
-            "that measure: leave set_requires_gradient_sync(True), or use measure='features'"
+            "that measure: leave set_requires_gradient_sync(True), or use the default method"
         )
     if request.metric is not None:
         raise ValueError(
             "metric='optimizer' cannot read a state that FSDP has sharded: use metric='euclidean', "
             "or wrap the model in DistributedDataParallel"
         )
-    parts, reached, aside = [], [], [p.grad for p in theta]
+    parts, aside = [], [p.grad for p in theta]
     try:
         for loss in graph.losses:
             for p in theta:
@@ -45,12 +51,11 @@ def sharded_passes(request: Request) -> Observation:
             with explained():
                 torch.autograd.backward(loss, retain_graph=True, inputs=inputs)
             found = [None if p.grad is None else local_part(p.grad) for p in theta]
-            reached.append(any(g is not None for g in found))
             parts.append(_weighed(found, theta))
     finally:
         for p, gradient in zip(theta, aside, strict=True):
             p.grad = gradient
-    return summed(request, parts, reached)
+    return parts
 
 
 def _shared_in_use(request: Request, theta: Sequence[nn.Parameter]) -> Sequence[Tensor]:
@@ -61,7 +66,7 @@ def _shared_in_use(request: Request, theta: Sequence[nn.Parameter]) -> Sequence[
         raise ValueError(
             "ExactNorms on parameters that FSDP has sharded needs shared=... to be a module that "
             "is all there is below the features, and FSDP to hold all of it: use "
-            "measure='features', or wrap the model in DistributedDataParallel"
+            "DistributedDataParallel"
         )
     return below
 

@@ -14,7 +14,7 @@ from gaba.measurement.directions import direction, rotations
 from gaba.ranks.processes import Ranks
 from gaba.tensors import dense, flat, length
 
-_APART = 0x5EED  # so that the signs are not those of SketchNorms with the same seed
+_APART = 0x5EED  # so that runs of earlier versions continue with the same signs
 
 
 class Averages(ABC):

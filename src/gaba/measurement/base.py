@@ -29,6 +29,7 @@ class Request:
         gramian: give the Gramian too.
         gradients: give the gradients too, heads included, if the measurement has them.
         step: how many steps have been measured before this one.
+        own: the gradients of this step stay each rank's own (``no_sync``).
         retain_graph: keep the whole graph; else what no later pass needs is freed together with
             ``gradients``.
     """
@@ -40,6 +41,7 @@ class Request:
     gramian: bool = False
     gradients: bool = False
     step: int = 0
+    own: bool = False
     retain_graph: bool = False
 
     @property
@@ -81,6 +83,7 @@ class Observation:
         unreached: the positions of the tasks whose loss reaches no shared parameter.
         gradients: the gradients of every leaf, a row for each task present, if there are any.
         statistics: (K, m), what a special measurement adds for a rule of its own.
+        asked: (K,), bool, which tasks it was to observe; ``None`` for all that are present.
     """
 
     norms: Tensor
@@ -88,6 +91,7 @@ class Observation:
     unreached: tuple[int, ...] = ()
     gradients: TaskGradients | None = None
     statistics: Tensor | None = None
+    asked: Tensor | None = None
 
 
 class Measurement(Piece[Request, Observation]):
@@ -107,8 +111,8 @@ class Measurement(Piece[Request, Observation]):
         ([10.0, 2.8284], ())
     """
 
-    needs_calls: ClassVar[bool] = False
-    """Whether the calls of the shared module must be kept until the backward pass, to run again."""
+    tracks: ClassVar[bool] = False
+    """Whether it measures along the update, after the backward pass, for the next step."""
 
     needs_every_step: ClassVar[bool] = False
     """Whether a step that is not measured would be combined from other gradients than the rest."""
@@ -119,8 +123,10 @@ class Measurement(Piece[Request, Observation]):
     averages: ClassVar[bool] = False
     """Whether the norms are averages over the steps already, so that nothing need smooth them."""
 
-    unreached_says: ClassVar[str] = (
-        "reaches no shared parameter: check what was passed as shared, and that the loss is "
-        "computed from its output"
-    )
-    """What is wrong with a loss that is among :attr:`Observation.unreached`, and what to do."""
+    @property
+    def unreached_says(self) -> str:
+        """What is wrong with a loss that is in :attr:`Observation.unreached`, and what to do."""
+        return (
+            "reaches no shared parameter: check what was passed as shared, and that the loss is "
+            "computed from its output"
+        )

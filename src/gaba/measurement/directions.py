@@ -48,12 +48,6 @@ def direction(parameters: Sequence[Tensor], seed: int, count: Tensor) -> list[Te
     return [found[i] for i in range(len(parameters))]
 
 
-def stretched(v: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
-    """``v`` with entries of standard deviation ``scales`` instead of 1; complex ones as pairs."""
-    longer = (dense(part) * scale for part, scale in zip(v, scales, strict=True))
-    return [shaped(whole.flatten(), part) for whole, part in zip(longer, v, strict=True)]
-
-
 def rotations(n: int, width: int, seed: int, count: Tensor) -> Tensor:
     """Random numbers (n,) below ``width``, int64, a function of ``seed`` and ``count`` alone."""
     return words(n, mix(mix(count + signed(seed * GOLDEN + FIRST)))) % width

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final, get_args
-from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gaba.autograd.graph import LossGraph
 from gaba.autograd.losses import check_choice
-from gaba.autograd.passes import (
-    Gradients,
-    TaskGradients,
-    explained,
-    one_pass,
-    task_passes,
-)
+from gaba.autograd.passes import TaskGradients, one_pass, task_passes
 from gaba.autograd.sharding import sharded
-from gaba.autograd.shared import Shared
+from gaba.autograd.shared import Shared, SharedModule
 from gaba.measurement._fsdp import sharded_passes
 from gaba.measurement.averages import averages
 from gaba.measurement.base import Measurement, Observation, Request
 from gaba.measurement.norms import norm, observation, observed, scaled, summed
 
-Mode: TypeAlias = Literal["store", "stream", "batched"]
-
-_unbatchable: WeakSet[Shared] = WeakSet()  # where it failed: told once, and not tried again
+Mode: TypeAlias = Literal["store", "stream"]
+Layer: TypeAlias = "Iterable[nn.Parameter] | Literal['last'] | None"
 
 
 @final
@@ -41,9 +31,10 @@ class ExactNorms(Measurement):
         mode: how the passes are made. ``"store"``: one a task, and the K gradients, those of the
             heads included, are held until they are combined, which needs no further pass.
             ``"stream"``: each gradient is let go before the next is there, and the combined
-            gradient is one more backward pass; it gives no Gramian. ``"batched"``: K passes through
-            the heads and one through the shared part that carries all K (``torch.vmap``); where
-            that cannot be done (one warning says so), it is ``"store"``.
+            gradient is one more backward pass; it gives no Gramian.
+        layer: parameters to measure at in place of θ, for methods that are defined so. ``"last"``
+            are those of the last module in the shared one, in the order of registration, that has
+            any that are trainable. The passes stop there, and one more combines the gradients.
 
     On several ranks the gradients are averaged before they are measured
     (:class:`gaba.ranks.Sync`), and the combined gradient is one more pass.
@@ -51,7 +42,8 @@ class ExactNorms(Measurement):
     Norms are accumulated in float32 at least and in float64 where float32 would lose them: 1e-23
     and 1e20 neither vanish nor overflow.
 
-    Source: Chen et al., GradNorm, ICML 2018, section 3.1, here over all shared parameters.
+    Source: Chen et al., GradNorm, ICML 2018, section 3.1: at a layer W, "generally chosen as the
+    last shared layer of weights"; here by default over all shared parameters.
 
     Example:
         >>> import torch
@@ -65,9 +57,48 @@ class ExactNorms(Measurement):
     """
 
     mode: Mode = "store"
+    layer: Layer = None
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, get_args(Mode))
+        if isinstance(self.layer, str):
+            check_choice("layer", self.layer, ("last",))
+        elif self.layer is not None:
+            object.__setattr__(self, "layer", tuple(self.layer))
+            if not self.layer:
+                raise ValueError(
+                    "layer must hold at least one parameter, found none (a generator that was "
+                    "already used up?): pass layer.parameters(), or 'last'"
+                )
+
+    def __repr__(self) -> str:
+        named = repr(self.layer) if isinstance(self.layer, str) else "..."
+        layer = "" if self.layer is None else f", layer={named}"
+        return f"ExactNorms(mode={self.mode!r}{layer})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ExactNorms) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        """What makes two of them equal; parameters are compared as objects, not by their values."""
+        layer = self.layer
+        named = layer if layer is None or isinstance(layer, str) else tuple(map(id, layer))
+        return self.mode, named
+
+    @property
+    def unreached_says(self) -> str:
+        """What is wrong with a loss that is in :attr:`Observation.unreached`, and what to do."""
+        if self.layer is None:
+            return super().unreached_says
+        return (
+            "does not reach the layer whose gradients are measured: name a layer that every task "
+            "reaches, measure=gaba.measurement.ExactNorms(layer=layer.parameters()), and check "
+            "that the loss is computed from what is shared"
+        )
 
     def update(self, told: Request, state: Any) -> tuple[Observation, Any]:
         """Observe the losses; there is no state."""
@@ -77,23 +108,53 @@ class ExactNorms(Measurement):
                 "mode='stream' lets each gradient go before the next is there, and so gives no "
                 "Gramian: use ExactNorms(mode='store'), or a rule that needs norms only"
             )
-        if sharded(graph.theta):
+        if self.layer is None and sharded(graph.theta):
             return sharded_passes(told), state
-        if self.mode == "stream" or (told.ranks.several and self.mode != "batched"):
-            return _one_at_a_time(told), state
-        leaves, n = graph.leaves if told.gradients else graph.theta, len(graph.theta)
-        rows = _batched_passes(graph, leaves) if self.mode == "batched" else None
-        if rows is None:
-            rows = task_passes(graph, leaves, free=told.frees)
-        found = TaskGradients(leaves, tuple(rows)) if told.gradients else None
+        theta = graph.theta if self.layer is None else self._layer(graph.shared)
+        if self.mode == "stream" or told.ranks.several:
+            return _one_at_a_time(told, theta), state
+        kept = told.gradients and self.layer is None
+        leaves, n = graph.leaves if kept else theta, len(theta)
+        rows = task_passes(graph, leaves, free=kept and told.frees)
+        found = TaskGradients(leaves, tuple(rows)) if kept else None
         own = [row[:n] for row in rows]
-        return observed(told, own, theta=graph.theta, gradients=found), state
+        return observed(told, own, theta=theta, gradients=found), state
+
+    def _layer(self, shared: Shared) -> tuple[nn.Parameter, ...]:
+        """The trainable parameters of the layer."""
+        layer = _last(shared) if isinstance(self.layer, str) else tuple(self.layer or ())
+        layer = tuple(p for p in layer if p.requires_grad)
+        if not layer:
+            raise ValueError(
+                "layer must hold a trainable parameter, found frozen ones only: name another one "
+                "by ExactNorms(layer=layer.parameters())"
+            )
+        if sharded(layer):
+            raise ValueError(
+                "layer must be whole on each rank, found parameters that FSDP has sharded: use "
+                "measure='exact', which measures at all that is shared"
+            )
+        return layer
 
 
-def _one_at_a_time(request: Request) -> Observation:
+def _last(shared: Shared) -> tuple[nn.Parameter, ...]:
+    """The trainable parameters of the last module in the shared one that has any of its own."""
+    if not isinstance(shared, SharedModule):
+        raise ValueError(
+            "layer='last' needs shared=... to be a module, found that it is none: use "
+            "ExactNorms(layer=layer.parameters())"
+        )
+    layers = [
+        own
+        for module in shared.module.modules()
+        if (own := tuple(p for p in module.parameters(recurse=False) if p.requires_grad))
+    ]
+    return layers[-1] if layers else ()
+
+
+def _one_at_a_time(request: Request, theta: Sequence[nn.Parameter]) -> Observation:
     """One pass a task; on several ranks a gradient is averaged while the next pass runs."""
     graph, ranks = request.graph, request.ranks
-    theta = graph.theta
     if not theta:
         raise ValueError(
             "shared must hold parameters that two tasks reach, found none that is trainable: pass "
@@ -114,45 +175,3 @@ def _one_at_a_time(request: Request) -> Observation:
     if means is not None:
         return summed(request, means.parts(), reached)
     return observation(request, torch.stack(norms), reached)
-
-
-def _batched_passes(graph: LossGraph, leaves: Sequence[Tensor]) -> list[Gradients] | None:
-    """A row ∂L_k/∂leaves for each task, or ``None`` if they must be taken one after the other.
-
-    One pass a task through its head, to the features z; then one through what lies below, with the
-    gradients ∂L_k/∂z as a batch. The graph is kept.
-    """
-    edges = graph.features
-    if edges is None or not graph.apart or graph.shared in _unbatchable:
-        return None
-    above = {id(leaf) for leaf in graph.heads}
-    heads = [leaf for leaf in leaves if id(leaf) in above]
-    below = [leaf for leaf in leaves if id(leaf) not in above]
-    rows = task_passes(graph, (*edges, *heads), free=False)
-    at = [[g for g in row[: len(edges)] if g is not None] for row in rows]
-    if any(len(found) < len(edges) for found in at):
-        return None  # a batch would hide which task does not reach which parameter
-    try:
-        with explained():
-            stacked = torch.autograd.grad(
-                edges,
-                below,
-                [torch.stack(column) for column in zip(*at, strict=True)],
-                retain_graph=True,
-                allow_unused=True,
-                is_grads_batched=True,
-            )
-    except RuntimeError as error:
-        _unbatchable.add(graph.shared)
-        warnings.warn(
-            "the shared part cannot carry a batch of gradients, so ExactNorms(mode='batched') "
-            f"takes them one after the other, as mode='store' does: {str(error).splitlines()[0]}",
-            stacklevel=4,
-        )
-        return None
-    found: list[Gradients] = []
-    for k, row in enumerate(rows):
-        parts = [None if g is None else g[k] for g in stacked]
-        of = dict(zip(map(id, (*heads, *below)), (*row[len(edges) :], *parts), strict=True))
-        found.append([of[id(leaf)] for leaf in leaves])
-    return found

@@ -130,7 +130,7 @@ class HalfBatch(Measurement):
         if sharded(theta):
             raise ValueError(
                 "HalfBatch cannot take the gradients of parameters that FSDP has sharded: use "
-                "measure='exact' or 'features', with losses that are scalars"
+                "measure='exact', with losses that are scalars"
             )
         scales = told.scales(theta)
         means = averages(ranks, theta, told.step) if ranks.several else None

@@ -22,7 +22,7 @@ def observed(
     request: Request,
     rows: Sequence[Gradients],
     *,
-    theta: Sequence[Tensor] | None,
+    theta: Sequence[Tensor],
     gradients: TaskGradients | None = None,
 ) -> Observation:
     """What the gradients ``rows`` come to: norms, Gramian, and who reaches nothing.
@@ -30,15 +30,12 @@ def observed(
     Args:
         request: what was asked for.
         rows: this rank's gradients, a row for each task present.
-        theta: what the columns are gradients of; ``None`` for features, of which each rank has
-            others: of those, the gradients of the mean loss are the ranks' own, divided by R.
+        theta: what the columns are gradients of.
         gradients: passed on.
     """
     reached = [any(g is not None for g in row) for row in rows]
-    ranks, scales = request.ranks, request.scales(theta or ())
+    ranks, scales = request.ranks, request.scales(theta)
     if ranks.several:
-        if theta is None:
-            return summed(request, rows, reached, shrink=ranks.size)
         means = averages(ranks, theta, request.step)
         for row in rows:
             means.add(scaled(row, scales))
@@ -48,21 +45,17 @@ def observed(
     return observation(request, norms, reached, gramian=gramian, gradients=gradients)
 
 
-def summed(
-    request: Request, parts: Sequence[Gradients], reached: Sequence[bool], *, shrink: float = 1.0
-) -> Observation:
+def summed(request: Request, parts: Sequence[Gradients], reached: Sequence[bool]) -> Observation:
     """Norms (and Gramian) from each rank's part of the gradients, by one sum over the ranks.
 
     Args:
         request: what was asked for.
         parts: rows of tensors that this rank alone has.
         reached: for each row, whether this rank's loss reaches the shared part.
-        shrink: what the rows are to be divided by.
     """
     local = torch.stack([norm(row, request.graph.device) for row in parts])
     squares = gramian_of(parts, local) if request.gramian else local.square()
     heard, reached = totals(request, squares, reached)
-    heard = heard / shrink**2
     if request.gramian:
         return observation(request, heard.diagonal().sqrt(), reached, gramian=heard)
     return observation(request, heard.sqrt(), reached)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from gaba.autograd.passes import Gradients
+from gaba.autograd.passes import Gradients, TaskGradients, task_passes
 from gaba.measurement.base import Measurement, Observation, Request
-from gaba.measurement.features import head_passes
 from gaba.measurement.norms import gramian_of, norm, observation
 from gaba.tensors import as_work
 
@@ -71,13 +71,25 @@ class OutputNorms(Measurement):
                 "OutputNorms has no Gramian of items or of several ranks: use per_item=False on "
                 "one rank, or measure='exact'"
             )
-        rows, found = head_passes(told, above=self.above)
+        rows, found = self._passes(told)
         counts = torch.stack([self._lengths(row, device) for row in rows])
         heard = ranks.total(counts)  # sums of norms, and of how many
         norms = heard[:, 0] / heard[:, 1].clamp(min=1) / ranks.size
         gram = gramian_of(rows, norms) if told.gramian else None
         reached = [any(g is not None for g in row) for row in rows]
         return observation(told, norms, reached, gramian=gram, gradients=found), state
+
+    def _passes(self, request: Request) -> tuple[Sequence[Gradients], TaskGradients | None]:
+        """A row ∂L_k/∂y for each task, with what can be combined by hand if that is wanted."""
+        graph = request.graph
+        edges = graph.features or ()
+        by_hand = request.gradients and (graph.apart or not self.above)
+        heads = graph.heads if by_hand and self.above else ()
+        rows = task_passes(graph, (*edges, *heads), free=by_hand and request.frees)
+        at = tuple(row[: len(edges)] for row in rows)
+        if not by_hand:
+            return at, None
+        return at, TaskGradients(heads, tuple(row[len(edges) :] for row in rows), edges, at)
 
     def _lengths(self, row: Gradients, device: torch.device) -> Tensor:
         """The sum of the norms of one task on this rank, and of how many it is the sum: (2,)."""

@@ -78,7 +78,7 @@ def with_slots(rule: Rule, slots: dict[str, Any], settings: dict[str, Any]) -> M
     Raises:
         TypeError: a setting is neither of the rule nor of :class:`gaba.Method`.
     """
-    known = {field.name for field in dataclasses.fields(Method)} - {"rule"}
+    known = {field.name for field in dataclasses.fields(Method)} - {"rule"} | {"budget", "engine"}
     for name in settings:
         if name not in known:
             theirs: Any = rule

@@ -11,7 +11,7 @@ from torch import Tensor
 from gaba import measurement as measurements
 from gaba.autograd.losses import check_choice
 from gaba.autograd.shared import Shared, SharedSpec
-from gaba.measurement import Measurement
+from gaba.measurement import Measurement, Tracked
 from gaba.multipliers import Asked, Bounds, Multiplied, Scale
 from gaba.pieces import Piece, Seen
 from gaba.rules import Rule, asked
@@ -37,32 +37,24 @@ class MethodState:
         """(K,), those of the last step; a task of which nothing is believed keeps its own."""
         return self.bounds.multipliers
 
-
-@final
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """What follows from what was seen.
-
-    Attributes:
-        multipliers: (K,), m.
-        saturated: (K,), bool, which of them are at their limit or floor.
-        finite: (), bool, whether they and all that is remembered are finite.
-    """
-
-    multipliers: Tensor
-    saturated: Tensor
-    finite: Tensor
+    @property
+    def saturated(self) -> Tensor:
+        """(K,), bool: which multipliers are at the limit, or at a bound of the smoothing."""
+        flags = self.bounds.saturated
+        for name, tensor in flatten(self.smooth).items():
+            if name.rpartition(".")[2] == "saturated":
+                flags = flags | tensor
+        return flags
 
 
 @final
 @dataclass(frozen=True)
-class Method(Piece[Seen, Decision]):
+class Method(Piece[Seen, Tensor]):
     """The pieces of a Balancer: measure → believe → rule → smooth → scale and limit.
 
     Args:
         rule: from norms, Gramian or losses to multipliers.
-        measure: what is observed of each task, an object, a name, or ``"auto"`` for what
-            :func:`gaba.measurement.choose` recommends.
+        measure: what is observed of each task, an object or a name.
         believe: what is believed about the norms. By default
             :class:`~gaba.stabilisers.LogEMA`, or nothing where the measurement averages itself.
         smooth: how multipliers move.
@@ -80,9 +72,9 @@ class Method(Piece[Seen, Decision]):
 
     Example:
         >>> import gaba
-        >>> method = gaba.methods.get("inverse").replace(measure="sketch", every=4)
+        >>> method = gaba.methods.get("inverse").replace(measure="half-batch", every=4)
         >>> type(method.measure).__name__, method.believe
-        ('SketchNorms', Identity())
+        ('HalfBatch', Identity())
     """
 
     rule: Rule
@@ -105,11 +97,16 @@ class Method(Piece[Seen, Decision]):
             )
         check_choice("heads", self.heads, ("weighted", "plain"))
         check_choice("metric", self.metric, ("euclidean", "optimizer"))
-        if isinstance(self.measure, str) and self.measure != "auto":
+        if isinstance(self.measure, str):
             object.__setattr__(self, "measure", measurements.by_name(self.measure))
+        if not isinstance(self.measure, Measurement):
+            raise TypeError(
+                f"measure must be a Measurement object or its name, found {self.measure!r}: use "
+                "gaba.measurement.ExactNorms(), or measure='exact'"
+            )
         if self.believe is None:
-            averages = isinstance(self.measure, Measurement) and self.measure.averages
-            object.__setattr__(self, "believe", Identity() if averages else LogEMA())
+            believe = Identity() if self.measured.averages else LogEMA()
+            object.__setattr__(self, "believe", believe)
         for name, kind in (("believe", Stabiliser), ("smooth", Stabiliser)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(
@@ -133,40 +130,30 @@ class Method(Piece[Seen, Decision]):
         """
         if "measure" in changes and "believe" not in changes:
             matching = Method(self.rule, changes["measure"]).believe
-            averaged = isinstance(self.measure, Measurement) and self.measure.averages
-            if isinstance(matching, Identity) or averaged:
+            if isinstance(matching, Identity) or self.measured.averages:
                 changes["believe"] = matching
+        measure = changes.get("measure", self.measure)
+        measure = measurements.by_name(measure) if measure == "tracked" else measure
+        own = {name: changes[name] for name in ("every", "budget", "engine") if name in changes}
+        if isinstance(measure, Tracked):
+            changes = {name: value for name, value in changes.items() if name not in own}
+            changes["measure"] = replace(measure, **own)
+        elif own.keys() - {"every"}:
+            raise ValueError(
+                f"{' and '.join(own.keys() - {'every'})} must go with measure='tracked', found "
+                f"measure={self.measure!r}: use every=n to measure in every n-th step"
+            )
         return replace(self, **changes)
-
-    def for_model(self, n_tasks: int, shared: Shared | SharedSpec) -> tuple[Method, str]:
-        """This method with its measurement settled for K tasks and a model, and why.
-
-        Example:
-            >>> import gaba
-            >>> method = gaba.methods.get("inverse", measure="auto")
-            >>> method.for_model(2, torch.nn.Linear(2, 2))[0].every
-            10
-        """
-        if self.measure != "auto":
-            return self, ""
-        choice = measurements.choose(
-            n_tasks,
-            shared,
-            gramian=self.rule.needs == "gramian",
-            every_step=self.heads == "plain",
-        )
-        return self.replace(measure=choice.measurement, every=choice.every), choice.reason
 
     @property
     def needs_every_step(self) -> bool:
         """Whether steps without measurement would be combined from other gradients."""
-        settled = isinstance(self.measure, Measurement) and self.measure.needs_every_step
-        return self.heads == "plain" or settled
+        return self.heads == "plain" or self.measured.needs_every_step
 
     @property
     def measured(self) -> Measurement:
-        """The measurement, once it is settled."""
-        assert isinstance(self.measure, Measurement), "for_model settles 'auto'"
+        """What :attr:`measure` names."""
+        assert isinstance(self.measure, Measurement), "a name was replaced by what it names"
         return self.measure
 
     @property
@@ -201,8 +188,20 @@ class Method(Piece[Seen, Decision]):
             self.bounds.init(n_tasks),
         )
 
-    def update(self, told: Seen, state: MethodState) -> tuple[Decision, MethodState]:
-        """Believe → weigh → smooth → scale and limit, for norms as they were measured."""
+    def update(self, told: Seen, state: MethodState) -> tuple[Tensor, MethodState]:
+        """Believe → weigh → smooth → scale and limit, for norms as they were measured.
+
+        Returns:
+            Whether the rule answered and all that is remembered is finite, () bool; and the state,
+            which holds the multipliers.
+
+        Example:
+            >>> import torch, gaba
+            >>> method, norms = gaba.methods.get("inverse"), torch.tensor([4.0, 1.0]).double()
+            >>> sound, state = method.update(Seen(norms, norms), method.init(2))
+            >>> bool(sound), state.multipliers.tolist()
+            (True, [0.625, 2.5])
+        """
         believe, bounds = self.believe or Identity(), self.bounds
         living = bounds.living(told.norms, state.bounds)
         believed, believe_state = believe.update(living, state.believe)
@@ -211,22 +210,9 @@ class Method(Piece[Seen, Decision]):
         raw, rule_state = asked(self.rule, seen, state.rule)
         weights = bounds.shared_out(raw, state.bounds)
         smooth, smooth_state = self.smooth.update(weights, state.smooth)
-        multipliers, bounded = bounds.update(Asked(smooth, norms), state.bounds)
+        _, bounded = bounds.update(Asked(smooth, norms), state.bounds)
         new = MethodState(believe_state, rule_state, smooth_state, bounded)
-        decision = Decision(multipliers, _saturated(new), self._sound(seen, weights, new))
-        return decision, new
-
-    def keep(self, state: MethodState) -> Decision:
-        """The decision of a step from which nothing is learnt: the multipliers as they are.
-
-        Example:
-            >>> import gaba
-            >>> method = gaba.methods.get("inverse")
-            >>> method.keep(method.init(2)).multipliers
-            tensor([1., 1.], dtype=torch.float64)
-        """
-        multipliers = state.multipliers
-        return Decision(multipliers, _saturated(state), multipliers.isfinite().all())
+        return self._sound(seen, weights, new), new
 
     def _sound(self, seen: Seen, weights: Tensor, new: MethodState) -> Tensor:
         """Whether the rule answered for each task it was told of, and all is finite: (), bool."""
@@ -247,12 +233,3 @@ def _believing(told: Seen, norms: Tensor) -> Seen:
         ratio = torch.where(measured > 0, norms / measured, norms - norms + 1)  # NaN if unknown
         gramian = gramian * ratio[:, None] * ratio
     return Seen(told.losses, norms, gramian, told.statistics)
-
-
-def _saturated(state: MethodState) -> Tensor:
-    """(K,), bool: which multipliers are at the limit, or at a bound of the smoothing."""
-    flags = state.bounds.saturated
-    for name, tensor in flatten(state.smooth).items():
-        if name.rpartition(".")[2] == "saturated":
-            flags = flags | tensor
-    return flags

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gaba import rules
-from gaba.measurement import HalfBatch, SketchNorms
+from gaba.measurement import HalfBatch, Tracked
 from gaba.methods.entry import FREE, PASSES, Entry, building, with_slots
 from gaba.methods.method import Method
 from gaba.record import History, read
@@ -84,11 +84,11 @@ OWN = (
     Entry(
         "gaba",
         "own",
-        "m_k ∝ 1/ĝ_k with Σ m ĝ = Σ ĝ, ĝ a bounded belief; within 1/L and L",
+        "m_k ∝ 1/ĝ_k with Σ m ĝ = Σ ĝ, ĝ_k = √(⟨∇L_k, u⟩/m_k) a belief; within 1/L and L",
         "the defaults of this library",
-        "norms",
-        PASSES,
-        building(rules.InverseNorm, believe=Belief(), recovery=8.0),
+        "the update",
+        "0.05 of a step",
+        building(rules.InverseNorm, measure=Tracked(), believe=Belief(), recovery=8.0, limit=32.0),
     ),
     Entry(
         "paper",
@@ -130,15 +130,6 @@ OWN = (
         "losses by halves of the batch",
         "2 K − 1 backward passes",
         building(rules.InverseNorm, measure=HalfBatch()),
-    ),
-    Entry(
-        "inverse-sketch",
-        "own",
-        "m_k ∝ 1/ĝ_k, ĝ from one random direction in every 4th step",
-        OURS,
-        "norms",
-        "a quarter of one forward pass and K passes of the heads",
-        building(rules.InverseNorm, measure=SketchNorms(), every=4),
     ),
     Entry(
         "equal-share",

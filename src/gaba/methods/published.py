@@ -8,15 +8,15 @@ from typing import Any
 from torch import nn
 
 from gaba import rules
-from gaba.measurement import SmoothedGradients
+from gaba.measurement import ExactNorms, SmoothedGradients
 from gaba.methods.entry import FREE, Entry, building, with_slots
 from gaba.methods.method import Method
 from gaba.methods.own import PLAIN
 
 
 def _gradnorm(tasks: Sequence[str], shared: object, **settings: Any) -> Method:
-    layer = "last-layer" if isinstance(shared, nn.Module) else "exact"
-    return building(rules.GradNorm, **PLAIN, measure=layer)(tasks, shared, **settings)
+    measure = ExactNorms(layer="last" if isinstance(shared, nn.Module) else None)
+    return building(rules.GradNorm, **PLAIN, measure=measure)(tasks, shared, **settings)
 
 
 def _db_mtl(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from gaba import rules
-from gaba.measurement import ElementNorms, LastLayerNorms, OutputNorms
+from gaba.measurement import ElementNorms, ExactNorms, OutputNorms
 from gaba.methods.entry import Entry, with_slots
 from gaba.methods.method import Method
 from gaba.methods.own import PLAIN
@@ -44,7 +44,8 @@ def _vqgan(
     elif isinstance(last_layer, nn.Module):
         last_layer = last_layer.parameters()
     rule = rules.VQGAN(weight, start, epsilon, most, _position(tasks, reference, "vqgan"))
-    return with_slots(rule, {**PLAIN, "measure": LastLayerNorms(last_layer)}, settings)
+    measure = ExactNorms(layer="last" if last_layer is None else last_layer)
+    return with_slots(rule, {**PLAIN, "measure": measure}, settings)
 
 
 def _encodec(

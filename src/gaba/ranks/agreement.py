@@ -48,7 +48,7 @@ class Agreement:
         return Ranks.now(self._sync)
 
     def batch(
-        self, losses: Mapping[str, object], multipliers: Tensor, step: int
+        self, losses: Mapping[str, object], multipliers: Tensor, marks: Sequence[object]
     ) -> tuple[Batch, Roll | None]:
         """The losses, checked; on several ranks those of all tasks that one of them has.
 
@@ -58,7 +58,7 @@ class Agreement:
         Args:
             losses: by name, as the user gave them.
             multipliers: (K,), as they are.
-            step: the number of the step.
+            marks: what else must be the same on all ranks: the step, what was measured when.
 
         Raises:
             ValueError, TypeError: the losses are not sound; on several ranks, all of them raise.
@@ -73,7 +73,7 @@ class Agreement:
             return batch, None
         size = sum(p.numel() for p in self._shared.parameters())
         roll = ranks.call_roll(
-            batch.present, batch.values, multipliers.to(batch.device), (step, self._tasks, size)
+            batch.present, batch.values, multipliers.to(batch.device), (*marks, self._tasks, size)
         )
         own = dict(zip(batch.present, batch.given, strict=True))
         shape, device = self._loss_shape, batch.device
@@ -98,6 +98,11 @@ class Agreement:
                 or "losses must be such as every rank can reduce, found that another "
                 "rank cannot: see its own message"
             )
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the coming backward pass leaves gradients as this rank has them (``no_sync``)."""
+        return self.ranks.several and self._wrappers.held_back()
 
     def _complaint(self, graph: LossGraph, roll: Roll) -> str | None:
         if roll.uneven and isinstance(self._shared, SharedAuto) and not self._shared.parameters():

@@ -57,6 +57,10 @@ class Wrappers:
                 )
         return None
 
+    def held_back(self) -> bool:
+        """Whether the coming backward pass leaves gradients as this rank has them (``no_sync``)."""
+        return any(not wrapper.require_backward_grad_sync for wrapper in self._wrappers())
+
     def _wrappers(self) -> list[DistributedDataParallel]:
         if self._found is None:
             kind = DistributedDataParallel

@@ -63,6 +63,14 @@ class Rows:
             if self._used == self._most:
                 self._thin()
 
+    def drop_last(self) -> None:
+        """Forget the newest row. What was handed out of it before stays as it is."""
+        if self._used:
+            self._used -= 1
+            self.count -= 1
+            self._space = self._space[: self._used]  # so the next row is not written over it
+            self._number = self._number[: self._used]
+
     def part(self, first: int, last: int, step: int = 1) -> Rows:
         """The rows from place ``first`` to before place ``last``; nothing is copied."""
         found = Rows(self._space.shape[1], self.keep)

@@ -18,6 +18,7 @@ from gaba.extras import library
 from gaba.record._rows import Floats, Rows
 from gaba.record.jsonl import (
     COMBINED,
+    ENGINES,
     SCALARS,
     VECTORS,
     Row,
@@ -37,7 +38,7 @@ Bools = NDArray[np.bool_]
 
 @final
 class History:
-    """The steps of a run as columns: 8 · (4K + 6) bytes a step, and 8 · K² where cosines are known.
+    """The steps of a run as columns: 8 · (5K + 7) bytes a step, and 8 · K² where cosines are known.
 
     Steps are gathered on their device and fetched 256 at a time, so recording does not wait for it.
     ``history[-1]`` is a :class:`Step`, ``history[-100:]`` a History.
@@ -81,15 +82,38 @@ class History:
         Raises:
             ValueError: the step is of other tasks.
         """
-        if step.tasks != self.tasks:
-            raise ValueError(f"step must be of the tasks {self.tasks}, found {step.tasks}")
-        scalars = [step.step, step.measured, COMBINED.index(step.combined), step.time]
+        self._check(step)
+        if len(self._open) == _CHUNK:
+            self._fetch()
+        places = COMBINED.index(step.combined), ENGINES.index(step.engine)
+        scalars = [step.step, step.measured, *places, step.time]
         parts = [step.finite.reshape(1), *(getattr(step, name) for name in VECTORS)]
         numbers = torch.cat([part.to(step.multipliers.dtype) for part in parts])
         self._open.append(([float(x) for x in scalars], numbers, step.gramian))
         self.about = dict(step.about)
-        if len(self._open) == _CHUNK:
-            self._fetch()
+
+    def amend(self, step: Step) -> None:
+        """Record ``step`` in place of the last one, of which more is known now.
+
+        What was read of the last one before stays as it was, and :meth:`since` does not give it
+        again.
+
+        Raises:
+            ValueError: the step is of other tasks.
+        """
+        self._check(step)
+        if self._open:
+            self._open.pop()
+        else:
+            self._rows.drop_last()
+            angles = self._angles.values
+            if len(angles) and angles[-1, 0] == self._rows.count:
+                self._angles.drop_last()
+        self.append(step)
+
+    def _check(self, step: Step) -> None:
+        if step.tasks != self.tasks:
+            raise ValueError(f"step must be of the tasks {self.tasks}, found {step.tasks}")
 
     def add(self, rows: Sequence[Row], about: Mapping[str, str] | None = None) -> None:
         """Record the steps that lines of a record hold, with what they say of many steps."""
@@ -186,6 +210,7 @@ class History:
             step=int(one.steps[0]),
             measured=bool(one.measured[0]),
             combined=one.combined[0].item(),
+            engine=one.engines[0].item(),
             finite=torch.tensor(bool(one.finite[0])),
             gramian=gramian,
             about=one.about,
@@ -234,6 +259,11 @@ class History:
     def combined(self) -> NDArray[np.str_]:
         """(N,), ``"by-hand"``, ``"backward"`` or ``"caller"``, as in :class:`Step`."""
         return np.array(COMBINED)[self._scalar("combined").astype(np.int64)]
+
+    @property
+    def engines(self) -> NDArray[np.str_]:
+        """(N,), what was measured: ``"norms"``, ``"products"``, ``"probe"`` or nothing, empty."""
+        return np.array(ENGINES)[self._scalar("engine").astype(np.int64)]
 
     @property
     def times(self) -> Floats:
@@ -287,14 +317,8 @@ class History:
 
     @property
     def shares(self) -> Floats:
-        """(N, K), the part of the update that each task accounts for; NaN without Gramian."""
-        places, cosines = self._cosines()
-        away, norms = np.isnan(self.multipliers[places]), self.norms[places]
-        still = away | (norms == 0)  # such a task has no angles, and adds nothing
-        cosines = np.where(still[:, :, None] | still[:, None, :], 0, cosines)
-        whole = np.full(self.norms.shape, np.nan)
-        whole[places] = measures.shares(np.where(away, 0, self.contributions[places]), cosines)
-        return whole
+        """(N, K), the part of the update that each task accounts for; NaN where it is not known."""
+        return self._vector("shares")
 
     @property
     def _present(self) -> Floats:
@@ -341,7 +365,7 @@ class History:
 
         Its columns are ``measured``, ``combined``, ``finite``, ``imbalance``, ``times``, then
         ``losses/TASK`` and so on for norms, multipliers, weights, contributions and saturated, and
-        where the Gramian was measured ``shares/TASK`` and ``cosines/TASK/OTHER``.
+        where they are known ``shares/TASK`` and ``cosines/TASK/OTHER``.
 
         Raises:
             ImportError: pandas is not installed: ``pip install "gaba[parquet]"``.
@@ -357,7 +381,8 @@ class History:
         scalars = ("measured", "combined", "finite", "imbalance", "times")
         columns = {name: getattr(self, name) for name in scalars}
         places, found = self._cosines()
-        for name in [*names, "shares"] if len(places) else names:
+        shown = [*names, "shares"] if np.isfinite(self.shares).any() else names
+        for name in shown:
             values = getattr(self, name)
             columns |= {f"{name}/{task}": values[:, k] for k, task in enumerate(self.tasks)}
         for i, j in zip(*np.triu_indices(len(self.tasks), 1), strict=True):

@@ -12,7 +12,7 @@ Example:
     >>> isinstance(found, Parsed), found.error[:40]
     (True, 'run.jsonl, line 3: not a step of the tas')
     >>> history = gaba.History(begun.tasks)
-    >>> history.add([*found.rows, Row([0.0] * 5 + [1.0] * 8)], found.about)
+    >>> history.add([*found.rows, Row([0.0] * 6 + [1.0] * 10)], found.about)
     >>> history, history.about
     (History(1 step of a, b; imbalance 1 in the median step), {'metric': 'euclidean'})
 """
@@ -29,20 +29,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, final, get_args
 
-from gaba.record.step import Combined, Step
+from gaba.record.step import Combined, Engine, Step
 
 __all__ = ["Header", "Parsed", "Row", "RunRecord", "header", "parse", "parse_lines", "whole_lines"]
 
-SCALARS = ("step", "measured", "combined", "time", "finite")
-VECTORS = ("losses", "norms", "multipliers", "saturated")
+SCALARS = ("step", "measured", "combined", "engine", "time", "finite")
+VECTORS = ("losses", "norms", "multipliers", "saturated", "shares")
 COMBINED: tuple[str, ...] = get_args(Combined)
+ENGINES: tuple[str, ...] = get_args(Engine)
 
 
 class Row(NamedTuple):
     """A step in plain numbers; NaN where a value is not known.
 
-    ``numbers`` holds the values of ``SCALARS``, ``combined`` as its place in ``COMBINED``, then K
-    of each of ``VECTORS``. ``cosines`` holds K · K numbers where the Gramian was measured.
+    ``numbers`` holds the values of ``SCALARS``, with ``combined`` as its place in ``COMBINED`` and
+    ``engine`` as its place in ``ENGINES``, then K of each of ``VECTORS``. ``cosines`` holds K · K
+    numbers where the Gramian was measured.
     """
 
     numbers: list[float]
@@ -83,7 +85,8 @@ class RunRecord:
 
     The first line is ``{"gaba": version, "tasks": [...], "meta": {...}}``. A line
     ``{"about": {...}}`` holds :attr:`Step.about` of the steps that follow. Every other line is
-    :meth:`Step.asdict` and ``"time"``, in seconds since 1970.
+    :meth:`Step.asdict` and ``"time"``, in seconds since 1970. Lines of older versions have no
+    ``"engine"``: they were measured by norms, if at all.
 
     Args:
         path: the file. A new one is made, with its folder.
@@ -253,8 +256,10 @@ def parse_lines(
 
 def _row(found: Mapping[str, Any], tasks: Sequence[str]) -> Row:
     measured, finite, combined = found["measured"], found["finite"], found["combined"]
-    if measured not in (True, False) or finite not in (True, False) or combined not in COMBINED:
-        raise ValueError("measured and finite must be true or false, combined must be known")
+    engine = found.get("engine", "norms" if measured else "")
+    known = combined in COMBINED and engine in ENGINES
+    if measured not in (True, False) or finite not in (True, False) or not known:
+        raise ValueError("measured and finite must be true or false, combined and engine known")
     losses, norms, saturated = (
         _numbers(found[name][task] for task in tasks) for name in ("losses", "norms", "saturated")
     )
@@ -271,6 +276,7 @@ def _row(found: Mapping[str, Any], tasks: Sequence[str]) -> Row:
         _whole(found["step"]),
         float(measured),
         float(COMBINED.index(combined)),
+        float(ENGINES.index(engine)),
         _number(found.get("time")),
         float(finite),
     )
@@ -279,7 +285,29 @@ def _row(found: Mapping[str, Any], tasks: Sequence[str]) -> Row:
         if len(cosines) != k or any(len(line) != k for line in cosines):
             raise ValueError(f"cosines must be {k} lists of {k} numbers")
         cosines = _numbers(value for line in cosines for value in line)
-    return Row([*scalars, *losses, *norms, *multipliers, *saturated], cosines)
+    if (given := found.get("shares")) is not None:
+        shares = _numbers(given[task] for task in tasks)
+    elif cosines is not None:
+        shares = _shares(multipliers, norms, cosines)
+    else:
+        shares = [math.nan] * k
+    return Row([*scalars, *losses, *norms, *multipliers, *saturated, *shares], cosines)
+
+
+def _shares(multipliers: list[float], norms: list[float], cosines: list[float]) -> list[float]:
+    """s_k = c_k Σ_l cos_kl c_l / Σ_jl c_j cos_jl c_l with c = m g; 0 for a missing task.
+
+    A task whose gradient is 0 has no angles and adds nothing.
+    """
+    k = len(norms)
+    pulls = [0.0 if math.isnan(m) else m * g for m, g in zip(multipliers, norms, strict=True)]
+    pulling = [i for i in range(k) if pulls[i] != 0]
+    parts = [pulls[i] * sum(cosines[i * k + j] * pulls[j] for j in pulling) for i in pulling]
+    total = sum(parts)
+    shares = [math.nan if total == 0 or math.isnan(total) else 0.0] * k
+    for i, part in zip(pulling, parts, strict=True):
+        shares[i] = part / total if total else math.nan
+    return shares
 
 
 def _whole(step: Any) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 from gaba import measures
 
 Combined = Literal["by-hand", "backward", "caller"]
+Engine = Literal["", "norms", "products", "probe"]
 
 
 @final
@@ -28,11 +29,16 @@ class Step:
         combined: how the gradient reached ``.grad``: ``"by-hand"`` from the gradients of the tasks,
             ``"backward"`` by one weighted backward pass, ``"caller"`` if the caller does it.
         losses: (K,), L_k; NaN for a missing task.
-        norms: (K,), g_k as measured; NaN for a missing task and without measurement.
+        norms: (K,), g_k as measured, or the effective norms ĝ_k where the engine is ``"products"``
+            or ``"probe"``; NaN for a missing task and without measurement.
         multipliers: (K,), m_k: the update is Σ m_k ∇L_k. NaN for a missing task.
         saturated: (K,), bool: the multiplier is at its limit, or the weight at its floor.
         finite: (), bool: losses and norms were finite. If not, nothing was learnt from the step.
         gramian: (K, K), ⟨∇L_k, ∇L_l⟩, where it was measured; NaN for a missing task.
+        shares: (K,), s_k, the part of the update that each task accounts for, of sum 1; NaN where
+            neither the Gramian nor the products ⟨∇L_k, u⟩ were measured.
+        engine: what was measured: ``"norms"``, or ``"products"`` along the update, from gradients
+            or by a ``"probe"``; empty without measurement.
         about: what holds for many steps, in words: ``"metric"``, ``"measurement"``, ``"reason"``.
         time: when the step was recorded, in seconds since 1970.
     """
@@ -47,8 +53,22 @@ class Step:
     saturated: Tensor
     finite: Tensor
     gramian: Tensor | None = None
+    shares: Tensor = None  # pyright: ignore[reportAssignmentType]  # never None once it is made
+    engine: Engine = ""
     about: Mapping[str, str] = field(default_factory=dict)
     time: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        if self.shares is None:
+            object.__setattr__(self, "shares", self._shares())
+
+    def _shares(self) -> Tensor:
+        """From the Gramian; 0 for a missing task."""
+        if self.gramian is None:
+            return torch.full_like(self.multipliers, math.nan)
+        away = self.multipliers.isnan()
+        known = torch.where(away[:, None] | away, 0.0, self.gramian)
+        return measures.shares(self._present, known)
 
     @property
     def weights(self) -> Tensor:
@@ -67,15 +87,6 @@ class Step:
         return measures.imbalance(self._present, self.norms)
 
     @property
-    def shares(self) -> Tensor:
-        """(K,), s_k = m_k (Gm)_k / Σ_j m_j (Gm)_j; 0 for a missing task, NaN without Gramian."""
-        if self.gramian is None:
-            return torch.full_like(self.multipliers, math.nan)
-        away = self.multipliers.isnan()
-        known = torch.where(away[:, None] | away, 0.0, self.gramian)
-        return measures.shares(self._present, known)
-
-    @property
     def cosines(self) -> Tensor | None:
         """(K, K), cos(∇L_k, ∇L_l) where the Gramian was measured; NaN for missing tasks."""
         return None if self.gramian is None else cosines_of(self.gramian)
@@ -88,22 +99,25 @@ class Step:
     def asdict(self) -> dict[str, Any]:
         """Plain numbers by task name, ``None`` for what is not finite. Waits for the device.
 
-        ``shares`` and ``cosines`` are there if the Gramian was measured.
+        ``shares`` are there if they are known, ``cosines`` if the Gramian was measured.
         """
         k, cosines = len(self.tasks), self.cosines
-        names = ["losses", "norms", "multipliers", "weights", "contributions", "saturated"]
+        names = ["losses", "norms", "multipliers", "weights", "contributions", "shares"]
+        names.append("saturated")
         parts = [self.finite.reshape(1), self.imbalance.reshape(1)]
         if cosines is not None:
-            names.append("shares")
             parts.append(cosines.flatten())
         parts = [*(getattr(self, name) for name in names), *parts]
         numbers = torch.cat([part.to(self.multipliers.dtype) for part in parts]).tolist()
         vectors = {name: numbers[i * k : (i + 1) * k] for i, name in enumerate(names)}
         finite, imbalance, *rest = numbers[len(names) * k :]
         saturated = (bool(value) for value in vectors.pop("saturated"))
+        if not any(math.isfinite(share) and share != 0 for share in vectors["shares"]):
+            del vectors["shares"]  # 0 is that of a missing task
         found = {
             "step": self.step,
             "measured": self.measured,
+            "engine": self.engine,
             "combined": self.combined,
             "finite": bool(finite),
             **{name: self._named(_plain(values)) for name, values in vectors.items()},

@@ -96,7 +96,7 @@ class VQGAN(Rule):
 
     m_r = 1 for the reference r (the reconstruction), and m_k = w · clamp(g_r / (g_k + ε), 0, M) for
     every other task, but 0 in the first ``start`` steps. The original measures at the last layer of
-    the decoder (``measure="last-layer"``), unsmoothed. Where the reference is missing, the
+    the decoder (``ExactNorms(layer="last")``), unsmoothed. Where the reference is missing, the
     multipliers are the last ones.
 
     Args:

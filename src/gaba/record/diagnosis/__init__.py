@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING
 
 from gaba.record.diagnosis._pull import balance, dominated, shrunk, would_dominate
 from gaba.record.diagnosis._result import Diagnosis, Figure, Finding
-from gaba.record.diagnosis._trouble import dead, missing, non_finite, unmeasured
+from gaba.record.diagnosis._trouble import (
+    dead,
+    missing,
+    non_finite,
+    opposed,
+    probe_failed,
+    unmeasured,
+)
 from gaba.record.diagnosis._view import View
-from gaba.record.diagnosis._weights import fixed_would_do, noisy, saturated, stood_still
+from gaba.record.diagnosis._weights import fixed_would_do, limited, noisy, saturated, stood_still
 
 if TYPE_CHECKING:
     from gaba.record.history import History
@@ -16,10 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "Figure", "Finding", "diagnose"]
 
 _CHECKS = (
+    limited,
     non_finite,
     dead,
+    opposed,
     missing,
     unmeasured,
+    probe_failed,
     would_dominate,
     dominated,
     saturated,
@@ -34,10 +44,11 @@ _CHECKS = (
 def diagnose(history: History) -> Diagnosis:
     """Read a history and say whether the tasks were balanced, what to change, and why.
 
-    Each check gives one :class:`Finding` or none: ``non-finite`` steps, ``dead`` and ``missing``
-    tasks, ``unmeasured`` norms, the task that ``would-dominate`` under equal weights or
-    ``dominated`` under those used, ``saturated`` multipliers, ``imbalance`` or ``balanced``,
-    weights that stand ``still``, a ``fixed-would-do``, ``noisy`` weights, a ``shrunk`` update.
+    Each check gives one :class:`Finding` or none: tasks that a limit leaves apart (``limited``),
+    ``non-finite`` steps, ``dead``, ``opposed`` and ``missing`` tasks, ``unmeasured`` norms, a
+    ``probe`` that failed, the task that ``would-dominate`` under equal weights or ``dominated``
+    under those used, ``saturated`` multipliers, ``imbalance`` or ``balanced``, weights that stand
+    ``still``, a ``fixed-would-do``, ``noisy`` weights, a ``shrunk`` update.
     Medians are over measured, finite steps. The thresholds are named constants beside the checks.
 
     Args:
@@ -69,4 +80,5 @@ def diagnose(history: History) -> Diagnosis:
         findings=tuple(finding for finding in found if finding is not None),
         about=dict(history.about),
         recorded=history.recorded,
+        engines=tuple(dict.fromkeys(str(engine) for engine in view.engines if engine)),
     )

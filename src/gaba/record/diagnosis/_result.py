@@ -12,8 +12,17 @@ Figure: TypeAlias = float | str | list[float] | list[str]
 
 LISTED_TASKS = 4  # more weights than these do not fit into a sentence; the figures have them all
 
-METRICS = {"euclidean": "the Euclidean metric", "optimizer": "the optimizer's metric"}
-VERDICTS = {"imbalance": "Not balanced.", "balanced": "Balanced.", "unmeasured": "Not known."}
+METRICS = {
+    "euclidean": "pulls in the Euclidean metric",
+    "optimizer": "pulls in the optimizer's metric",
+}
+EFFECTIVE = "pulls by effective norms, from the update"
+VERDICTS = {
+    "limited": "Not balanced.",
+    "imbalance": "Not balanced.",
+    "balanced": "Balanced.",
+    "unmeasured": "Not known.",
+}
 NOTHING = "There was nothing to balance: no step had two tasks that pull."
 UNLEARNT = "Nothing was learnt: no step was finite."
 
@@ -51,6 +60,7 @@ class Diagnosis:
         findings: trouble first, then the pulls, the weights and the size of the update.
         about: what the record says of all its steps: the metric, the measurement, and why that.
         recorded: how many steps there were, where old ones are thinned out.
+        engines: what was measured, as in :attr:`gaba.Step.engine`, each once.
 
     Example:
         >>> equal = Finding("balanced", "Contributions were equal in every step.", {})
@@ -68,6 +78,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     about: Mapping[str, str] = field(default_factory=dict)
     recorded: int = 0
+    engines: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -118,6 +129,7 @@ class Diagnosis:
             "tasks": list(self.tasks),
             "steps": self.steps,
             "about": dict(self.about),
+            "engines": list(self.engines),
             "verdict": self.verdict,
             "code": self.code,
             "findings": [
@@ -136,7 +148,8 @@ class Diagnosis:
         of = f" of {self.recorded:,}" if self.recorded > self.steps else ""
         head = f"{self.steps:,}{of} step{'s' * (self.steps != 1)} of {len(self.tasks)} tasks"
         known = METRICS.get(self.about.get("metric", ""))
-        said = f", pulls in {known}" if known else ""
+        known = EFFECTIVE if {"products", "probe"} & set(self.engines) else known
+        said = f", {known}" if known else ""
         lines = textwrap.wrap(self.verdict, 100)
         if self.code:
             lines.append(f"Use: {self.code}")

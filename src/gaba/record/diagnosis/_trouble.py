@@ -12,6 +12,11 @@ DEAD_STEPS = 10
 zero; ten in a row are a detached graph, a dead activation or a constant loss."""
 
 
+OPPOSED_SHARE = 0.1
+"""The part of its measured steps in which a task must oppose the update. A batch now and then
+points the other way."""
+
+
 def non_finite(view: View) -> Finding | None:
     """Steps with a loss or norm that is NaN or infinite."""
     bad = ~view.finite
@@ -59,7 +64,8 @@ def dead(view: View) -> Finding | None:
     since: list[float] = []
     for k, task in enumerate(view.tasks):
         rows = np.flatnonzero(view.measured & view.finite & view.present[:, k])
-        stretches = runs(view.norms[rows, k] == 0)
+        opposes = view.shares[rows, k] < 0  # along the update its norm counts as 0, yet it pulls
+        stretches = runs((view.norms[rows, k] == 0) & ~opposes)
         start, length = max(stretches, key=lambda stretch: stretch[1], default=(0, 0))
         if length < DEAD_STEPS:
             continue
@@ -76,6 +82,23 @@ def dead(view: View) -> Finding | None:
         "a task contribute. Look for a detached graph, a dead activation or a constant loss."
     )
     return Finding("dead", text, {"tasks": tasks, "steps": lengths, "since": since})
+
+
+def opposed(view: View) -> Finding | None:
+    """Tasks whose loss rises along the update: their share is negative."""
+    known = view.finite[:, None] & view.present & np.isfinite(view.shares)
+    counts = known.sum(axis=0)
+    parts = (known & (view.shares < 0)).sum(axis=0) / np.maximum(counts, 1)
+    at = np.flatnonzero(parts >= OPPOSED_SHARE)
+    if not len(at):
+        return None
+    tasks = [view.tasks[k] for k in at]
+    clauses = [f"'{view.tasks[k]}' in {percent(float(parts[k]))}" for k in at]
+    text = (
+        f"The update went against tasks in steps where that is known: {', '.join(clauses)}. "
+        "There the loss rises along it, and the imbalance leaves the task out."
+    )
+    return Finding("opposed", text, {"tasks": tasks, "shares": parts.tolist()})
 
 
 def missing(view: View) -> Finding | None:
@@ -101,3 +124,19 @@ def unmeasured(view: View) -> Finding | None:
     text = "The method needs no norms, so none were measured: how hard the tasks pull is not known."
     code = view.line(method="gaba")
     return Finding("unmeasured", text, {"steps": float(len(view.steps))}, code)
+
+
+def probe_failed(view: View) -> Finding | None:
+    """Why the probe was given up, or does not give every share."""
+    reason = view.about.get("probe")
+    if not reason:
+        return None
+    engines = view.engines[view.along]
+    given_up = len(engines) > 0 and str(engines[-1]) == "products"
+    text = (
+        f"The probe was given up, because {reason}. Since then shares are measured from gradients, "
+        "which costs a backward pass a task."
+        if given_up
+        else f"A probe failed, because {reason}. Shares it cannot give come from gradients."
+    )
+    return Finding("probe", text, {"reason": reason, "probes": float((engines == "probe").sum())})

@@ -24,6 +24,8 @@ class View:
     ``present`` (N, K): the step had the task. A missing task has no multiplier.
     ``pulls`` (N, K): norms that were measured in a finite step and are above 0; NaN elsewhere.
     ``complete`` (N,): finite steps that had every task, so that their weights can be compared.
+    ``engines`` (N,): what was measured. Along the update, the norms are the effective ones, and 0
+    for a task that opposes it.
     """
 
     tasks: tuple[str, ...]
@@ -33,6 +35,8 @@ class View:
     norms: Floats
     multipliers: Floats
     weights: Floats
+    shares: Floats
+    engines: NDArray[np.str_]
     saturated: Bools
     finite: Bools
     measured: Bools
@@ -53,6 +57,8 @@ class View:
             norms=norms,
             multipliers=history.multipliers,
             weights=history.weights,
+            shares=history.shares,
+            engines=history.engines,
             saturated=history.saturated,
             finite=history.finite,
             measured=history.measured,
@@ -70,6 +76,11 @@ class View:
     def contested(self) -> Bools:
         """Steps (N,) in which at least two tasks pulled, so that a balance exists."""
         return np.isfinite(self.pulls).sum(axis=1) >= 2
+
+    @property
+    def along(self) -> Bools:
+        """Steps (N,) that were measured along their update."""
+        return np.isin(self.engines, ("products", "probe"))
 
     def step(self, row: int) -> int:
         """The number of the step in this row."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from gaba.record.diagnosis._pull import UNEQUAL
 from gaba.record.diagnosis._result import Finding, named, percent, times, weights_text
-from gaba.record.diagnosis._view import Bools, Floats, View, ratios, runs
+from gaba.record.diagnosis._view import Bools, Floats, View, ratios, runs, task_medians
 
 SATURATED_SHARE = 0.01
 """A floor that binds in fewer steps than these catches outliers, which is what it is for."""
@@ -40,6 +40,48 @@ ENOUGH_STEPS = 50
 """Fewer steps than these show no habit of the weights."""
 
 
+HELD_SHARE = 0.5
+"""The part of its measured steps in which a task must be at the limit that keeps it unequal."""
+
+
+def limited(view: View) -> Finding | None:
+    """Tasks that stay unequal because a multiplier is at its limit; and the limit to use."""
+    limit = float(view.about.get("limit", "inf"))
+    typical = task_medians(view.contributions)
+    if not math.isfinite(limit) or np.isfinite(typical).sum() < 2:
+        return None
+    strong, weak = int(np.nanargmax(typical)), int(np.nanargmin(typical))
+    apart = float(typical[strong] / typical[weak])
+    if not UNEQUAL < apart < math.inf:
+        return None
+    known = np.isfinite(view.pulls)
+    high, low = _at_limits(view, limit)
+    most = HELD_SHARE * np.maximum(known.sum(axis=0), 1)
+    short = ((high & known).sum(axis=0) >= most) & (UNEQUAL * typical < typical[strong])
+    long = ((low & known).sum(axis=0) >= most) & (UNEQUAL * typical[weak] < typical)
+    held = [task for task, at in zip(view.tasks, short | long, strict=True) if at]
+    if not held:
+        return None
+    enough = _round_up(limit * apart)
+    text = (
+        f"Use limit={enough:_}: the limit of {limit:,g} leaves '{view.tasks[strong]}' pulling "
+        f"{times(apart)} times as hard as '{view.tasks[weak]}'."
+    )
+    figures = {"tasks": held, "ratio": apart, "limit": limit, "enough": float(enough)}
+    return Finding("limited", text, figures, view.line(limit=enough))
+
+
+def _at_limits(view: View, limit: float) -> tuple[Bools, Bools]:
+    """Where (N, K) a multiplier is held at the limit, and where at one over it."""
+    m, held = view.multipliers, view.saturated & math.isfinite(limit)
+    return held & np.isclose(m, limit, atol=0), held & np.isclose(m, 1 / limit, atol=0)
+
+
+def _round_up(limit: float) -> int:
+    """The next power of ten."""
+    return 10 ** math.ceil(math.log10(limit) - 1e-9)
+
+
 def saturated(view: View) -> Finding | None:
     """Multipliers at their limit, and weights at their floor."""
     any_task = np.asarray(view.saturated.any(axis=1))
@@ -57,9 +99,7 @@ def saturated(view: View) -> Finding | None:
     )
     counted = f"in {percent(share)} of the steps ({n} of {len(any_task)}, {when})"
     limit = float(view.about.get("limit", "inf"))
-    with np.errstate(divide="ignore"):
-        factors = np.abs(np.log(view.multipliers[view.saturated]))
-    at_limit = np.isclose(factors, math.log(limit))
+    high, low = _at_limits(view, limit)
     apart = ratios(view.contributions[any_task & view.contested])
     unequal = float(np.median(apart)) if len(apart) else math.inf
     figures = {
@@ -68,14 +108,14 @@ def saturated(view: View) -> Finding | None:
         "first_step": float(first),
         "shares": shares.tolist(),
     }
-    if at_limit.any():
+    if (high | low).any():
         text = (
             f"The multiplier of {named(held, 'or')} was at its limit {counted}: no loss is "
             f"multiplied or divided by more than {limit:,g}."
         )
         figures["limit"] = limit
         enough = limit * (unequal if math.isfinite(unequal) else 2)
-        code = view.line(limit=10 ** math.ceil(math.log10(enough)))
+        code = view.line(limit=_round_up(enough))
     else:
         floor = float(np.median(view.weights[view.saturated]))
         text = (

@@ -9,7 +9,7 @@ const BALANCED = 2;
 const STEADY = 1.25;
 /** At a cosine of −½ two tasks of equal contributions keep half of their shares. */
 const OPPOSED = -0.5;
-/** From here on exact norms make a step about five times as long; a sketch does not grow with K. */
+/** From here on the gradients of all tasks make a step about five times as long. */
 const MANY = 8;
 /** A weight that jumps by more than this from step to step, in per cent, follows noise. */
 const NOISY = 10;
@@ -55,7 +55,7 @@ export function decide({ tasks, ratio, moves, cosine, jump, optimizer }) {
 function adaptive({ names, ratio, moves, cosine, jump, optimizer, opposed }) {
   const K = names.length;
   const reasons = [`The norms are ${ratioText(ratio)} apart and their ratio moves by ${ratioText(moves)}: no fixed multipliers keep them balanced.`];
-  const name = opposed ? "equal-share" : K >= MANY ? "inverse-sketch" : "gaba";
+  const name = opposed ? "equal-share" : "gaba";
   const changes = [];
   const imports = ["import gaba"];
   if (opposed) {
@@ -65,10 +65,11 @@ function adaptive({ names, ratio, moves, cosine, jump, optimizer, opposed }) {
   } else {
     reasons.push(`With ${K} tasks the paper's formula no longer makes contributions equal; the inverse rule does.`);
   }
-  if (K >= MANY) {
-    if (opposed) changes.push('measure="sketch"');
-    reasons.push(`${K} exact norms make a step several times as long. The sketch needs one extra forward pass however many tasks there are, and is off by some per cent.`);
-  } else if (jump > NOISY) {
+  if (opposed && K >= MANY) {
+    changes.push("every=10");
+    reasons.push(`The gradients of ${K} tasks make a step several times as long: measure them in every 10th step.`);
+  }
+  if (jump > NOISY) {
     imports.push("from gaba.stabilisers import Belief");
     changes.push("believe=Belief(rate=0.001)");
     reasons.push(`A weight that jumps by ${jump} % a step follows noise: average over about 1,000 steps instead of 100.`);

@@ -5,6 +5,7 @@ import { multiplierText, percent, short, timesText, typedText, weightText, whole
 import { timeplot } from "../timeplot.js";
 import { BOUND, LINEAR, LOG, choice, presets, slider } from "./controls.js";
 import { normStream, run, stepResponse, summary } from "./simulate.js";
+import { FIRST_RATE } from "./stabilisers.js";
 
 const STREAM_STEPS = 2000;
 /** Positions of the decay: decades of 1/(1 − d), so that 0.9, 0.99 and 0.999 are equally far apart. */
@@ -15,7 +16,7 @@ const PAPER = {
   smoothing: "weights", decay: 0.99, floorAt: 0.05, floorMode: "renormalise", warmupSteps: 100, scale: "simplex", limit: Infinity, recover: Infinity,
 };
 const NOISY_PAPER = { ...PAPER, noise: 0.5, bursts: 5 };
-const DEFAULT = { ...NOISY_PAPER, smoothing: "belief", floorAt: 0, warmupSteps: 0, scale: "sum", limit: 1000, recover: 8 };
+const DEFAULT = { ...NOISY_PAPER, smoothing: "belief", floorAt: 0, warmupSteps: 0, scale: "sum", limit: 32, recover: 8 };
 const SCENES = [
   ["The paper's preset", PAPER],
   ["The paper's, with noise", NOISY_PAPER],
@@ -142,10 +143,19 @@ function report(state, facts, answer) {
   say(byId("lab-fact-remaining"), timesText(facts.remaining));
   say(byId("lab-fact-before"), `${timesText(facts.before)} under equal weights`);
   say(byId("lab-fact-reached"), answer.reached ? stepsText(answer.reached) : "never");
-  const smooths = state.smoothing !== "none" && state.decay > 0;
-  say(byId("lab-fact-tau"), smooths ? `time constant −1/ln d = ${(-1 / Math.log(state.decay)).toFixed(1)} steps` : "nothing is smoothed");
+  say(byId("lab-fact-tau"), memoryText(state));
   say(byId("lab-fact-jump"), `${(100 * facts.jump).toFixed(facts.jump < 0.1 ? 2 : 0)} %`);
   say(byId("lab-verdict"), advice(state, facts));
+}
+
+function memoryText({ smoothing, decay }) {
+  if (smoothing === "belief") return `adapts: noise is averaged over up to ${Math.max(1 / FIRST_RATE, 1 / (1 - decay)).toFixed(0)} steps`;
+  return smoothing === "none" || decay === 0 ? "nothing is smoothed" : `time constant −1/ln d = ${(-1 / Math.log(decay)).toFixed(1)} steps`;
+}
+
+/** The median ratio of two log-normal norms that are equal but for their noise. */
+function noiseAlone(noise) {
+  return Math.exp(0.6745 * Math.SQRT2 * noise);
 }
 
 function advice(state, { saturated, last, jump, remaining }) {
@@ -159,6 +169,6 @@ function advice(state, { saturated, last, jump, remaining }) {
   }
   if (jump > 0.1) return `The weights are noisy: they jump by ${(100 * jump).toFixed(0)} % from one step to the next. Smooth the norms (decay 0.99).`;
   if (remaining > 5 && state.smoothing === "weights") return "Smoothed weights stay too close to uniform: the average of the weights is not the weight of the average norms, and the smaller weight ends up too large.";
-  if (remaining > 5 && state.recover < Infinity) return "The recovery holds a task back: its norm fell below its peak, and it is boosted by no more than R for that.";
+  if (remaining > 3 * noiseAlone(state.noise) && state.recover < Infinity) return "The recovery holds a task back: its norm fell below its peak, and it is boosted by no more than R for that.";
   return `The weights follow the norms and let the noise pass.${state.noise > 0 ? " What remains is the noise of single batches, which no weights should follow." : ""}`;
 }

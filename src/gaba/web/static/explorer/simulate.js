@@ -3,7 +3,7 @@
 
 import { multipliers, recovery } from "./multipliers.js";
 import { contributions, imbalance, inverseNorm, sum, uniform } from "./rules.js";
-import { belief, ema, floor, logEma, warmup } from "./stabilisers.js";
+import { FIRST_RATE, belief, ema, floor, logEma, warmup } from "./stabilisers.js";
 
 /** Random numbers from a seed (mulberry32): uniform in [0, 1), and normal. */
 function generator(seed) {
@@ -45,7 +45,7 @@ export function normStream({ start, noise, drift, bursts, burstSize = 30, steps,
  */
 function pipeline(settings, nTasks = 2, settled = null) {
   const { smoothing, decay, floorAt, floorMode, warmupSteps, scale = "simplex", limit = Infinity, recover = Infinity } = settings;
-  const believers = { norms: () => logEma(decay, nTasks, { settled }), belief: () => belief(1 - decay, nTasks, { settled }) };
+  const believers = { norms: () => logEma(decay, nTasks, { settled }), belief: () => belief(Math.min(FIRST_RATE, 1 - decay), nTasks, { settled }) };
   const believe = believers[smoothing]?.() ?? ((norms) => norms);
   const recovered = recovery(recover);
   const warm = warmup(settled ? 0 : warmupSteps);

@@ -15,13 +15,13 @@ export function ema(decay, nTasks, { debias = false, settled = null } = {}) {
   };
 }
 
-/** The debiased average of log-norms. A norm of 0 has no logarithm and is not taken in. */
+/** The debiased average of log-norms. A norm of 0 or below is not taken in. */
 export function logEma(decay, nTasks, { settled = null } = {}) {
   const mean = settled?.map(Math.log) ?? new Array(nTasks).fill(0);
   const mass = new Array(nTasks).fill(settled ? 1 : 0);
   return (norms) =>
     norms.map((g, k) => {
-      if (g !== 0) {
+      if (g > 0) {
         mean[k] = decay * mean[k] + (1 - decay) * Math.log(g);
         mass[k] = decay * mass[k] + (1 - decay);
       }
@@ -29,22 +29,34 @@ export function logEma(decay, nTasks, { settled = null } = {}) {
     });
 }
 
+/** The rate of a belief's second norm, and its largest one. */
+export const FIRST_RATE = 0.3;
+const FASTEST_RATE = 0.5;
+
 /**
- * The log-norms that the default method believes: each measurement moves them by the part
- * max(rate, 1/(1 + n)) of the way, but counts as no more than e^jump away.
+ * The log-norms that the default method believes: each norm moves them by a part of the way, but
+ * counts as no more than e^jump away. The part starts at 0.3; it grows by a factor of 1.2, up to
+ * 0.5, while errors keep their sign, and shrinks by 0.6, down to `rate`, when they alternate. What
+ * has settled is at `rate`. A negative norm, of a task that opposes the update, is e^jump below.
  */
 export function belief(rate, nTasks, { jump = 2.3, settled = null } = {}) {
-  const log = settled?.map(Math.log) ?? new Array(nTasks).fill(0);
-  const count = new Array(nTasks).fill(settled ? Infinity : 0);
+  const log = settled?.map(Math.log) ?? new Array(nTasks).fill(null);
+  const rates = new Array(nTasks).fill(settled ? rate : FIRST_RATE);
+  const sides = new Array(nTasks).fill(0);
+  const within = (bound, value) => Math.min(bound, Math.max(-bound, value));
   return (norms) =>
     norms.map((g, k) => {
-      if (g !== 0) {
-        const gap = Math.log(g) - log[k];
-        const counted = count[k] === 0 ? gap : Math.min(jump, Math.max(-jump, gap));
-        log[k] += Math.max(rate, 1 / (1 + count[k])) * counted;
-        count[k] += 1;
+      if (log[k] === null) {
+        if (g > 0) log[k] = Math.log(g);
+      } else if (g !== 0) {
+        const gap = g > 0 ? within(jump, Math.log(g) - log[k]) : -jump;
+        const side = Math.sign(gap);
+        if (side && sides[k]) rates[k] *= side === sides[k] ? 1.2 : 0.6;
+        rates[k] = Math.min(FASTEST_RATE, Math.max(rate, rates[k]));
+        sides[k] = side || sides[k];
+        log[k] += within(Math.LN2, rates[k] * gap);
       }
-      return count[k] > 0 ? Math.exp(log[k]) : g;
+      return log[k] === null ? g : Math.exp(log[k]);
     });
 }
 
