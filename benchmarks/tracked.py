@@ -89,7 +89,7 @@ def autogram(model: MultiTask, batch: Batch) -> Step:
 
 
 def steady(spec: Spec, k: int, batch: Batch, device: str) -> tuple[int, float]:
-    """How many steps are between two measurements in the end, and what one costs, in plain steps."""
+    """How many steps are between two measurements in the end, and the cost of one in steps."""
     model = spec.model(k).to(device)
     balancer = gaba.Balancer(model.tasks, model.trunk)
     for _ in range(3):
@@ -138,11 +138,15 @@ def cost(spec: Spec, k: int, seconds: float, device: str) -> dict[str, Any]:
         sync()
         return (time.perf_counter() - began) / n
 
-    found: dict[str, Any] = {"every": every, "counted": counted, "plain_ms": 1e3 * block(reference, 4)}
+    found: dict[str, Any] = {
+        "every": every,
+        "counted": counted,
+        "plain_ms": 1e3 * block(reference, 4),
+    }
     for name, (make, n) in ways(k, every).items():
         try:
             step = make(spec.model(k).to(device), batch)
-            for _ in range(2 * n if name == "default" else 2):
+            for _ in range(2):
                 step()
         except Exception as error:
             found[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
@@ -188,7 +192,14 @@ def exact_shares(model: MultiTask, losses: dict[str, Tensor], multipliers: Tenso
 
 
 def error(
-    spec: Spec, k: int, device: str, *, autocast: bool, apart: bool, engine: str = "probe", steps: int
+    spec: Spec,
+    k: int,
+    device: str,
+    *,
+    autocast: bool,
+    apart: bool,
+    engine: str = "probe",
+    steps: int,
 ) -> dict[str, Any]:
     """Root mean square of log s_k − log of the exact one, over tasks with K s_k > 0.01."""
     model = spec.model(k).to(device)
@@ -240,7 +251,9 @@ def cost_table(results: dict[str, Any]) -> str:
     for key, found in results.items():
         model, k = key.split("/")
         cells = [
-            f"{found[n]['ratio']:.3f}" if "ratio" in found[n] else "fails" for n in names if n in found
+            f"{found[n]['ratio']:.3f}" if "ratio" in found[n] else "fails"
+            for n in names
+            if n in found
         ]
         rows.append([FULL[model].title, k, str(found["every"]), *cells])  # type: ignore[index]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

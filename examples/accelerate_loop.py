@@ -15,14 +15,14 @@ torch.manual_seed(0)
 accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
 trunk, heads = nn.Linear(6, 8), nn.ModuleList([nn.Linear(8, 1), nn.Linear(8, 1)])
 model = nn.ModuleDict({"trunk": trunk, "heads": heads})
-balancer = gaba.Balancer(tasks=["loud", "quiet"], shared=trunk)
+balancer = gaba.Balancer(tasks=["loud", "quiet"], shared=trunk, accumulate=2)
 balanced = AcceleratedBalancer(accelerator, balancer)
 model, optimizer = accelerator.prepare(model, torch.optim.Adam(model.parameters(), lr=1e-2))
 
 
 def losses_of(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
     loud, quiet = (head(torch.tanh(trunk(inputs))) for head in heads)
-    return {"loud": 1000 * (loud - 1).square().mean(), "quiet": (quiet + 1).square().mean()}
+    return {"loud": 30 * (loud - 1).square().mean(), "quiet": (quiet + 1).square().mean()}
 
 
 for i in range(40):

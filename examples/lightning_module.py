@@ -1,6 +1,6 @@
 """Lightning keeps its automatic optimization: training_step returns the balanced loss.
 
-Accumulation and clipping stay as they are. A callback logs multipliers, contributions and
+Accumulation and clipping stay as they are. A callback logs multipliers, contributions, shares and
 imbalance. The balancer is a part of the module, so the checkpoint has its state.
 """
 
@@ -24,13 +24,13 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category
 
 
 class Prognosis(lightning.LightningModule):
-    """Two tasks on one trunk; one loss is about a thousand times the other."""
+    """Two tasks on one trunk; one pulls some forty times as hard as the other."""
 
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(nn.Linear(14, 32), nn.ReLU())
         self.rul, self.health = nn.Linear(32, 1), nn.Linear(32, 3)
-        self.balancer = gaba.Balancer(tasks=["rul", "health"], shared=self.trunk)
+        self.balancer = gaba.Balancer(["rul", "health"], shared=self.trunk, accumulate=2)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """The balanced loss; Lightning treats it as always."""
@@ -48,8 +48,8 @@ class Prognosis(lightning.LightningModule):
 
 
 torch.manual_seed(0)
-inputs, rul = torch.randn(128, 14), torch.rand(128) * 125
-data = TensorDataset(inputs, rul, torch.bucketize(rul, torch.tensor([30.0, 80.0])))
+inputs, rul = torch.randn(128, 14), torch.rand(128) * 30
+data = TensorDataset(inputs, rul, torch.bucketize(rul, torch.tensor([7.0, 20.0])))
 module = Prognosis()
 trainer = lightning.Trainer(
     max_epochs=4,

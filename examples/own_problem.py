@@ -1,6 +1,6 @@
 """A problem of your own in the benchmark: two classes, about twenty lines.
 
-A spring's position in millimetres and its energy in joules, from its phase and its stiffness. Name
+A spring's position in centimetres and its energy in joules, from its phase and its stiffness. Name
 it as ``problems = ["examples/own_problem.py:Springs"]`` in the file that ``gaba bench run`` takes;
 here it is run for a few methods at once.
 """
@@ -26,7 +26,7 @@ class Spring(Session):
 
     def _errors(self, draw: torch.Generator, count: int) -> dict[str, Tensor]:
         x = torch.rand(count, 2, generator=draw).to(self.device)
-        position = 40 * torch.sin(6 * x[:, 0])
+        position = 10 * torch.sin(6 * x[:, 0])
         energy = (1 + x[:, 1]) * torch.sin(6 * x[:, 0]).square() / 2
         a, b = self.heads(self.trunk(2 * x - 1)).unbind(dim=1)
         return {"position": a - position, "energy": b - energy}
@@ -48,7 +48,7 @@ class Springs(Problem):
 
     name, tasks, steps = "springs", ("position", "energy"), 600
     metrics = (
-        Metric("rmse_position", task="position", reference=28.0),
+        Metric("rmse_position", task="position", reference=7.0),
         Metric("rmse_energy", task="energy", reference=0.28),
     )
 
@@ -58,7 +58,7 @@ class Springs(Problem):
 
 
 if __name__ == "__main__":
-    print(f"{'method':10} {'position (mm)':>14} {'energy (J)':>11}   on test data")
+    print(f"{'method':10} {'position (cm)':>14} {'energy (J)':>11}   on test data")
     for method in ("uniform", "paper", "gaba"):
         trial = Trial(
             *("springs", method, "adam", 1e-2, 0.0), seed=0, steps=600, spec=f"{__file__}:Springs"

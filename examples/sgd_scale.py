@@ -22,7 +22,7 @@ def distances(scale: Literal["simplex", "sum"], adam: bool) -> list[float]:
     optimizer = (
         torch.optim.Adam(parameters, lr=2e-2) if adam else torch.optim.SGD(parameters, lr=1e-4)
     )
-    balancer = gaba.Balancer(tasks=["loud", "quiet"], shared=net, scale=scale)
+    balancer = gaba.Balancer(["loud", "quiet"], shared=net, scale=scale, limit=1_000)
     for _ in range(400):
         inputs = torch.randn(32, 4)
         targets = inputs @ truth + 0.5 * torch.randn(32, 2)

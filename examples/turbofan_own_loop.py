@@ -29,7 +29,7 @@ for i in range(steps):
     step = balancer.backward(turbofan.losses(model(batch.inputs), batch))
     optimizer.step()
     optimizer.zero_grad()
-    if i % 5 == 0:
+    if i % 5 == 0 and step.measured:
         print(f"step {i}: contributions {float(step.imbalance):.2f} times apart")
 
 predictions: turbofan.Predictions = turbofan.predict(model, prepared.test.inputs)

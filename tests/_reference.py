@@ -225,7 +225,8 @@ class LogEMA(Stabiliser):
 class Belief(Stabiliser):
     """log ĝ moves towards log g by a rate that grows with errors of one sign and shrinks otherwise.
 
-    A norm of 0 is missing. A negative one stands for ĝ e^(−j), as soon as there is a ĝ.
+    A norm of 0 is missing. A negative one stands for ĝ e^(−j), and for |g| e^(−j) if it is the
+    first. After a positive one, ĝ is at least g e^(−j).
     """
 
     def __init__(self, n_tasks: int, rate: float = 0.01, jump: float = 2.3) -> None:
@@ -234,27 +235,25 @@ class Belief(Stabiliser):
         self.log: list[float | None] = [None] * n_tasks
         self.rates = [0.3] * n_tasks
         self.errors: list[float | None] = [None] * n_tasks
+        self.taken = [0] * n_tasks
 
     def step(self, value: Vector, present: Sequence[bool]) -> Vector:
         """The believed norms."""
         result = np.array(value)
         for k in range(self.K):
-            if present[k]:
+            if present[k] and value[k] != 0:
                 self._take(k, float(value[k]))
             believed = self.log[k]
             if believed is not None:
                 result[k] = math.exp(believed)
-            elif result[k] < 0:  # what opposes the update says nothing of a norm
-                result[k] = math.nan
         return result
 
     def _take(self, k: int, norm: float) -> None:
         believed = self.log[k]
+        before = self.taken[k]
+        self.taken[k] += 1
         if believed is None:
-            if norm > 0:
-                self.log[k] = math.log(norm)
-            return
-        if norm == 0:
+            self.log[k] = math.log(norm) if norm > 0 else math.log(-norm) - self.jump
             return
         error = -self.jump
         if norm > 0:
@@ -263,13 +262,17 @@ class Belief(Stabiliser):
             return
         last = self.errors[k]
         if last is not None:  # the second norm is taken in at the rate that there is
-            same = (error > 0) == (last > 0)
-            faster = min(self.rates[k] * 1.2, 0.5)
-            slower = max(self.rates[k] * 0.6, self.slowest)
-            self.rates[k] = faster if same else slower
+            if (error > 0) == (last > 0):
+                self.rates[k] *= 1.2
+            else:
+                self.rates[k] *= 0.6
+        mean_of_all = min(1 / (before + 1), 0.3)
+        self.rates[k] = min(max(self.rates[k], self.slowest, mean_of_all), 0.5)
         self.errors[k] = error
         factor = min(max(math.exp(self.rates[k] * error), 0.5), 2.0)
         self.log[k] = believed + math.log(factor)
+        if norm > 0:
+            self.log[k] = max(believed + math.log(factor), math.log(norm) - self.jump)
 
 
 @final
@@ -439,6 +442,7 @@ class Pipeline:
         scale: What length the combined update gets.
         limit: No multiplier is above it, or below one over it; not on the simplex.
         recovery: No norm counts as less than its peak over this.
+        rise: No multiplier that is used grows by more than this in one step, from the first on.
         anchor: The task that keeps the multiplier 1, in place of ``scale``.
         per_task: Settings of the rule, one a task.
     """
@@ -450,14 +454,17 @@ class Pipeline:
     scale: Literal["simplex", "sum", "geometric", "max"] = "sum"
     limit: float = 1000.0
     recovery: float = math.inf
+    rise: float = math.inf
     anchor: int | None = None
     per_task: Vector | None = None
     last: Vector = field(init=False)
+    used: Vector = field(init=False)
     peak: Vector = field(init=False)
 
     def __post_init__(self) -> None:
         simplex = self.scale == "simplex" and self.anchor is None
         self.last = np.full(self.n_tasks, 1 / self.n_tasks if simplex else 1.0)
+        self.used = np.array(self.last)
         self.peak = np.zeros(self.n_tasks)
         self.at_limit = [False] * self.n_tasks
 
@@ -475,7 +482,8 @@ class Pipeline:
     @staticmethod
     def default(n_tasks: int) -> Pipeline:
         """The Balancer's own settings, for the norms of its default method as they come in."""
-        return Pipeline(n_tasks, inverse, believe=Belief(n_tasks), limit=32.0, recovery=8.0)
+        believe = Belief(n_tasks)
+        return Pipeline(n_tasks, inverse, believe=believe, limit=64.0, recovery=8.0, rise=1.2)
 
     def step(self, norms: Sequence[float | None], present: Sequence[bool] | None = None) -> Outcome:
         """Take in the norms of one step.
@@ -575,7 +583,10 @@ class Pipeline:
         self, g: Vector, believed: Vector, present: Sequence[bool], *, finite: bool
     ) -> Outcome:
         here = np.array(present)
-        multipliers = np.where(here, self.last, math.nan)
+        used = [min(self.last[k], self.rise * self.used[k]) for k in range(self.n_tasks)]
+        if finite:
+            self.used = _vector(used)
+        multipliers = np.where(here, used, math.nan)
         saturated = np.array(self.at_limit)
         if self.smooth is not None:
             saturated = saturated | np.array(self.smooth.saturated)

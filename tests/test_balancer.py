@@ -18,6 +18,8 @@ import gaba
 from _models import TwoStage, batch, grads, task_gradients
 
 SHARED = ("module", "parameters", "auto")
+AT_ONCE = gaba.methods.get("gaba", rise=None)
+"""The default method, with the multipliers that its first norms ask for in the first step."""
 
 
 def shared_of(model: TwoStage, how: str) -> Any:
@@ -56,7 +58,8 @@ def test_contributions_are_equal_and_grad_is_the_weighted_sum(
 ) -> None:
     model = TwoStage([10.0**i for i in range(k)], dtype=torch.float64)
     x = batch(dtype=torch.float64)
-    balancer = gaba.Balancer(model.names, shared_of(model, how), method, limit=None)
+    made = gaba.methods.get(method, rise=None, limit=None)
+    balancer = gaba.Balancer(model.names, shared_of(model, how), made)
     step = balancer.backward(model.losses(x))
     found = grads(model)
 
@@ -73,7 +76,8 @@ def test_contributions_are_equal_and_grad_is_the_weighted_sum(
 @pytest.mark.parametrize("k", [2, 7, 100])
 def test_equal_contributions_up_to_a_hundred_tasks_in_float32(k: int) -> None:
     model = TwoStage(np.geomspace(1e-6, 1e6, k).tolist())
-    step = gaba.Balancer(model.names, model.trunk, limit=None).backward(model.losses(batch()))
+    balancer = gaba.Balancer(model.names, model.trunk, AT_ONCE, limit=None)
+    step = balancer.backward(model.losses(batch()))
     own = torch.stack([g.double().norm() for g in task_gradients(model, batch())])
     pulls = step.multipliers * own
     assert float(pulls.max() / pulls.min()) - 1 < 1e-6
@@ -82,7 +86,7 @@ def test_equal_contributions_up_to_a_hundred_tasks_in_float32(k: int) -> None:
 @pytest.mark.parametrize("scale", ["simplex", "sum", "max", "geometric"])
 def test_scale_sets_the_length_that_it_names(scale: Any) -> None:
     model = TwoStage([1.0, 100.0, 3.0])
-    balancer = gaba.Balancer(model.names, model.trunk, scale=scale, limit=None)
+    balancer = gaba.Balancer(model.names, model.trunk, AT_ONCE, scale=scale, limit=None)
     step = balancer.backward(model.losses(batch()))
     pulls, norms = step.contributions, step.norms
     found, expected = {
@@ -105,7 +109,7 @@ def test_equal_norms_are_left_as_the_user_wrote_them() -> None:
 
 def test_anchor_keeps_multiplier_one_and_the_others_theirs_while_it_is_missing() -> None:
     model = TwoStage([1.0, 100.0, 3.0])
-    balancer = gaba.Balancer(model.names, model.trunk, anchor="task1")
+    balancer = gaba.Balancer(model.names, model.trunk, AT_ONCE, anchor="task1")
     step = balancer.backward(model.losses(batch()))
     assert float(step.multipliers[1]) == pytest.approx(1)
     without = model.losses(batch()) | {"task1": None}
@@ -117,7 +121,7 @@ def test_anchor_keeps_multiplier_one_and_the_others_theirs_while_it_is_missing()
 def test_no_loss_is_multiplied_or_divided_by_more_than_the_limit() -> None:
     w = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
     for limit in (1000.0, 32.0, 2.0, 1.0):
-        balancer = gaba.Balancer(list("abc"), [w], limit=limit)
+        balancer = gaba.Balancer(list("abc"), [w], AT_ONCE, limit=limit)
         step = balancer.backward({"a": 1e6 * w[0], "b": w[1], "c": 1e-3 * w[2]})
         assert float(step.multipliers.max()) <= limit
         assert float(step.multipliers.min()) >= 1 / limit
@@ -134,6 +138,115 @@ def test_a_task_that_converges_is_not_amplified_by_more_than_the_recovery() -> N
     assert float(multipliers[1] / multipliers[0]) == pytest.approx(8, rel=1e-6)
 
 
+def wandering(n: int, k: int, seed: int) -> np.ndarray:
+    """n norms (n, K) that wander, jump by up to a thousand, and scatter."""
+    rng = np.random.default_rng(seed)
+    moves = rng.normal(size=(n, k)) * 0.1 + (rng.random((n, k)) < 0.02) * rng.normal(0, 5, (n, k))
+    return np.exp(rng.normal(size=k) * 2 + moves.cumsum(0) + 0.3 * rng.normal(size=(n, k)))
+
+
+def dialled(tasks: str, *args: Any, **settings: Any) -> tuple[gaba.Balancer, torch.nn.Parameter]:
+    """A balancer of tasks with one letter each, and θ, of which L_k = g_k·θ_k has the norm g_k."""
+    theta = torch.nn.Parameter(torch.zeros(len(tasks), dtype=torch.float64))
+    return gaba.Balancer(list(tasks), [theta], *args, **settings), theta
+
+
+def drive(
+    pair: tuple[gaba.Balancer, torch.nn.Parameter],
+    norms: np.ndarray,
+    gone: float = 0.0,
+    seed: int = 0,
+) -> gaba.Balancer:
+    """Steps with these norms (n, K), each task missing in a part of them."""
+    balancer, theta = pair
+    away = np.random.default_rng(seed).random(norms.shape) < gone
+    for row, missing in zip(norms, away, strict=True):
+        tasks = zip(balancer.tasks, row, theta, missing, strict=True)
+        losses = {name: float(g) * one for name, g, one, lost in tasks if not lost}
+        theta.grad = None
+        if losses:
+            balancer.backward(losses)
+    return balancer
+
+
+@pytest.mark.parametrize("settings", [{}, {"every": 3}, {"limit": None}, {"anchor": "b"}], ids=str)
+@pytest.mark.parametrize("measure", ["tracked", "exact"])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_multiplier_in_use_grows_by_more_than_the_rise_in_one_step(
+    seed: int, measure: str, settings: dict[str, Any]
+) -> None:
+    pair = dialled("abc", gaba.methods.get("gaba", measure=measure), **settings)
+    balancer = drive(pair, wandering(300, 3, seed), gone=0.1, seed=seed)
+    used = balancer.history.multipliers
+    fastest, lowest = 0.0, 0.0
+    for k in range(3):
+        here = np.flatnonzero(~np.isnan(used[:, k]))
+        steps = np.diff(balancer.history.steps[here], prepend=-1)
+        growth = np.diff(np.log(used[here, k]), prepend=0.0)
+        assert (growth <= steps * np.log(1.2) + 1e-9).all()
+        fastest, lowest = max(fastest, (growth / steps).max()), min(lowest, growth.min())
+    assert fastest == pytest.approx(np.log(1.2), rel=1e-9)  # the bound is reached
+    assert lowest < -np.log(1.5)  # and what falls, falls at once
+
+
+def test_the_rise_is_of_the_multipliers_in_use_and_learns_as_without() -> None:
+    """In each step the smaller of what a twin without the bound uses, and 1.2 times the last."""
+    norms = wandering(400, 4, 5)
+    norms[300:] = norms[300]
+    made = gaba.methods.get("gaba", measure="exact")
+    methods = made, made.replace(rise=None)
+    slow, free = (drive(dialled("abcd", method), norms) for method in methods)
+    used, asked = slow.history.multipliers, free.history.multipliers
+    before = np.concatenate([np.ones((1, 4)), used[:-1]])
+    np.testing.assert_allclose(used, np.minimum(asked, 1.2 * before), rtol=1e-12)
+    held = used < asked * (1 - 1e-9)
+    assert 0.05 < held.mean() < 0.9
+    fell = asked < before / 2
+    assert fell.any()
+    np.testing.assert_array_equal(used[fell], asked[fell])
+    np.testing.assert_allclose(used[-1], asked[-1], rtol=1e-12)  # at last it is the same
+    beliefs = [one.state_dict()["_state.method_believe_log"] for one in (slow, free)]
+    torch.testing.assert_close(*beliefs, rtol=0, atol=0)
+    pulls = slow.history.contributions.sum(1)
+    plain = free.history.contributions.sum(1)
+    assert (pulls <= plain * (1 + 1e-9)).all()
+
+
+def test_multipliers_rise_on_in_steps_without_measurement() -> None:
+    method = gaba.methods.get("gaba", measure="exact", every=1000)
+    balancer = drive(dialled("ab", method), np.tile([500.0, 1.0], (30, 1)))
+    assert balancer.history.measured.sum() == 1
+    quiet = np.minimum(64.0, 1.2 ** np.arange(1, 31))
+    np.testing.assert_allclose(balancer.history.multipliers[:, 1], quiet, rtol=1e-12)
+    np.testing.assert_allclose(balancer.history.multipliers[:, 0], 437 / 500, rtol=1e-12)
+
+
+def test_micro_batches_of_one_optimizer_step_rise_together() -> None:
+    balancer = drive(dialled("ab", accumulate=4), np.tile([500.0, 1.0], (40, 1)))
+    quiet = balancer.history.multipliers[:, 1].reshape(10, 4)
+    np.testing.assert_array_equal(quiet, quiet[:, :1].repeat(4, 1))
+    np.testing.assert_allclose(quiet[:, 0], 1.2 ** np.arange(1, 11), rtol=1e-12)
+
+
+def test_the_multipliers_of_a_balancer_are_those_of_its_next_step() -> None:
+    pair = dialled("ab")
+    balancer = drive(pair, np.array([[500.0, 1.0]]))
+    for n in range(2, 30):
+        expected = balancer.multipliers
+        drive(pair, np.array([[500.0, 1.0]]))
+        assert balancer.last_step is not None
+        assert balancer.last_step.asdict()["multipliers"] == pytest.approx(expected, rel=1e-12)
+        if n < 20:
+            assert expected["b"] == pytest.approx(1.2**n, rel=1e-12)
+    after = balancer.multipliers
+    assert balancer.weights["b"] == pytest.approx(after["b"] / sum(after.values()), rel=1e-12)
+
+
+def test_only_the_default_method_has_a_rise() -> None:
+    rises = {name: gaba.methods.get(name).rise for name in ("gaba", "inverse", "paper")}
+    assert rises == {"gaba": 1.2, "inverse": None, "paper": None}
+
+
 @pytest.mark.parametrize("heads", ["weighted", "plain"])
 def test_heads(heads: Any) -> None:
     model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
@@ -147,7 +260,7 @@ def test_heads(heads: Any) -> None:
 
 def test_the_trunk_keeps_the_multiplier_where_one_task_with_a_plain_head_is_there_alone() -> None:
     model, x = TwoStage([1.0, 100.0], dtype=torch.float64), batch(dtype=torch.float64)
-    method = gaba.methods.get("gaba", heads="plain")
+    method = gaba.methods.get("gaba", heads="plain", rise=None)
     balancer = gaba.Balancer(model.names, model.trunk, method, anchor="task1")
     balancer.backward(model.losses(x))
     model.zero_grad()
@@ -163,7 +276,7 @@ def test_the_trunk_keeps_the_multiplier_where_one_task_with_a_plain_head_is_ther
 
 def test_grad_is_added_to_and_never_overwritten() -> None:
     model, x = TwoStage([1.0, 50.0], dtype=torch.float64), batch(dtype=torch.float64)
-    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer = gaba.Balancer(model.names, model.trunk, AT_ONCE)
     balancer.backward(model.losses(x))
     once = grads(model)
     balancer.backward(model.losses(x))
@@ -246,7 +359,7 @@ PIPELINES: dict[str, tuple[Any, Any]] = {
     "tight limit": (
         lambda t, s: gaba.Balancer(t, s, gaba.methods.get("gaba", measure="exact"), limit=4.0),
         lambda k: reference.Pipeline(
-            k, reference.inverse, believe=reference.Belief(k), recovery=8.0, limit=4.0
+            k, reference.inverse, believe=reference.Belief(k), recovery=8.0, limit=4.0, rise=1.2
         ),
     ),
     "max": (
@@ -328,7 +441,7 @@ def test_a_missing_task_keeps_its_state_and_changes_nothing_for_the_others(
     gone: str, measure: str
 ) -> None:
     model = TwoStage([1.0, 50.0, 3.0])
-    method = gaba.methods.get("gaba", measure=measure, every=1, limit=1000)
+    method = gaba.methods.get("gaba", measure=measure, every=1, limit=1000, rise=None)
     balancer = gaba.Balancer(model.names, model.trunk, method)
     for i in range(5):
         balancer.backward(model.losses(batch(i)))
@@ -369,7 +482,8 @@ def test_a_missing_task_keeps_its_state_and_changes_nothing_for_the_others(
 def test_one_task_a_batch_pulls_as_hard_as_the_others(method: str) -> None:
     """Norms 500 to 1, never together: the belief remembers, so the pulls are equal all the same."""
     theta = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
-    balancer = gaba.Balancer(["loud", "quiet"], [theta], method, limit=1000, every=1)
+    made = gaba.methods.get(method, limit=1000, every=1, rise=None)
+    balancer = gaba.Balancer(["loud", "quiet"], [theta], made)
     pulls = []
     for i in range(40):
         loss = {"loud": 500.0 * theta[0]} if i % 2 else {"quiet": theta[1]}
@@ -455,7 +569,7 @@ def test_a_task_without_pull_does_not_stop_the_others() -> None:
 def test_tiny_and_huge_norms_neither_vanish_nor_overflow() -> None:
     for dtype in (torch.float32, torch.float64):
         theta = torch.nn.Parameter(torch.zeros(2, 50, dtype=dtype))
-        balancer = gaba.Balancer(["tiny", "huge"], [theta], scale="simplex")
+        balancer = gaba.Balancer(["tiny", "huge"], [theta], AT_ONCE, scale="simplex")
         step = balancer.backward(
             {"tiny": (1e-23 * theta[0]).sum(), "huge": (1e20 * theta[1]).sum()}
         )
@@ -565,6 +679,8 @@ BAD_SLOTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "smooth": ({"smooth": None}, TypeError, "Identity"),
     "every": ({"every": 0}, ValueError, "every"),
     "recovery": ({"recovery": 0.0}, ValueError, "recovery must be at least 1"),
+    "rise": ({"rise": 1.0}, ValueError, "rise must be above 1, or None for no bound, found 1.0"),
+    "no rise": ({"rise": float("nan")}, ValueError, "rise must be above 1"),
     "no such setting": ({"weighting": "inverse"}, TypeError, "'weighting'"),
 }
 

@@ -98,6 +98,7 @@ def test_memory(tmp_path: Path) -> None:
     assert abs(eight["published"]["gradients"] - two["published"]["gradients"]) < 1
 
 
+@pytest.mark.slow
 def test_norm_error(tmp_path: Path) -> None:
     run("norm_error.py", tmp_path, "--models", "mlp", "vit", "--budget", "0")
     found = records(tmp_path, "norm_error")
@@ -111,6 +112,7 @@ def test_norm_error(tmp_path: Path) -> None:
             assert method["error"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on(tmp_path: Path) -> None:
     asked = ("--tasks", "2", "--budget", "0")
     assert "mlp, K = 2" in run("step_cost.py", tmp_path, "--models", "mlp", *asked)

@@ -143,7 +143,8 @@ def test_the_report_says_what_was_measured(run_dir: Path, trained: Any) -> None:
         assert f"{history.multipliers[-1, k]:.4g}" in report
         assert f"{history.weights[-1, k]:.4f}" in report
         assert f"{history.saturated[:, k].mean():.1%} of steps" in report
-    assert f"{np.median(history.imbalance):.4g}× in the median step" in report
+        assert f"{np.nanmedian(history.shares[:, k]):.4g}" in report
+    assert f"{np.nanmedian(history.imbalance):.4g}× in the median step" in report
     assert str(gaba.diagnose(history)) in report
 
 

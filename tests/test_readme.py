@@ -258,11 +258,12 @@ def test_the_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
     code = "\n".join(text for kind, text in BLOCKS if kind == "python")
     path = tmp_path / "readme.py"
     path.write_text(
-        code + "\nassert step.imbalance < 2 and diagnosis.find('balanced') is not None\n",
+        code + "\nassert diagnosis.find('balanced') is not None and diagnosis.code == ''\n",
         encoding="utf-8",
     )
     output = execute(["python", *PYTHON[1:], str(path)], tmp_path)
-    assert "100 steps of 2 tasks (rul, health), pulls in the Euclidean metric." in output
+    pulls = "pulls by effective norms, from the update."
+    assert f"100 steps of 2 tasks (rul, health), {pulls}" in output
 
 
 def test_the_first_line_after_install_works_on_a_clone() -> None:

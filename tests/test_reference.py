@@ -265,37 +265,60 @@ def test_missing_tasks_by_hand() -> None:
 def test_one_task_a_batch_pulls_like_the_others_once_all_are_known() -> None:
     pipeline, g = Pipeline.default(3), [50.0, 1.0, 20.0]
     pulls = []
-    for n in range(30):
+    for n in range(60):
         outcome = pipeline.step([g[k] if k == n % 3 else None for k in range(3)])
-        if n >= 3:
+        if 1.2**n >= 71 / 3:  # the quiet task has come up
             pulls.append(float(outcome.contributions[n % 3]))
     assert max(pulls) / min(pulls) == pytest.approx(1, rel=1e-9)
 
 
-def test_the_default_limit_leaves_500_to_1_at_14_to_1() -> None:
-    """The quiet task is multiplied by 32, and the loud one has what is left of the sum: 469."""
-    outcome = Pipeline.default(2).step([500.0, 1.0])
-    np.testing.assert_allclose(outcome.contributions, [469.0, 32.0], rtol=1e-9)
-    assert outcome.saturated.tolist() == [False, True]
-    assert outcome.imbalance == pytest.approx(14.65625, rel=1e-9)
+def test_the_default_limit_leaves_500_to_1_at_7_to_1() -> None:
+    """The quiet task is multiplied by 64, and the loud one has what is left of the sum: 437."""
+    pipeline = Pipeline.default(2)
+    outcomes = [pipeline.step([500.0, 1.0]) for _ in range(30)]
+    for n, outcome in enumerate(outcomes, 1):
+        expected = [437.0, min(64.0, 1.2**n)]
+        np.testing.assert_allclose(outcome.contributions, expected, rtol=1e-9)
+        assert outcome.saturated.tolist() == [False, True]
+    assert outcomes[-1].imbalance == pytest.approx(437 / 64, rel=1e-9)
+
+
+@pytest.mark.parametrize("rise", [1.01, 1.2, 3.0])
+def test_multipliers_in_use_rise_by_a_bounded_factor_and_fall_at_once(rise: float) -> None:
+    slow = Pipeline(3, reference.inverse, rise=rise)
+    free = Pipeline(3, reference.inverse)
+    before, risen = np.ones(3), 0
+    for seed in range(200):
+        g = list(norms(3, seed, spread=1.0))
+        used, asked = slow.step(g).multipliers, free.step(g).multipliers
+        np.testing.assert_allclose(used, np.minimum(asked, rise * before), rtol=1e-14)
+        risen += int((used < asked).sum())
+        before = used
+    assert 0 < risen < 600
+    last = [[one.step([9.0, 1.0, 30.0]) for _ in range(2000)][-1] for one in (slow, free)]
+    np.testing.assert_array_equal(last[0].multipliers, last[1].multipliers)
 
 
 def test_a_belief_by_hand() -> None:
-    """Rates 0.3, 0.36 (same sign), 0.216 (the other), then a factor of 2 at most."""
+    """Rates 0.3, 0.36 (same sign), then 1/(1 + n), which is above 0.6 of the last, then 0.2."""
     belief, log = reference.Belief(1), 0.0
     assert belief.step(np.array([1.0]), [True])[0] == 1
-    for norm, rate in ((2.0, 0.3), (2.0, 0.36), (0.5, 0.216)):
+    rows = (2.0, 0.3), (2.0, 0.36), (0.5, 1 / 4), (4.0, 1 / 5), (0.25, 1 / 6), (0.25, 0.2)
+    for norm, rate in rows:
         log += rate * (math.log(norm) - log)
         assert belief.step(np.array([norm]), [True])[0] == pytest.approx(math.exp(log), rel=1e-14)
-    for norm, rate in ((1e9, 0.1296), (1e9, 0.15552), (1e9, 0.186624), (-1.0, 0.1119744)):
-        log += rate * (2.3 if norm > 0 else -2.3)
-        assert belief.step(np.array([norm]), [True])[0] == pytest.approx(math.exp(log), rel=1e-14)
+    log -= 0.24 * 2.3
+    assert belief.step(np.array([-7.0]), [True])[0] == pytest.approx(math.exp(log), rel=1e-14)
     for norm in (0.0, math.nan):
         found = belief.step(np.array([norm]), [not math.isnan(norm)])[0]
         assert found == pytest.approx(math.exp(log), rel=1e-14)
+    found = belief.step(np.array([1e9]), [True])[0]
+    assert found == pytest.approx(1e9 * math.exp(-2.3), rel=1e-14)
     wild = reference.Belief(1, jump=50.0)
     wild.step(np.array([1.0]), [True])
     assert [wild.step(np.array([1e9]), [True])[0] for _ in range(2)] == pytest.approx([2, 4])
+    opposed = reference.Belief(1).step(np.array([-5.0]), [True])[0]
+    assert opposed == pytest.approx(5 * math.exp(-2.3), rel=1e-14)
 
 
 def test_settings_of_the_rule_follow_their_tasks() -> None:
@@ -314,7 +337,7 @@ def test_norms_that_are_not_finite_change_nothing(bad: float) -> None:
         for n in range(150):
             g = list(norms(2, n))
             if n % 7 == 3:
-                multipliers = np.array(spoilt.last)
+                multipliers = np.minimum(spoilt.last, spoilt.rise * spoilt.used)
                 outcome = spoilt.step([bad, g[1]], present=[True, True])
                 assert not outcome.finite
                 np.testing.assert_array_equal(outcome.multipliers, multipliers)

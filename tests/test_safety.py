@@ -94,7 +94,9 @@ def test_a_limit_that_nothing_came_near_changes_nothing(safety: ModuleType) -> N
         def run(combined: Any, optimizer: str, seed: int) -> float:
             weight = torch.nn.Parameter(torch.zeros(2))
             backward = combined.over(["loud", "quiet"], [weight])
-            backward({"loud": ratio * weight[0], "quiet": weight[1]})
+            for _ in range(100):
+                weight.grad = None
+                backward({"loud": ratio * weight[0], "quiet": weight[1]})
             tried.append(combined.setting.limit if combined.setting else 0.0)
             assert weight.grad is not None
             return float(weight.grad[0])

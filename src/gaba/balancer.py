@@ -15,6 +15,7 @@ from gaba.autograd.closure import ClosureGuard
 from gaba.autograd.combination import as_scalar, combine, overflown, someone_listens, usable
 from gaba.autograd.graph import LossGraph
 from gaba.autograd.losses import Batch, check_choice, check_losses, checked_tasks
+from gaba.autograd.moves import Moves
 from gaba.autograd.passes import at_the_end, compile_to_keep, refuse_reentrant
 from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
@@ -33,6 +34,7 @@ from gaba.ranks.processes import running
 from gaba.ranks.wrappers import in_first_static_pass
 from gaba.record import Diagnosis, History, Step, diagnose
 from gaba.record.step import Engine
+from gaba.rules import Proportional, Targets
 from gaba.state import StateBuffers, select
 
 AsTheMethod = Literal["method"]
@@ -48,8 +50,12 @@ class _Saved(TypedDict):
 @final
 @dataclass(frozen=True, eq=False)
 class BalancerState:
-    """All that a Balancer remembers: what the measurement does, what the method does, and (K,) the
-    multipliers of this optimizer step, which all its micro-batches get.
+    """All that a Balancer remembers.
+
+    Attributes:
+        measure: what the measurement remembers.
+        method: what the pieces of the method remember.
+        window: (K,), the multipliers of this optimizer step, which all its micro-batches get.
     """
 
     measure: Any
@@ -85,10 +91,12 @@ class Balancer(nn.Module):
         limit, scale, every, metric: change these slots of the method.
         budget: the part of the training time that may go into measuring along the update.
         anchor: the task whose multiplier stays 1.
+        share_targets: the part of the update that each task should have, by name; only their
+            proportions matter.
         optimizer: that of θ, or several: for ``metric="optimizer"``, and with ``shared="auto"`` to
             leave out what others move, such as a discriminator.
         accumulate: how many micro-batches make one step of the optimizer. All of them get the
-            multipliers of the first, which alone is measured.
+            multipliers of the first. Without an update to measure along, it alone is measured.
         sync: how the ranks of a distributed run come to one decision: ``"auto"`` (exactly),
             ``"sketch"``, a :class:`gaba.ranks.Sync`, or ``False`` for each rank by itself.
         on_nonfinite: what a NaN or infinite loss or norm does. ``"skip"``: nothing is learnt and
@@ -101,14 +109,14 @@ class Balancer(nn.Module):
 
     Example:
         >>> import torch, gaba
-        >>> trunk = torch.nn.Linear(3, 4)
-        >>> heads = torch.nn.ModuleDict({"a": torch.nn.Linear(4, 1), "b": torch.nn.Linear(4, 1)})
-        >>> balancer = gaba.Balancer(tasks=["a", "b"], shared=trunk)
-        >>> z = trunk(torch.ones(8, 3))
-        >>> losses = {"a": 100 * heads["a"](z).square().mean(), "b": heads["b"](z).square().mean()}
-        >>> step = balancer.backward(losses)  # instead of sum(losses.values()).backward()
-        >>> bool(step.imbalance < 1.001)
-        True
+        >>> w = torch.nn.Parameter(torch.ones(2))
+        >>> balancer = gaba.Balancer(tasks=["a", "b"], shared=[w])  # or shared=model.backbone
+        >>> for _ in range(30):
+        ...     losses = {"a": 5 * w[0], "b": w[1]}
+        ...     step = balancer.backward(losses)  # instead of sum(losses.values()).backward()
+        >>> seen = balancer.history.imbalance[balancer.history.measured]
+        >>> seen[[0, -1]].round(2).tolist()
+        [2.5, 1.0]
     """
 
     def __init__(
@@ -122,6 +130,7 @@ class Balancer(nn.Module):
         anchor: str | None = None,
         every: int | AsTheMethod = "method",
         budget: float | AsTheMethod = "method",
+        share_targets: Mapping[str, float] | None = None,
         metric: Literal["euclidean", "optimizer"] | AsTheMethod = "method",
         optimizer: Optimizer | Iterable[Optimizer] | None = None,
         accumulate: int = 1,
@@ -148,6 +157,8 @@ class Balancer(nn.Module):
             made = methods.get(method, self.tasks, shared, **changes)
         else:
             made = method.replace(**changes)
+        if share_targets is not None:
+            made = self._aimed(made, share_targets)
         self.method: Method = made
         if accumulate < 1 or (accumulate > 1 and self.method.needs_every_step):
             raise ValueError(
@@ -159,7 +170,11 @@ class Balancer(nn.Module):
         self.on_nonfinite = on_nonfinite
         self.history: History = History(self.tasks)
         self.last_step: Step | None = None
-        self._metric = as_metric(self.method.metric, optimizers, needed=shared != "auto")
+        tracks = self.method.measured.tracks
+        self._metric = as_metric(
+            self.method.metric, optimizers, needed=shared != "auto", tracked=tracks
+        )
+        self._moves = Moves(optimizers) if tracks and self.method.metric == "optimizer" else None
         self._agreement = Agreement(
             by_name(sync), self.tasks, self._shared, self.method.measured.loss_shape
         )
@@ -175,9 +190,22 @@ class Balancer(nn.Module):
             "metric": self.method.metric,
             "measurement": repr(self.method.measure),
             **({"limit": f"{bounds.limit:g}"} if bounds.limited and bounds.limit else {}),
+            **({"rise": f"{self.method.rise:g}"} if self.method.rise else {}),
             **({"warm-up": str(self.method.warm_up)} if self.method.warm_up else {}),
         }
         self._state = StateBuffers(self._initial())
+
+    def _aimed(self, method: Method, targets: Mapping[str, float]) -> Method:
+        """``method`` with shares in these proportions; contributions go with their roots."""
+        if set(targets) != set(self.tasks) or not isinstance(method.rule, Proportional):
+            raise ValueError(
+                f"share_targets must give a number for each of the tasks {', '.join(self.tasks)} "
+                f"to a rule that makes something equal, found {dict(targets)} for "
+                f"{type(method.rule).__name__}: use method='gaba' or 'equal-share'"
+            )
+        power = 1.0 if method.rule.needs == "gramian" else 0.5
+        ratios = [float(targets[task]) ** power for task in self.tasks]
+        return method.replace(rule=Targets(ratios, method.rule))
 
     # ---- the flow -------------------------------------------------------------------------------
 
@@ -237,9 +265,10 @@ class Balancer(nn.Module):
     ) -> Tensor:
         """The scalar Σ m_k L_k, for frameworks that call backward themselves.
 
-        In training, with gradients enabled, it measures and learns as :meth:`backward` does.
-        Otherwise (``eval()``, ``no_grad``) it uses the multipliers as they are and records nothing.
-        With a ``scaler`` it measures scaled losses; the result is for the caller to scale.
+        In training, with gradients enabled, it measures and learns as :meth:`backward` does: along
+        the update as soon as the backward pass of the result has filled ``.grad``. Otherwise
+        (``eval()``, ``no_grad``) it uses the multipliers as they are and records nothing. With a
+        ``scaler`` it measures scaled losses; the result is for the caller to scale.
         """
         if self.method.heads == "plain":
             raise ValueError(
@@ -342,7 +371,7 @@ class Balancer(nn.Module):
             remembered = select(finite, remembered, state.measure)
         if self.on_nonfinite == "raise" and learning:
             self._refuse_unless(finite, batch, norms)
-        window = new.multipliers
+        window = self._rising(new.multipliers, state.window)
         if self._held:
             window = state.window if asked is None else torch.where(asked, window, state.window)
         used = batch.spread(usable(batch.take(window), batch.losses))
@@ -360,16 +389,26 @@ class Balancer(nn.Module):
             engine="" if seen is None else "norms",
         )
 
+    def _rising(self, wanted: Tensor, before: Tensor) -> Tensor:
+        """(K,), the multipliers ``wanted``, none far above those of the optimizer step before."""
+        rise = self.method.rise
+        return wanted if rise is None else torch.minimum(wanted, rise * before)
+
     def _plan(self, batch: Batch, request: Request, decided: _Decided) -> Plan | None:
         """What to hold before the backward pass, if this step is measured along its update."""
         if not self.method.measured.tracks:
             return None
-        held_back, before = self._agreement.held_back, self._held and self._held_back
-        self._held_back = held_back or before
+        held_back, before = self._agreement.held_back, self._held_back
+        self._held_back = held_back
         due = self._steps >= self._cadence.due and not decided.engine
-        if not due or self._in_first_static_pass(request.graph) or before and not held_back:
+        if not due or self._in_first_static_pass(request.graph) or (before and not held_back):
             return None  # after passes that were held back, .grad is not this pass's alone
         request = replace(request, own=held_back)
+        if self._moves is not None:
+            direction = self._moves.take(request.graph.theta)
+            if direction is None:
+                return None  # no step since it was last asked for
+            request = replace(request, direction=direction)
         return self._tracked.plan(request, batch.take(decided.multipliers), self._cadence)
 
     def _correct(self, batch: Batch, plan: Plan, found: Products, decided: _Decided) -> _Decided:
@@ -377,22 +416,33 @@ class Balancer(nn.Module):
         self._cadence = self._tracked.learn(plan, found, self._cadence, decided.step, self.tasks)
         self._keep_calls()
         slopes = torch.full_like(found.slopes, torch.nan) if found.problem else found.slopes
-        norms = effective(slopes, found.multipliers)
+        norms, measure = effective(slopes, found.multipliers), decided.state.measure
+        told = norms
+        if self._moves is not None:
+            measure = measure.advance(slopes, found.multipliers)
+            told = measure.norms(~slopes.isnan())
         finite = decided.finite & found.square.isfinite()
-        old = decided.state.method
-        sound, new = self.method.update(Seen(batch.values, norms), old)
+        sound, new = self.method.update(Seen(batch.values, told), decided.state.method)
         finite = finite & sound
         if self.on_nonfinite == "raise":
             self._refuse_unless(finite, batch, norms)
         pulls = slopes * found.multipliers
-        shares = torch.where(batch.mask, pulls / pulls.nansum(), 0.0)
+        whole = pulls.nansum()
+        whole = torch.where(
+            whole > 0, whole, torch.nan
+        )  # along another direction it may be below 0
+        shares = torch.where(batch.mask, pulls / whole, 0.0)
         return replace(
             decided,
             finite=finite,
             norms=norms.clamp(min=0),
             shares=pulls if found.problem else shares,
             engine="" if found.problem else plan.engine,
-            state=select(finite, replace(decided.state, method=new), self._state.get()),
+            state=select(
+                finite,
+                replace(decided.state, measure=measure, method=new),
+                self._state.get(),
+            ),
         )
 
     def _refuse_unless(self, finite: Tensor, batch: Batch, norms: Tensor) -> None:
@@ -498,9 +548,12 @@ class Balancer(nn.Module):
         return seen is not None or (self.method.rule.needs == "losses" and not self._held)
 
     def _keep_calls(self) -> None:
-        """Have the next calls of the shared module kept if they are to be made again."""
+        """Keep what the next step needs if it is measured: calls to make again, and the move."""
         if self.method.measured.tracks:
-            self._shared.keep_calls(self._steps >= self._cadence.due)
+            due = self._steps >= self._cadence.due
+            self._shared.keep_calls(due)
+            if due and self._moves is not None:
+                self._moves.watch()
 
     @property
     def _tracked(self) -> Tracked:
@@ -517,14 +570,23 @@ class Balancer(nn.Module):
 
     @property
     def multipliers(self) -> dict[str, float]:
-        """The current multiplier of each task, 1 for as the user wrote it. Waits for the device."""
-        return _named(self.tasks, self._state.get().method.multipliers)
+        """What each loss is multiplied by in the next step, 1 for as the user wrote it.
+
+        Waits for the device.
+        """
+        return _named(self.tasks, self._next())
 
     @property
     def weights(self) -> dict[str, float]:
         """The current multipliers brought to sum 1. Waits for the device."""
-        multipliers = self._state.get().method.multipliers
+        multipliers = self._next()
         return _named(self.tasks, multipliers / multipliers.sum())
+
+    def _next(self) -> Tensor:
+        state = self._state.get()
+        if self._held:
+            return state.window
+        return self._rising(state.method.multipliers, state.window)
 
     @property
     def measurement_state(self) -> Any:

@@ -227,12 +227,13 @@ class Belief(Stabiliser):
 
     log ĝ_k ← log ĝ_k + η_k clip(log g_k − log ĝ_k, ±j). The first norm of a task is believed as it
     is. From then on η_k starts at 0.3; it grows by a factor of 1.2, up to 0.5, while the errors
-    keep their sign, and shrinks by a factor of 0.6, down to η, when they alternate. So a jump is
-    followed quickly, noise is averaged over up to 1/η norms, and an overshooting feedback settles.
-    One norm moves the belief by at most a factor of 2.
+    keep their sign, and shrinks by a factor of 0.6, down to 1/(1 + n_k) and to η, when they
+    alternate. So a jump is followed quickly, noise is averaged over up to 1/η norms, and an
+    overshooting feedback settles. One norm moves the belief by at most a factor of 2; but a belief
+    is never more than e^j below the last norm, so a task that gets loud is pressed down at once.
 
     A norm of exactly 0 is not taken in. A negative one, of a task that opposes the update, counts
-    as ĝ_k e^(−j).
+    as ĝ_k e^(−j), and as |g_k| e^(−j) if it is the first.
 
     Args:
         rate: η in (0, 0.3], the smallest rate.
@@ -268,23 +269,25 @@ class Belief(Stabiliser):
         """The believed norms (K,) with the norms ``told`` (K,) taken in."""
         norms = _incoming(told, state.log)
         first = state.count == 0
-        seen = torch.where(first, norms > 0, ~norms.isnan() & (norms != 0))
-        gap = torch.where(norms > 0, norms, 1.0).log() - state.log
-        bounded = torch.where(norms < 0, -self.jump, gap.clamp(-self.jump, self.jump))
-        gap = torch.where(first, gap, bounded)
+        seen = ~norms.isnan() & (norms != 0)
+        far = torch.where(seen, norms.abs(), 1.0).log() - state.log
+        opposed = norms < 0
+        bounded = torch.where(opposed, -self.jump, far.clamp(-self.jump, self.jump))
+        gap = torch.where(first, torch.where(opposed, far - self.jump, far), bounded)
         side = gap.sign()
         turned = torch.where(side == state.side, FASTER * state.rate, SLOWER * state.rate)
         rate = torch.where((state.side == 0) | (side == 0), state.rate, turned)
-        rate = rate.clamp(self.rate, FASTEST)
+        least = (1 / (1 + state.count.to(norms.dtype))).clamp(self.rate, FIRST)
+        rate = torch.maximum(rate, least).clamp(max=FASTEST)
         move = torch.where(first, gap, (rate * gap).clamp(-math.log(2), math.log(2)))
+        move = torch.where(opposed, move, torch.maximum(move, far - self.jump))
         new = Believed(
             torch.where(seen, state.log + move, state.log),
             state.count + seen,
             torch.where(seen & ~first, rate, state.rate),
             torch.where(seen & ~first & (side != 0), side, state.side),
         )
-        unknown = torch.where(norms < 0, math.nan, norms)
-        return torch.where(new.count > 0, new.log.exp(), unknown), new
+        return torch.where(new.count > 0, new.log.exp(), norms), new
 
 
 # ---- bounds -------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_balanced_contributions_on_the_trunk_do_not_depend_on_a_components_unit(
 @pytest.mark.parametrize(
     ("method", "apart"),
     [
-        ("gaba", 1.0),
+        (gaba.methods.get("gaba", every=1), 1.0),
         (gaba.Method(InverseNorm(power=0)), None),
         (gaba.Method(Targets((1, 5))), 5.0),
     ],

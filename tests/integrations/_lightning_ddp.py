@@ -25,7 +25,8 @@ class Module(lightning.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.net = TwoStage((100.0, 1.0))
-        self.balancer = gaba.Balancer(self.net.names, shared=self.net.trunk)
+        exact = gaba.methods.get("gaba", measure="exact")  # the same in no_sync as elsewhere
+        self.balancer = gaba.Balancer(self.net.names, self.net.trunk, exact)
 
     def training_step(self, x: Tensor, index: int) -> Tensor:
         return self.balancer(self.net.losses(x))

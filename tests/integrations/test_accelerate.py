@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
 
 import gaba
+from _by_hand import SCALES as THREE
+from _by_hand import assert_probed, balancer_of, loop
 from _models import TwoStage, batch
 from gaba.integrations.accelerate import AcceleratedBalancer
 
@@ -27,9 +29,9 @@ def _its_own_state() -> Iterator[None]:
 
 
 class Model(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, scales: Sequence[float] = SCALES) -> None:
         super().__init__()
-        self.net = TwoStage(SCALES)
+        self.net = TwoStage(scales)
 
     def forward(self, x: Tensor) -> dict[str, Tensor | None]:
         return self.net.losses(x)
@@ -83,6 +85,24 @@ def test_a_loop_is_the_loop_written_by_hand(accumulate: int) -> None:
     looped, expected = by_hand(6, accumulate)
     assert_same(model, looped)
     assert balancer.multipliers == pytest.approx(expected.multipliers, rel=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_shares_are_measured_at_the_end_of_the_backward_pass(accumulate: int) -> None:
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+    model, looped = Model(THREE), Model(THREE)
+    balanced = AcceleratedBalancer(accelerator, balancer_of(model.net, accumulate))
+    wrapped, stepper = accelerator.prepare(model, torch.optim.Adam(model.parameters(), lr=1e-2))
+    train(accelerator, balanced, wrapped, stepper, range(6))
+    expected = balancer_of(looped.net, accumulate)
+    optimizer = torch.optim.Adam(looped.parameters(), lr=1e-2)
+    batches = map(batch, range(6))
+    truth = loop(looped.net, expected, optimizer, batches, accumulate=accumulate, clip=1.0)
+    assert_same(model, looped)
+    assert_probed(balanced.balancer, expected, truth)
+    found = balanced.log(step=6)
+    for k, task in enumerate(expected.tasks):
+        assert found[f"gaba/shares/{task}"] == balanced.balancer.history.shares[-1, k]
 
 
 def test_the_saved_state_has_the_balancer(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from lightning.fabric.plugins.precision import MixedPrecision, Precision
 from torch import Tensor, nn
 
 import gaba
+from _by_hand import SCALES as THREE
+from _by_hand import assert_probed, balancer_of, loop
 from _models import TwoStage, batch
 from gaba.integrations.lightning import FabricBalancer
 
@@ -19,9 +22,9 @@ SCALES = (100.0, 1.0)
 
 
 class Model(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, scales: Sequence[float] = SCALES) -> None:
         super().__init__()
-        self.net = TwoStage(SCALES)
+        self.net = TwoStage(scales)
 
     def forward(self, x: Tensor) -> dict[str, Tensor | None]:
         return self.net.losses(x)
@@ -75,6 +78,28 @@ def test_a_loop_is_the_loop_written_by_hand(plugin: Precision | None) -> None:
     assert balancer.multipliers == pytest.approx(expected.multipliers, rel=1e-6)
 
 
+@pytest.mark.parametrize("plugin", [None, Scaling()], ids=["plain", "own backward pass"])
+def test_the_shares_are_measured_at_the_end_of_the_backward_pass(plugin: Precision | None) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=plugin)
+    model, looped = Model(THREE), Model(THREE)
+    balanced = FabricBalancer(fabric, balancer_of(model.net))
+    wrapped, stepper = fabric.setup(model, torch.optim.Adam(model.parameters(), lr=1e-2))
+    for i in range(6):
+        balanced.backward(wrapped(batch(i)))
+        if plugin is None:
+            fabric.clip_gradients(wrapped, stepper, max_norm=0.1)
+        stepper.step()
+        stepper.zero_grad()
+    expected, optimizer = balancer_of(looped.net), torch.optim.Adam(looped.parameters(), lr=1e-2)
+    clip = 0.1 if plugin is None else None
+    truth = loop(looped.net, expected, optimizer, map(batch, range(6)), clip=clip)
+    assert_same(model, looped)
+    assert_probed(balanced.balancer, expected, truth)
+    found = balanced.log(step=6)
+    for k, task in enumerate(expected.tasks):
+        assert found[f"gaba/shares/{task}"] == balanced.balancer.history.shares[-1, k]
+
+
 def test_without_it_fabric_refuses_the_passes_that_measure() -> None:
     fabric = Fabric(accelerator="cpu", devices=1, plugins=Scaling())
     model, balancer, optimizer = parts()
@@ -119,8 +144,8 @@ def test_what_is_logged_and_saved(tmp_path: Path) -> None:
             stepper.zero_grad()
         found = balanced.log(step=4)
     assert balanced.log() == {}
-    assert found["gaba/multipliers/task0"] == balancer.multipliers["task0"]
-    assert found["gaba/weights/task0"] == pytest.approx(balancer.weights["task0"], rel=1e-12)
+    for name in ("multipliers", "weights"):
+        assert found[f"gaba/{name}/task0"] == getattr(balancer.history, name)[-1, 0]
     assert gaba.History.read(tmp_path / "run.jsonl").steps.tolist() == [0, 1, 2, 3]
 
     state = {"model": wrapped, "optimizer": stepper, "balancer": balancer}

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import gaba
+from _by_hand import SCALES as THREE
+from _by_hand import assert_probed, balancer_of, loop
 from _models import TwoStage, batch
 from gaba.integrations.lightning import BalanceMonitor, scaler_of
 
@@ -100,6 +102,35 @@ def test_a_fit_is_the_loop_written_by_hand(
     np.testing.assert_allclose(
         fitted.balancer.history.norms, looped.balancer.history.norms, rtol=1e-5
     )
+
+
+class Three(Module):
+    def __init__(self, accumulate: int = 1) -> None:
+        super().__init__()
+        self.net = TwoStage(THREE)
+        self.balancer = balancer_of(self.net, accumulate)
+
+
+@pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (2, 0.1)])
+def test_the_shares_are_measured_at_the_end_of_the_backward_pass(
+    accumulate: int, clip: float | None, tmp_path: Path
+) -> None:
+    fitted, looped = Three(accumulate), Three(accumulate)
+    monitor = BalanceMonitor(every=1)
+    fit = trainer(
+        tmp_path,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip,
+        callbacks=[monitor],
+    )
+    fit.fit(fitted, loader())
+    optimizer = looped.configure_optimizers()
+    truth = loop(looped.net, looped.balancer, optimizer, BATCHES, accumulate=accumulate, clip=clip)
+    assert_same(fitted, looped)
+    assert_probed(fitted.balancer, looped.balancer, truth)
+    for k, task in enumerate(fitted.balancer.tasks):
+        logged = fit.callback_metrics[f"gaba/shares/{task}"]
+        assert logged == pytest.approx(fitted.balancer.history.shares[-1, k])
 
 
 def test_the_monitor_logs_the_history_at_optimizer_steps(tmp_path: Path) -> None:
@@ -244,7 +275,8 @@ def test_two_processes_are_the_loop_written_by_hand_in_two_processes(tmp_path: P
         torch.testing.assert_close(rank["fitted norms"], rank["norms by hand"], rtol=1e-5, atol=0)
     assert ranks[0]["logged"]
 
-    alone = Module()  # one process, on the batches of both together
+    exact = gaba.methods.get("gaba", measure="exact")
+    alone = Module(method=exact)  # one process, on the batches of both together
     optimizer = alone.configure_optimizers()
     rows = batch(0, n=32)
     for i in range(8):

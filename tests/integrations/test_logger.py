@@ -60,6 +60,19 @@ def test_what_was_not_seen_is_left_out_and_what_was_seen_last_is_told() -> None:
     assert all(math.isfinite(value) for value in found.values())
 
 
+def test_the_shares_of_the_last_measured_update_are_told() -> None:
+    balancer, net = make("gaba", every=2)
+    logger = HistoryLogger(balancer)
+    take(balancer, net, 4)  # the first gives norms, the third is measured along its update
+    found, shares = logger.collect(), balancer.history.shares
+    assert balancer.history.engines.tolist() == ["norms", "", "probe", ""]
+    told = [found[f"gaba/shares/{task}"] for task in TASKS]
+    assert told == shares[2].tolist()
+    assert math.isclose(sum(told), 1, rel_tol=1e-6)
+    take(balancer, net, 1, missing="c")
+    assert logger.collect()["gaba/shares/c"] == 0
+
+
 def test_saturated_is_the_part_of_the_steps() -> None:
     floor = gaba.stabilisers.Floor(0.1, mode="project")
     balancer, net = make(gaba.methods.get("inverse").replace(smooth=floor))

@@ -17,6 +17,7 @@ from transformers.models.bert.modeling_bert import BertModel
 from transformers.trainer import Trainer
 from transformers.trainer_callback import TrainerCallback
 
+import _by_hand
 import gaba
 from _models import TwoStage, batch
 from gaba.integrations.transformers import STATE_FILE, BalancedTrainer
@@ -170,6 +171,28 @@ def test_training_is_the_loop_written_by_hand(kind: type[nn.Module], tmp_path: P
             np.testing.assert_allclose(logged, getattr(history, name)[4 * i + 3], rtol=1e-5)
 
 
+class Three(Means):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = TwoStage(_by_hand.SCALES)
+
+
+def test_the_shares_are_measured_at_the_end_of_the_backward_pass(tmp_path: Path) -> None:
+    model, looped = Three(), Three()
+    run = trainer(model, tmp_path, balancer=_by_hand.balancer_of(model.net, 2))
+    run.train()
+    expected = _by_hand.balancer_of(looped.net, 2)
+    optimizer = torch.optim.AdamW(looped.parameters(), lr=1e-2, weight_decay=0.0)
+    rows = [half["x"] for step in range(4) for half in batches(2 * step)]
+    truth = _by_hand.loop(looped.net, expected, optimizer, rows, accumulate=2, clip=0.5)
+    assert_same(model, looped)
+    _by_hand.assert_probed(run.balancer, expected, truth)
+    logs = [entry for entry in run.state.log_history if "loss" in entry]
+    for entry, shares in zip(logs, run.balancer.history.shares[[3, 7]], strict=True):
+        logged = [entry[f"gaba/shares/{task}"] for task in expected.tasks]
+        np.testing.assert_allclose(logged, shares, rtol=1e-12)
+
+
 def test_the_logged_losses_are_parts_of_the_logged_loss(tmp_path: Path) -> None:
     model = Sums()
     uniform = balancer_of(model, method="uniform", scale="simplex")
@@ -303,7 +326,7 @@ def test_a_pretrained_model_keeps_its_own_files(tmp_path: Path) -> None:
         model,
         arguments(tmp_path, save_strategy="steps", save_steps=4),
         train_dataset=rows,
-        balancer=gaba.Balancer(["first", "second"], shared=model.bert),
+        balancer=gaba.Balancer(["first", "second"], shared=model.bert, every=1),
     )
     run.train()
     loaded = Bert.from_pretrained(tmp_path / "checkpoint-4")

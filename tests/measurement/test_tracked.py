@@ -16,6 +16,7 @@ from _trunks import TRUNKS, inputs
 from gaba.measurement.cadence import CREDIT, Cadence
 from gaba.measurement.tracked import effective
 
+
 @pytest.mark.parametrize("how", ["backward", "scalar"])
 @pytest.mark.parametrize("kind", TRUNKS)
 def test_the_probe_finds_the_shares_of_every_kind_of_trunk(kind: str, how: str) -> None:
@@ -89,7 +90,8 @@ def test_the_shares_become_equal() -> None:
     balancer = gaba.Balancer(NAMES, net.trunk, every=1, limit=1000)
     for _ in range(60):
         net.zero_grad()
-        step = balancer.backward(net.losses(inputs()))
+        balancer.backward(net.losses(inputs()))
+    step = balancer.history[-1]
     assert float(step.imbalance) < 1.02
     torch.testing.assert_close(step.shares, torch.full((K,), 1 / K).double(), rtol=0, atol=0.005)
 
@@ -99,10 +101,10 @@ def test_for_orthogonal_gradients_the_effective_norm_is_the_norm() -> None:
     balancer = gaba.Balancer(list("abc"), [theta], every=1)
     for _ in range(3):
         theta.grad = None
-        step = balancer.backward(
-            {n: c * theta[i] for i, (n, c) in enumerate(zip("abc", (4, 1, 9)))}
+        balancer.backward(
+            {n: c * theta[i] for i, (n, c) in enumerate(zip("abc", (4, 1, 9), strict=True))}
         )
-    torch.testing.assert_close(step.norms, torch.tensor([4.0, 1.0, 9.0]).double())
+    np.testing.assert_allclose(balancer.history.norms[-1], [4.0, 1.0, 9.0])
 
 
 def test_a_task_alone_has_its_norm_for_effective_norm() -> None:
@@ -388,7 +390,9 @@ def test_the_cadence_follows_from_passes_and_keeps_to_its_budget() -> None:
             assert spent <= max(CREDIT, cost) + budget * (step + 1) + 1e-9
         gaps = np.diff(times)
         assert cost > CREDIT or gaps[0] == 1
-        assert gaps[-1] == np.ceil(cost / budget)
+        steady = np.ceil(cost / budget)
+        assert set(gaps[-6:]) <= {steady, steady + 1}
+        assert cost > CREDIT or len(set(gaps[-6:])) == 2  # no beat that could miss every other step
         assert spent >= 0.8 * budget * 10_000
 
 
@@ -441,3 +445,138 @@ def test_a_backward_pass_that_never_comes_leaves_nothing_behind() -> None:
     shares = balancer.history.shares[-1].copy()
     abandoned.backward()  # too late: another step has come since
     np.testing.assert_array_equal(balancer.history.shares[-1], shares)
+
+
+# ---- along the real update ------------------------------------------------------------------
+
+
+class Lion(torch.optim.Optimizer):
+    """An optimizer that torch does not have: the sign of a momentum (Chen et al. 2023)."""
+
+    def __init__(self, params: Any, lr: float = 1e-3) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                p.sub_(group["lr"] * (0.9 * m + 0.1 * p.grad).sign())
+                m.mul_(0.99).add_(p.grad, alpha=0.01)
+
+
+def optimizers_of(name: str, net: Net) -> list[torch.optim.Optimizer]:
+    all_of_it = list(net.parameters())
+    if name == "two":
+        first, *rest = net.trunk.parameters()
+        mine = [torch.optim.SGD([first], lr=1e-3), torch.optim.AdamW(rest, lr=1e-3)]
+        return [*mine, torch.optim.SGD(net.heads.parameters(), lr=1e-3)]
+    kinds: dict[str, Any] = {
+        "AdamW": lambda: torch.optim.AdamW(all_of_it, lr=1e-3, weight_decay=0.1),
+        "SGD": lambda: torch.optim.SGD(all_of_it, lr=1e-3, momentum=0.9),
+        "Adafactor": lambda: torch.optim.Adafactor(all_of_it, lr=1e-3),
+        "Lion": lambda: Lion(all_of_it),
+    }
+    return [kinds[name]()]
+
+
+@pytest.mark.parametrize("engine", ["probe", "products"])
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Adafactor", "Lion", "two"])
+def test_along_the_update_of_any_optimizer(name: str, engine: str) -> None:
+    """s_k ∝ m_k ⟨∇L_k(next batch), d⟩, d = θ_before − θ_after without the weight decay."""
+    net = net_of("perceptron")
+    optimizers = optimizers_of(name, net)
+    method = gaba.methods.get("gaba", engine=engine)
+    balancer = gaba.Balancer(
+        NAMES, net.trunk, method, every=1, metric="optimizer", optimizer=optimizers
+    )
+    theta = list(net.trunk.parameters())
+    d: list[Tensor] = []
+    for number in range(4):
+        net.zero_grad()
+        losses = net.losses(inputs(seed=number))
+        rows = [torch.autograd.grad(v, theta, retain_graph=True) for v in losses.values()]
+        step = balancer.backward(losses)
+        if d:
+            flat = torch.cat([part.flatten() for part in d])
+            products = torch.stack([torch.cat([g.flatten() for g in row]) @ flat for row in rows])
+            pulls = products * step.multipliers
+            assert step.engine == engine
+            if pulls.sum() > 0:
+                torch.testing.assert_close(step.shares, pulls / pulls.sum(), rtol=1e-3, atol=1e-4)
+            else:
+                assert step.shares.isnan().all()
+        before = [p.detach().clone() for p in theta]
+        for optimizer in optimizers:
+            optimizer.step()
+        decay = 1e-4 if name == "AdamW" else 0.0
+        decays = [0.0, *[1e-5] * 9] if name == "two" else [decay] * 10
+        d = [b * (1 - w) - p.detach() for b, p, w in zip(before, theta, decays, strict=False)]
+
+
+def test_along_noise_nothing_is_learnt() -> None:
+    """At a stationary point the sum of the products has no sign, and the belief stays as it is."""
+    theta = nn.Parameter(torch.zeros(50, dtype=torch.float64))
+    optimizer = torch.optim.SGD([theta], lr=1e-9)
+    balancer = gaba.Balancer(list("abc"), [theta], every=1, metric="optimizer", optimizer=optimizer)
+    draw = torch.Generator().manual_seed(0)
+    believed = []
+    for _ in range(200):
+        noise = torch.randn(3, 50, generator=draw, dtype=torch.float64)
+        theta.grad = None
+        balancer.backward({n: noise[i] @ theta for i, n in enumerate("abc")})
+        optimizer.step()
+        believed.append(balancer.state_dict()["_state.method_believe_log"].clone())
+    first, last = believed[0].exp(), believed[-1].exp()
+    assert float((last / last.max()).min()) > 0.5 * float((first / first.max()).min())
+
+
+def test_an_optimizer_inside_the_backward_pass_gives_the_direction_too() -> None:
+    net = net_of("perceptron")
+    own = {p: torch.optim.SGD([p], lr=1e-3) for p in net.parameters()}
+
+    def step_now(p: Tensor) -> None:
+        own[p].step()  # type: ignore[index]
+        own[p].zero_grad()  # type: ignore[index]
+
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(step_now)
+    balancer = gaba.Balancer(
+        NAMES, net.trunk, every=1, metric="optimizer", optimizer=list(own.values())
+    )
+    theta, d, measured = list(net.trunk.parameters()), None, 0
+    for number in range(7):
+        losses = net.losses(inputs(seed=number))
+        rows = [torch.autograd.grad(v, theta, retain_graph=True) for v in losses.values()]
+        before = [p.detach().clone() for p in theta]
+        step = balancer.backward(losses)
+        if step.engine == "products":  # along what the step before moved
+            assert d is not None
+            measured += 1
+            products = torch.stack(
+                [torch.stack([(g * e).sum() for g, e in zip(row, d, strict=True)]) for row in rows]
+            ).sum(1)
+            pulls = products * step.multipliers
+            torch.testing.assert_close(step.shares, pulls / pulls.sum(), rtol=1e-6, atol=1e-9)
+        d = [b - p.detach() for b, p in zip(before, theta, strict=True)]
+    assert measured >= 2
+
+
+def test_share_targets_are_reached() -> None:
+    net = net_of("perceptron")
+    wanted = dict(zip(NAMES, (3.0, 1.0, 1.0, 2.0, 1.0), strict=True))
+    balancer = gaba.Balancer(NAMES, net.trunk, every=1, limit=1000, share_targets=wanted)
+    for _ in range(80):
+        net.zero_grad()
+        balancer.backward(net.losses(inputs()))
+    step = balancer.history[-1]
+    truth = torch.tensor(list(wanted.values()), dtype=torch.float64)
+    torch.testing.assert_close(step.shares, truth / truth.sum(), rtol=0.03, atol=0)
+    exact = gaba.Balancer(NAMES, net.trunk, "equal-share", share_targets=wanted, limit=None)
+    net.zero_grad()
+    step = exact.backward(net.losses(inputs()))
+    torch.testing.assert_close(step.shares, truth / truth.sum(), rtol=1e-6, atol=0)
+    with pytest.raises(ValueError, match="share_targets must give a number for each"):
+        gaba.Balancer(NAMES, net.trunk, share_targets={"t0": 1.0})

@@ -7,7 +7,13 @@ import pytest
 import _tracked_cases
 from _ranks import came_of, launched, split
 
-FAST, SLOW = split(_tracked_cases, slow=("small_buckets", "view", "unused_products"))
+FAST, SLOW = split(
+    _tracked_cases,
+    slow=(
+        *("small_buckets", "view", "unused_products", "unused_by", "static_by", "static_products"),
+        *("fsdp_trunk", "fsdp_without_resharding_by", "fsdp_whole_by", "one_each", "gone_every"),
+    ),
+)
 
 came = launched("_tracked_cases", 2, FAST)
 came_slowly = launched("_tracked_cases", 2, SLOW)

@@ -582,7 +582,10 @@ def test_the_paper_preset_at_500_times_is_told_that_it_became_a_fixed_weighting(
     assert again.asdict() == diagnosis.asdict()
 
 
-@pytest.mark.parametrize("settings", [{}, {"method": "inverse", "limit": 32}])
+AT_ONCE = gaba.methods.get("gaba", rise=None, limit=32)
+
+
+@pytest.mark.parametrize("settings", [{"method": AT_ONCE}, {"method": "inverse", "limit": 32}])
 def test_at_500_times_the_first_line_tells_the_limit_that_is_enough(
     settings: dict[str, Any],
 ) -> None:
@@ -594,7 +597,7 @@ def test_at_500_times_the_first_line_tells_the_limit_that_is_enough(
         "Not balanced. Use limit=1_000: the limit of 32 leaves 'rul' pulling 14.7 times as hard as "
         "'health'."
     )
-    named = 'method="inverse", ' if settings else ""
+    named = 'method="inverse", ' if "limit" in settings else ""
     assert lines[1] == f"Use: gaba.Balancer(tasks, shared, {named}limit=1_000)"
     assert diagnosis.kinds[0] == "limited"
     assert diagnosis.findings[0].figures == {
@@ -620,3 +623,102 @@ def test_what_the_pulls_are_is_said_as_it_was_measured() -> None:
     ):
         diagnosis = run(gaba.Balancer(["rul", "health"], [theta], method), theta, 5)
         assert f"5 steps of 2 tasks (rul, health), {said}.\n" in str(diagnosis)
+
+
+def rise_to(n: int, top: float = 64.0, factor: float = 1.2) -> np.ndarray[Any, Any]:
+    """The multipliers of n steps: the second one rises from 1 to its top."""
+    return np.stack([np.full(n, 0.9), np.minimum(factor ** np.arange(1, n + 1), top)], axis=1)
+
+
+def of_rise(multipliers: ArrayLike, ratio: float = 500.0, **about: str) -> Diagnosis:
+    """Norms in this ratio; what is asked for is at the limit in every step."""
+    rows = [[ratio, 1.0]] * len(np.asarray(multipliers))
+    about = {"method": "gaba", "limit": "64", **about}
+    return diagnose(make_history(rows, multipliers, saturated=[False, True], about=about))
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 20])
+def test_multipliers_that_are_still_rising_are_told_in_place_of_the_imbalance(n: int) -> None:
+    diagnosis = of_rise(rise_to(n))
+    assert diagnosis.kinds[0] == "rising"
+    at = 1.2**n
+    assert diagnosis.verdict == (
+        "Not settled. The multiplier of 'health' is still rising, as fast as the method lets it: "
+        f"it is at {at:.3g}. Look again after more steps."
+    )
+    figures = diagnosis.findings[0].figures
+    assert figures["tasks"] == ["health"]
+    assert figures["multipliers"] == pytest.approx([at], rel=1e-9)
+    assert figures["steps"] == [n]
+    assert "Not balanced" not in str(diagnosis)
+    assert "imbalance" in diagnosis.kinds  # its figures stay
+    assert not {"limited", "saturated"} & set(diagnosis.kinds)  # 64 is far
+    json.dumps(diagnosis.asdict(), allow_nan=False)
+
+
+def test_several_multipliers_that_rise_are_named_together() -> None:
+    both = 1.2 ** np.arange(1, 6)
+    multipliers = np.stack([np.full(5, 0.9), both, both], axis=1)
+    text = found(make_history([[500.0, 1.0, 1.0]] * 5, multipliers), "rising").text
+    assert text.startswith("The multipliers of 'health' and 'third' are still rising")
+    assert "they are at 2.49, 2.49." in text
+
+
+def settled_late(n: int) -> np.ndarray[Any, Any]:
+    """Steady multipliers of which the second rises again in the last 20 steps of n."""
+    multipliers = np.tile([0.9, 1.0], (n, 1))
+    multipliers[-20:, 1] = 1.2 ** np.arange(1, 21)
+    return multipliers
+
+
+STEADY: dict[str, Callable[[], Diagnosis]] = {
+    "it has arrived": lambda: of_rise(rise_to(23)),
+    "it grows by less": lambda: of_rise(rise_to(10, factor=1.19)),
+    "it grows by more": lambda: of_rise(rise_to(10, factor=1.21)),
+    "it falls": lambda: of_rise(rise_to(10)[::-1]),
+    "it never moves": lambda: of_rise(np.tile([0.9, 1.0], (10, 1))),
+    "it is balanced all the same": lambda: of_rise(rise_to(3), ratio=1.5),
+    "it rises late in a long run": lambda: of_rise(settled_late(200)),
+    "the method lets it rise faster": lambda: of_rise(rise_to(10), rise="1.5"),
+}
+
+
+@pytest.mark.parametrize("case", STEADY)
+def test_multipliers_that_do_not_rise_as_a_run_begins_are_not_called_rising(case: str) -> None:
+    assert "rising" not in STEADY[case]().kinds
+    assert "rising" in of_rise(settled_late(30)).kinds
+    assert "rising" in of_rise(rise_to(10, factor=1.5), rise="1.5").kinds
+
+
+def test_micro_batches_and_absences_do_not_hide_a_rise() -> None:
+    held = np.repeat(rise_to(5), 3, axis=0)  # three micro-batches a step
+    assert of_rise(held).kinds[0] == "rising"
+    rows = rise_to(12)
+    norms = np.tile([500.0, 1.0], (12, 1))
+    rows[4:7, 1] = norms[4:7, 1] = np.nan  # in use it rises on while its task is away
+    assert found(make_history(norms, rows, losses=norms, finite=True), "rising").figures[
+        "steps"
+    ] == [9]
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_a_multiplier_is_at_its_limit_from_where_it_has_arrived(n: int) -> None:
+    """1.2²² is below 64 and 1.2²³ above: the step with number 22 is the first at the limit."""
+    finding = found_in(of_rise(rise_to(n)), "saturated")
+    assert finding.figures["first_step"] == 22
+    assert finding.figures["count"] == n - 22
+    assert "was at its limit" in finding.text
+
+
+def test_the_first_steps_of_the_default_are_not_settled_and_later_ones_are() -> None:
+    """A ratio of 30 asks for 15.5, which is above 1.2¹⁵ and below 1.2¹⁶."""
+    theta = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+    balancer = gaba.Balancer(["loud", "quiet"], [theta], every=1)
+    verdicts = []
+    for _ in range(80):
+        balancer.backward({"loud": 30 * theta[0], "quiet": theta[1]})
+        theta.grad = None
+        verdicts.append(diagnose(balancer.history).verdict.split(".")[0])
+    assert set(verdicts[:15]) == {"Not settled"}
+    assert verdicts[-1] == "Balanced"
+    assert "saturated" not in diagnose(balancer.history).kinds

@@ -15,6 +15,7 @@ from gaba.state import all_finite, flatten
 
 EVENTS = ("norm", "norm", "norm", "missing", "zero", "negative", "jump", "huge", "tiny")
 LARGEST_MOVE = 2 * (1 + 1e-9)
+JUSTIFIED = 1 + 1e-9
 
 
 def random_events(seed: int, n: int, k: int) -> Tensor:
@@ -60,9 +61,10 @@ def same(one: Believed, other: Believed, at: int | None = None) -> bool:
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("belief", [Belief(), Belief(0.3, 10.0), Belief(0.001, 0.1)], ids=repr)
-def test_any_sequence_leaves_it_finite_and_moves_it_by_a_factor_of_two_at_most(
+def test_any_sequence_leaves_it_finite_and_moves_it_by_a_bounded_factor(
     belief: Belief, seed: int
 ) -> None:
+    """By 2 at most, and up to as close below the norm as the jump allows."""
     rows = random_events(seed, 400, 4)
     state = belief.init(4)
     before = torch.full((4,), math.nan, dtype=torch.float64)
@@ -72,11 +74,15 @@ def test_any_sequence_leaves_it_finite_and_moves_it_by_a_factor_of_two_at_most(
         known = state.count > 0
         assert (believed[known] > 0).all()
         assert believed[known].isfinite().all()
-        factor = believed[known] / before[known]
-        assert (factor <= LARGEST_MOVE).all()
-        assert (factor >= 1 / LARGEST_MOVE).all()
+        least = row * math.exp(-belief.jump)
+        followed = (row > 0) & known
+        assert (believed[followed] >= least[followed] / JUSTIFIED).all()
+        assert (believed[known] >= before[known] / LARGEST_MOVE).all()
+        slow = known & ~(believed <= before * LARGEST_MOVE)
+        assert ((row > 0) | ~slow).all()
+        assert (believed[slow] <= least[slow] * JUSTIFIED).all()
         assert ((new.rate >= belief.rate) & (new.rate <= 0.5)).all()
-        away = row.isnan() | (row == 0) | ((row < 0) & ~known)
+        away = row.isnan() | (row == 0)
         for k in away.nonzero().flatten().tolist():
             assert same(new, state, k)
         assert torch.equal(new.count, state.count + ~away)
@@ -127,6 +133,37 @@ def test_a_task_that_opposes_the_update_counts_for_less_by_a_factor_of_two_at_mo
         assert 1 / LARGEST_MOVE <= factor < 1
         assert factor == pytest.approx(max(0.5, math.exp(-2.3 * float(state.rate))), rel=1e-12)
     assert factor == pytest.approx(0.5)  # by now at the fastest rate
+
+
+@pytest.mark.parametrize("norm", [5.0, 1e-200, 1e200])
+def test_a_task_that_opposes_the_first_update_is_known_from_then_on(norm: float) -> None:
+    row = torch.tensor([norm, -norm], dtype=torch.float64)
+    believed, state = Belief(jump=1.5).update(row, Belief().init(2))
+    assert float(believed[0]) == pytest.approx(norm, rel=1e-12)
+    assert float(believed[1]) == pytest.approx(norm * math.exp(-1.5), rel=1e-12)
+    assert state.count.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("factor", [30.0, 100.0, 1e6])
+def test_a_task_that_gets_loud_is_believed_at_once_to_within_a_factor_of_ten(
+    seed: int, factor: float
+) -> None:
+    _, state = taken(Belief(), noisy(seed, 200, 5))
+    before = state.log.exp()
+    believed, _ = Belief().update(before * factor, state)
+    expected = before * factor * math.exp(-2.3)
+    torch.testing.assert_close(believed, expected, rtol=1e-12, atol=0)
+    quiet, _ = Belief().update(before / factor, state)
+    assert (quiet >= before / LARGEST_MOVE).all()
+
+
+@pytest.mark.parametrize("n", [5, 20, 80])
+def test_it_averages_over_no_more_norms_than_there_were(n: int) -> None:
+    """Norms above and below in turn: a settled belief is the geometric mean of all of them."""
+    rows = torch.tensor([[2.0], [0.5]], dtype=torch.float64).repeat(n, 1)
+    _, state = taken(Belief(), torch.cat([torch.ones(1, 1, dtype=torch.float64), rows]))
+    assert float(state.rate) == pytest.approx(max(0.01, 1 / (1 + 2 * n)), rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -118,7 +118,7 @@ def test_every_slider_can_be_dragged_and_moved_by_keys(explorer: Open) -> None:
     page = explorer()
     page.locator("#many-count").fill("12")
     sliders = visible_sliders(page)
-    assert len(sliders) == 3 + 1 + 12 + 1 + 9 + 3
+    assert len(sliders) == 3 + 1 + 12 + 1 + 10 + 3
     for name in sliders:
         slider = page.locator(f"#{name}")
         slider.evaluate("(one) => one.scrollIntoView({ block: 'center' })")
@@ -259,8 +259,9 @@ def test_other_noise_is_other_noise_and_repeats(explorer: Open) -> None:
 def test_the_default_holds_what_the_limit_allows(explorer: Open) -> None:
     page = explorer()
     page.get_by_role("button", name="The default of gaba").click()
+    page.get_by_label("Bursts").fill("0")  # in a burst of the quiet task it needs no more
     expect(page.locator("#lab-fact-saturated")).to_have_text("100 %")
-    expect(page.locator("#lab-verdict")).to_contain_text("multiplied or divided by more than 32")
+    expect(page.locator("#lab-verdict")).to_contain_text("multiplied or divided by more than 64")
     expect(page.locator("#lab-fact-tau")).to_have_text(
         "adapts: noise is averaged over up to 100 steps"
     )
@@ -273,6 +274,27 @@ def test_the_default_holds_what_the_limit_allows(explorer: Open) -> None:
     expect(page.locator("#lab-verdict")).to_contain_text("The recovery holds a task back")
     page.get_by_label("Recovery R").fill("4")
     expect(page.locator("#lab-verdict")).to_contain_text("The weights follow the norms")
+
+
+def test_the_default_rises_step_by_step_and_the_paper_at_once(explorer: Open) -> None:
+    page = explorer()
+    rise = page.get_by_label("Rise of a multiplier in one step")
+    value = page.locator("output[for=lab-rising]")
+    expect(value).to_have_text("at once")
+    page.get_by_role("button", name="The default of gaba").click()
+    expect(value).to_have_text("1.20×")
+    page.get_by_label("Limit L").fill("4")
+    reached = page.locator("#lab-fact-reached")
+    expect(reached).not_to_have_text("never")
+    slow = int(reached.inner_text().split()[0])
+    rise.fill("1")
+    expect(value).to_have_text("at once")
+    frames(page)
+    assert int(reached.inner_text().split()[0]) <= slow
+    rise.fill("0.01")
+    expect(value).to_have_text("1.02×")
+    frames(page)
+    assert int(reached.inner_text().split()[0]) > slow
 
 
 def test_hovering_reads_a_step(explorer: Open) -> None:

@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, Page
 import gaba
 from gaba import rules, stabilisers
 from gaba.multipliers import Asked, Bounds
-from gaba.pieces import Seen
 
 N_INPUTS = 200
 NORM_RULES = {
@@ -166,6 +165,8 @@ def test_stabilisers_are_those_of_the_library(
         logs = isinstance(stabiliser, stabilisers.LogEMA | stabilisers.Belief)
         values[5, 1] = 0.0 if logs else values[5, 1]
         values[9:12, 2] *= -1 if logs else 1
+        values[0, 0] *= -1 if isinstance(stabiliser, stabilisers.Belief) else 1
+        values[30:, 0] = np.where(np.arange(30) % 2, 2.0, 0.5)  # errors that alternate
     found = page.evaluate(
         f"""(values) => {{
             const one = {made};
@@ -260,7 +261,23 @@ def test_the_multipliers_are_those_of_the_library(
     assert (held > 10) == (limit == 5 and scale != "simplex")
 
 
-def test_the_default_of_the_lab_is_the_default_of_the_library(page: Page) -> None:
+def in_the_library(
+    stream: np.ndarray, method: gaba.Method, **settings: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The multipliers (n, K) used for these norms (n, K), and whether one is at its limit (n,)."""
+    K = stream.shape[1]
+    theta = torch.nn.Parameter(torch.zeros(K, dtype=torch.float64))
+    balancer = gaba.Balancer([f"task{k}" for k in range(K)], [theta], method, **settings)
+    for norms in torch.from_numpy(stream):
+        theta.grad = None
+        balancer.backward({name: norms[k] * theta[k] for k, name in enumerate(balancer.tasks)})
+    return balancer.history.multipliers, np.asarray(balancer.history.saturated.any(axis=1))
+
+
+@pytest.mark.parametrize(("scale", "rise"), [("sum", 1.2), ("sum", 3.0), ("simplex", 1.05)])
+def test_the_default_of_the_lab_is_the_default_of_the_library(
+    page: Page, scale: Any, rise: float
+) -> None:
     """Believe, invert, scale and bound; one task converges and comes back, one is beyond reach."""
     rng = np.random.default_rng(6)
     stream = np.exp(rng.normal([3, -3, 0], 0.4, (400, 3)))
@@ -272,23 +289,59 @@ def test_the_default_of_the_lab_is_the_default_of_the_library(page: Page) -> Non
         "floorAt": 0,
         "floorMode": "renormalise",
         "warmupSteps": 0,
-        "scale": "sum",
+        "scale": scale,
         "limit": 100,
         "recover": 8,
+        "rising": rise,
     }
     rows = page.evaluate(
         "([stream, settings]) => gaba.simulate.run(stream, settings)", [stream.tolist(), settings]
     )
-    method = gaba.methods.get("gaba", limit=100.0, believe=stabilisers.Belief(1 - 0.95))
-    state = method.init(3)
-    saturated = []
-    for norms, row in zip(torch.from_numpy(stream), rows, strict=True):
-        told = Seen(losses=torch.ones(3, dtype=torch.float64), norms=norms)
-        _, state = method.update(told, state)
-        np.testing.assert_allclose(row["multipliers"], state.multipliers.numpy(), rtol=1e-9)
-        saturated.append(bool(state.saturated.any()))
-        assert row["saturated"] == ("limit" if saturated[-1] else "")
-    assert np.mean(saturated) > 0
+    believe = stabilisers.Belief(1 - 0.95)
+    method = gaba.methods.get("gaba", measure="exact", limit=100.0, believe=believe, rise=rise)
+    multipliers, saturated = in_the_library(stream, method, scale=scale)
+    np.testing.assert_allclose([row["multipliers"] for row in rows], multipliers, rtol=1e-9)
+    assert [row["saturated"] == "limit" for row in rows] == saturated.tolist()
+    assert saturated.any() == (scale == "sum")
+    before = np.vstack([np.full((1, 3), 1 if scale == "sum" else 1 / 3), multipliers[:-1]])
+    growth = multipliers / before
+    assert growth.max() == pytest.approx(rise, rel=1e-9)
+    assert growth.min() < 1 / 1.2
+
+
+def test_the_presets_of_the_lab_have_the_bounds_of_the_library(page: Page) -> None:
+    method = gaba.methods.get("gaba")
+    page.get_by_role("button", name="The default of gaba").click()
+    assert method.rise is not None
+    assert page.locator("output[for=lab-rising]").inner_text() == f"{method.rise:.2f}×"
+    for name, value in (("limit", method.limit), ("recover", method.recovery)):
+        assert float(page.locator(f"output[for=lab-{name}]").inner_text()) == value
+
+
+@pytest.mark.parametrize("start", [[5.0, 0.01], [1.0, 1.0]])
+def test_a_settled_lab_starts_from_the_multipliers_of_its_norms(
+    page: Page, start: list[float]
+) -> None:
+    """When one norm grows tenfold, the other's multiplier rises by 1.2 a step to what is asked."""
+    settings = {
+        "smoothing": "none",
+        "decay": 0,
+        "floorAt": 0,
+        "floorMode": "project",
+        "warmupSteps": 0,
+        "scale": "sum",
+        "rising": 1.2,
+    }
+    answer = page.evaluate(
+        "([start, settings]) => gaba.simulate.stepResponse(start, settings, { steps: 30 })",
+        [start, settings],
+    )
+    loud, quiet = start
+    before, after = (loud + quiet) / 2, (10 * loud + quiet) / 2  # the pull of each task
+    risen = np.minimum(after / quiet, before / quiet * 1.2 ** np.arange(1, 31))
+    fallen = np.minimum(after / (10 * loud), before / loud * 1.2 ** np.arange(1, 31))
+    way = np.log(risen / fallen * (quiet / loud)) / np.log(10)
+    np.testing.assert_allclose(answer["path"], way, rtol=1e-9)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

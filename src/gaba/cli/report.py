@@ -36,7 +36,10 @@ def balance(history: gaba.History) -> Table:
     last = history[-1]
     made.add_row("final multiplier", *(f"{m:.4g}" for m in last.multipliers.tolist()))
     made.add_row("final weight", *(f"{w:.4f}" for w in last.weights.tolist()))
-    for name, columns in (("norm", history.norms), ("contribution", history.contributions)):
+    rows = [("norm", history.norms), ("contribution", history.contributions)]
+    if np.isfinite(history.shares).any():
+        rows.append(("share", history.shares))
+    for name, columns in rows:
         known = (column[np.isfinite(column)] for column in columns.T)
         cells = (f"{np.median(part):.4g}" if part.size else "not measured" for part in known)
         made.add_row(f"{name}, median", *cells)

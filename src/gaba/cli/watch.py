@@ -67,6 +67,9 @@ def view(follower: Follower, name: str, width: int) -> RenderableType:
     last = follower.latest[-1:]
     if not len(last):
         return Group(state, Text(follower.error, style="red"))
+    measured = np.flatnonzero(follower.latest.measured)
+    at = int(measured[-1]) if measured.size else len(follower.latest) - 1
+    seen = follower.latest[at : at + 1]  # norms are not measured in every step
     made = table("task", "loss", "norm", "multiplier", "weight", "contribution", "saturated")
     room = max(10, min(60, width - 84))
     made.add_column("multipliers", no_wrap=True)
@@ -75,15 +78,15 @@ def view(follower: Follower, name: str, width: int) -> RenderableType:
         made.add_row(
             Text(task, style=COLOURS[k % len(COLOURS)]),
             short(last.losses[0, k]),
-            short(last.norms[0, k]),
+            short(seen.norms[0, k]),
             short(last.multipliers[0, k]),
             f"{last.weights[0, k]:.4f}",
-            short(last.contributions[0, k]),
+            short(seen.contributions[0, k]),
             f"{follower.saturated[k]:.1%}",
             Text(curves[f"multipliers/{k}"], style=COLOURS[k % len(COLOURS)]),
         )
     lines: list[RenderableType] = [state, made]
-    imbalance = short(last.imbalance[0])
+    imbalance = short(seen.imbalance[0])
     times = f"{imbalance}×" if imbalance != "–" else "not measured"
     lines.append(Text(f"imbalance {times}  {curves['imbalance']}  (logarithmic)"))
     lines.append(Text(_pace(follower), style="dim"))

@@ -55,6 +55,7 @@ class HistoryLogger:
     def collect(self) -> dict[str, float]:
         """The scalars of the steps since the last call; the sinks get these steps.
 
+        Call it after the backward pass, which is when the shares of its step are measured.
         Losses are means over the steps, ``saturated`` is the part of the steps. Everything else is
         the last value that was seen; what no step has seen is left out.
         """

@@ -59,8 +59,9 @@ class AcceleratedBalancer:
         """Balance ``losses`` and run the backward pass of the accelerator.
 
         The accelerator divides by ``gradient_accumulation_steps``, scales and accumulates as
-        always; norms and contributions are those of the losses as you give them. Its gradient
-        scaler serves the measurement too. To hold the multipliers within a window, give the
+        always; norms, contributions and shares are those of the losses as you give them. Shares are
+        measured at the end of this pass, before you clip. Its gradient scaler serves the
+        measurement too. To hold the multipliers within a window, give the
         Balancer ``accumulate=`` the same number of steps.
 
         Args:

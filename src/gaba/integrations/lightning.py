@@ -1,9 +1,10 @@
 """The balancer in Lightning: a module returns the balanced loss, a callback logs; and in Fabric.
 
 Return ``self.balancer(losses)`` from ``training_step``. Automatic optimization accumulates, clips
-and steps as always. Make the balancer an attribute of the module: the checkpoint then has its
-state. With ``accumulate_grad_batches=n``, give it ``accumulate=n`` to hold the multipliers within a
-window. In ``"16-mixed"`` precision see :func:`scaler_of`.
+and steps as always. The shares are measured at the end of its backward pass, before it clips. Make
+the balancer an attribute of the module: the checkpoint then has its state. With
+``accumulate_grad_batches=n``, give it ``accumulate=n`` to hold the multipliers within a window. In
+``"16-mixed"`` precision see :func:`scaler_of`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ class BalanceMonitor(Callback):
     """Logs what the Balancer of a LightningModule saw and did, to the loggers of the Trainer.
 
     For each task k there are the loss L_k (mean since the last time), norm g_k, multiplier m_k,
-    weight λ_k, contribution c_k and how often the multiplier was saturated, under
-    ``gaba/weights/rul`` and the like; and the imbalance. ``callback_metrics`` has the same names.
-    Nothing waits for the device in between. With several processes, the first one logs.
+    weight λ_k, contribution c_k, share s_k and how often the multiplier was saturated, under
+    ``gaba/weights/rul`` and the like; and the imbalance. What was not measured is left out.
+    ``callback_metrics`` has the same names. Nothing waits for the device in between. With several
+    processes, the first one logs.
 
     Args:
         every: optimizer steps between two records; ``None`` for the trainer's
@@ -119,7 +121,8 @@ class FabricBalancer:
 
     Some strategies and precisions have a backward pass of their own. Fabric then refuses every pass
     that does not come from ``fabric.backward``, also those that measure; here they count as part of
-    it. Accumulation (``no_backward_sync``) and clipping stay Fabric's.
+    it. Shares are measured at the end of ``fabric.backward``, before you clip. Accumulation
+    (``no_backward_sync``) and clipping stay Fabric's.
 
     Args:
         fabric: the Fabric that sets the model up.

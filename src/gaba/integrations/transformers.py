@@ -2,8 +2,9 @@
 
 The model returns its losses by task under ``"losses"``, beside the usual ``"loss"``. In training
 the Trainer gets the balanced loss instead of ``"loss"`` and treats it as always: it divides it by
-the number of accumulated batches, unless the model divides by ``num_items_in_batch``. Evaluation
-stays as it is.
+the number of accumulated batches, unless the model divides by ``num_items_in_batch``. The shares of
+a batch are measured at the end of its backward pass, before the Trainer clips. Evaluation stays as
+it is.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class BalancedTrainer(Trainer):
     """A Trainer with a Balancer; also in front of another: ``class Mine(BalancedTrainer, Other)``.
 
     It logs by task, beside ``loss``: the loss, scaled and averaged as ``loss`` is; norm,
-    multiplier, weight, contribution and how often the multiplier was saturated; and the imbalance.
+    multiplier, weight, contribution, share and how often the multiplier was saturated; and the
+    imbalance. What was not measured is left out.
     Checkpoints include its state.
 
     Args:

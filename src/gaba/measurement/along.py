@@ -19,10 +19,10 @@ from gaba.measurement.base import Request
 from gaba.measurement.derivative import by_difference
 from gaba.tensors import dense, flat, work_dtype
 
-STEP = {torch.float64: 1e-5, torch.float32: 3e-4, torch.float16: 2e-3, torch.bfloat16: 3e-3}
+STEP = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 3e-3}
 """ε‖u‖/‖θ‖ by the coarsest dtype at work: between rounding and the bend of the network."""
-SLOPE = 0.1
-"""How far Σ m_k q_k may be from ‖u‖², as a part of it."""
+SLOPE, COARSE = 0.1, 0.2
+"""How far Σ m_k q_k may be from ‖u‖², as a part of it; below 32 bits."""
 ROUNDING = 1e-5
 """A product that follows from the others and is below this part of ‖u‖² is rounding: it is 0."""
 NOISE = 0.05
@@ -37,11 +37,12 @@ class Products:
     Attributes:
         slopes: (K,), q_k = ⟨∇L_k, u⟩; NaN for a missing task and for one that was not measured.
         multipliers: (K,), with which the update was made; NaN for a missing task.
-        square: (), ‖u‖².
+        square: (), ‖u‖², or ⟨u, d⟩ for products along another direction d.
         exact: (K,), q_k of the tasks whose gradient was taken, NaN for the others.
         probed: (K,), q_k as the probe has it, NaN where there is none.
         cost: what it cost, in plain steps; the same on every rank.
         problem: which check failed, empty if none did; then the slopes are not to be believed.
+        order: the positions of the tasks, the quietest first, where the checks were looked at.
         unrepeatable: the positions of the tasks that use a feature which a rerun does not repeat.
     """
 
@@ -53,6 +54,7 @@ class Products:
     cost: float
     problem: str = ""
     unrepeatable: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
 
 
 @final
@@ -99,7 +101,7 @@ class Along:
         self._multipliers = multipliers
         self._theta = graph.theta
         self._sharded = sharded(self._theta)
-        self._before = [None if p.grad is None else local_part(p.grad).clone() for p in self._theta]
+        self._before = self._gradients()
         self._factor = request.loss_scale
         self._heads = _Heads(rerun, len(self.tasks))
         self._rows: dict[int, Gradients] = {}
@@ -129,9 +131,13 @@ class Along:
 
         By default that is the loss scale of the request.
         """
+        self._before = self._gradients()  # which the caller may have cleared since the losses
         self._factor = factor.detach()
         scale = self._request.loss_scale
         self._heads.factor = self._factor if scale is None else self._factor / scale.to(factor)
+
+    def _gradients(self) -> list[Tensor | None]:
+        return [None if p.grad is None else local_part(p.grad).clone() for p in self._theta]
 
     def release(self) -> None:
         """Take the hooks off the graph again."""
@@ -157,21 +163,21 @@ class Along:
         self.release()
         graph, n = self._request.graph, len(self.tasks)
         device, dtype = graph.device, work_dtype(graph.device)
-        update = self._update()
-        square = _dot(update, update, device)
+        own = self._update()
+        update, square = self._along(own, _dot(own, own, device))
         exact = torch.full((n,), math.nan, dtype=dtype, device=device)
         for i, row in self._rows.items():
             exact[i] = _dot(row, update, device)
         probed, noises = torch.full_like(exact, math.nan), exact[:0]
         if self._rerun is not None:
-            change, noises = self._change(self._rerun, update, square)
+            change, noises = self._change(self._rerun, update)
             probed = torch.stack([self._heads.along(i, change, device) for i in range(n)])
         unscaled = self._request.unscaled
         residual = self._heads.residual(square) if arrived else torch.zeros_like(square)
         return self._checked(unscaled(probed), unscaled(exact), square, residual, noises)
 
     def _update(self) -> list[Tensor]:
-        """u (this rank's part of it), dense, parameter by parameter."""
+        """The update u (this rank's part of it), dense, parameter by parameter."""
         found: list[Tensor] = []
         now = self._request.graph.shared.parameters()  # FSDP may have put others in their place
         self._complete = self._complete and sharded(now) == self._sharded
@@ -192,23 +198,37 @@ class Along:
             found.append(wide / copies(p) ** 0.5 if self._sharded else wide)
         return found
 
-    def _change(
-        self, rerun: Rerun, update: list[Tensor], square: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
+    def _along(self, own: list[Tensor], square: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The direction d, as long as the update u, and ⟨u, d⟩."""
+        given = self._request.direction
+        if given is None:
+            return own, square
+        length = _dot(given, given, square.device)
+        usable = (length > 0) & (square > 0)
+        scale = torch.where(usable, (square / length).sqrt(), torch.full_like(square, math.nan))
+        direction = [d * scale.to(d.device, d.dtype.to_real()) for d in given]
+        return direction, _dot(own, direction, square.device)
+
+    def _change(self, rerun: Rerun, update: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """J_z u, and for each feature what part of its change is there without a move."""
         lengths = _foreach_norm([p.detach() for p in self._theta])
-        theta = torch.linalg.vector_norm(torch.stack([g.to(square) for g in lengths]))
+        device = self._request.graph.device
+        wide = [g.to(device, work_dtype(device)) for g in lengths]
+        theta = torch.linalg.vector_norm(torch.stack(wide))
         theta = torch.where(theta > 0, theta, torch.ones_like(theta))
-        length = square.sqrt()
+        length = _dot(update, update, device).sqrt()
         usable = (length > 0) & length.isfinite()
         step = rerun.step(STEP) * theta / torch.where(usable, length, torch.ones_like(length))
         again = rerun() if self._repeat else []
         v = [u.to(p.dtype, copy=True) for u, p in zip(update, self._theta, strict=True)]
         change = by_difference(rerun, v, step)
         if not again:
-            return change, square.new_zeros(0)
-        still = [_length(a.to(b.dtype) - b).to(square) for a, b in zip(again, rerun.values(), strict=True)]
-        moved = [_length(dz).to(square) * step for dz in change]
+            return change, length.new_zeros(0)
+        still = [
+            _length(a.to(b.dtype) - b).to(length)
+            for a, b in zip(again, rerun.values(), strict=True)
+        ]
+        moved = [_length(dz).to(length) * step for dz in change]
         noise, move = torch.stack(still), torch.stack(moved)
         return change, torch.where(noise > 0, noise / move, torch.zeros_like(noise))
 
@@ -221,8 +241,13 @@ class Along:
         spread = torch.zeros_like(square)
         cost = torch.full_like(square, self._cost)
         if ranks.several:
-            mine = [probed.nan_to_num(0.0, math.nan, math.nan), exact.nan_to_num(0.0, math.nan, math.nan)]
-            heard = ranks.total(torch.cat([*mine, torch.stack([square, square**2, residual, cost]), loud]))
+            mine = [
+                probed.nan_to_num(0.0, math.nan, math.nan),
+                exact.nan_to_num(0.0, math.nan, math.nan),
+            ]
+            heard = ranks.total(
+                torch.cat([*mine, torch.stack([square, square**2, residual, cost]), loud])
+            )
             size = 1 if self._sharded else ranks.size
             probed = torch.where(probed.isnan() & (heard[:n] == 0), probed, heard[:n] / size)
             exact = torch.where(exact.isnan(), exact, heard[n : 2 * n] / size)
@@ -242,9 +267,13 @@ class Along:
         if self._rerun is None and not ranks.several:
             slopes, m, exact = everywhere(slopes), everywhere(m), everywhere(exact)
             return Products(slopes, m, square, exact, torch.full_like(exact, math.nan), self._cost)
-        parts = torch.where(slopes.isnan(), 0.0, m * slopes).sum() / square
-        said = torch.cat([torch.stack([cost, spread, residual, parts]), loud])
-        cost, apart, off, ratio, *flags = said.tolist()
+        pulls = torch.where(slopes.isnan(), 0.0, m * slopes)
+        whole = square if self._request.direction is None else pulls.abs().sum()
+        parts = 1 + (pulls.sum() - square) / whole
+        said = torch.cat([torch.stack([cost, spread, residual, parts]), pulls, loud])
+        cost, apart, off, ratio, *rest = said.tolist()
+        pulls, flags = rest[:n], rest[n:]
+        order = tuple(k for _, k in sorted(zip(pulls, self.tasks, strict=True)))
         unrepeatable = tuple(
             k
             for i, k in enumerate(self.tasks)
@@ -254,13 +283,15 @@ class Along:
         if apart > 1e-6:
             problem = "the gradient differs between the ranks, so one of them did not reduce it"
         elif off > self._heads.tolerance:
-            problem = f"the gradients of the heads are not those of the backward pass (off by {off:.1g})"
+            problem = (
+                f"the gradients of the heads are not those of the backward pass (off by {off:.1g})"
+            )
         elif unrepeatable:
             problem = "the shared module returns other features when it is called once more"
-        elif self._rerun is not None and abs(ratio - 1) > SLOPE:
+        elif self._rerun is not None and abs(ratio - 1) > self._heads.slack:
             problem = f"the shares of the update add up to {ratio:.3g} instead of 1"
         slopes, m, exact, probed = (everywhere(part) for part in (slopes, m, exact, probed))
-        return Products(slopes, m, square, exact, probed, cost, problem, unrepeatable)
+        return Products(slopes, m, square, exact, probed, cost, problem, unrepeatable, order)
 
 
 @final
@@ -310,6 +341,12 @@ class _Heads:
         """How large the residual may be, by the coarsest dtype of a gradient at a feature."""
         kinds = {g.dtype for row in self._at for g in row if g is not None}
         return max([2e-3, *(16 * torch.finfo(kind).eps for kind in kinds)])
+
+    @property
+    def slack(self) -> float:
+        """How far the products may add up to something else than ‖u‖²."""
+        kinds = {g.dtype for row in self._at for g in row if g is not None}
+        return COARSE if any(torch.finfo(kind).bits < 32 for kind in kinds) else SLOPE
 
     def residual(self, like: Tensor) -> Tensor:
         """The largest relative difference over the features, (), in the dtype of ``like``."""

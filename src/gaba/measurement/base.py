@@ -30,6 +30,7 @@ class Request:
         gradients: give the gradients too, heads included, if the measurement has them.
         step: how many steps have been measured before this one.
         own: the gradients of this step stay each rank's own (``no_sync``).
+        direction: what to measure along in place of the update of this step, by parameter.
         retain_graph: keep the whole graph; else what no later pass needs is freed together with
             ``gradients``.
     """
@@ -42,6 +43,7 @@ class Request:
     gradients: bool = False
     step: int = 0
     own: bool = False
+    direction: Sequence[Tensor] | None = None
     retain_graph: bool = False
 
     @property

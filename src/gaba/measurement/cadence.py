@@ -34,6 +34,7 @@ class Cadence:
         repeated: how many reruns at unmoved parameters were sound.
         failures: how many probes in a row failed a check.
         direct: the tasks that the probe cannot see, so their gradient is taken.
+        order: the tasks by their shares in the last probe, the quietest first.
         turns: how often each task's probe was held against its gradient.
         doubts: how often in a row it was wrong.
         spent: what all measurements so far have cost, in plain steps.
@@ -53,6 +54,7 @@ class Cadence:
     repeated: int = 0
     failures: int = 0
     direct: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
     turns: tuple[int, ...] = ()
     doubts: tuple[int, ...] = ()
     spent: float = 0.0
@@ -69,7 +71,8 @@ class Cadence:
         if every is not None:
             apart = every
         else:
-            apart = min(math.ceil(cost / budget), 1 + self.made // TURN)
+            steady = math.ceil(cost / budget) + self.made % 2  # an even beat would miss every other
+            apart = min(steady, 1 + self.made // TURN)
             apart = max(apart, math.ceil((spent + cost - CREDIT) / budget) - step)
         return replace(self, made=self.made + 1, due=step + apart, spent=spent)
 
@@ -85,5 +88,8 @@ class Cadence:
     @staticmethod
     def from_dict(saved: Mapping[str, Any]) -> Cadence:
         """The inverse of :meth:`to_dict`."""
-        plain = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in saved.items()}
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list | tuple) else value
+            for name, value in saved.items()
+        }
         return Cadence(**plain)

@@ -141,7 +141,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def as_metric(
-    name: str, optimizers: Sequence[Optimizer], *, needed: bool = True
+    name: str, optimizers: Sequence[Optimizer], *, needed: bool = True, tracked: bool = False
 ) -> OptimizerMetric | None:
     """What the Balancer's ``metric`` stands for; ``None`` is the Euclidean metric.
 
@@ -149,6 +149,7 @@ def as_metric(
         name: ``"euclidean"`` or ``"optimizer"``.
         optimizers: those that the Balancer was given.
         needed: whether only a metric would need them.
+        tracked: whether it is measured along the real update, for which no metric has to be known.
 
     Raises:
         ValueError: the metric lacks an optimizer, or an optimizer is given for nothing.
@@ -158,4 +159,6 @@ def as_metric(
             f"metric='optimizer' and optimizer=... go together, found metric={name!r} with "
             f"optimizer={'given' if optimizers else None}: give both, or neither"
         )
-    return OptimizerMetric(tuple(optimizers)) if name == "optimizer" else None
+    if name != "optimizer" or tracked:
+        return None
+    return OptimizerMetric(tuple(optimizers))

@@ -21,6 +21,7 @@ from gaba.measurement.along import Along, Products
 from gaba.measurement.base import Measurement, Observation, Request
 from gaba.measurement.cadence import BACKWARD, FORWARD, TRUSTED, TURN, WRONG, Cadence
 from gaba.measurement.exact import ExactNorms
+from gaba.tensors import DTYPE
 
 Engine: TypeAlias = Literal["auto", "probe", "products"]
 
@@ -54,6 +55,55 @@ class Plan:
     repeat: bool
 
 
+SMOOTH = 0.9
+"""How much of the mean of earlier products stays, along the update of an optimizer."""
+SURE, ENOUGH = 3.0, 4
+"""How many standard errors Σ m_k q_k must be above 0, after more measurements than so many."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """Means over the measurements along the update of an optimizer.
+
+    Attributes:
+        ratio: (K,), the weighted sum of q_k/m_k.
+        mass: (K,), the sum of the weights.
+        total: (2,), the weighted sums of Σ m_k q_k and of its square.
+        seen: (), the sum of the weights.
+    """
+
+    ratio: Tensor
+    mass: Tensor
+    total: Tensor
+    seen: Tensor
+
+    def advance(self, slopes: Tensor, multipliers: Tensor) -> Smoothed:
+        """With products (K,) taken in, NaN for a task of which nothing is known."""
+        known = ~slopes.isnan()
+        ratio = torch.where(known, slopes / multipliers, 0.0)
+        whole = torch.where(known, slopes * multipliers, 0.0).sum()
+        total = torch.stack([whole, whole**2])
+        return Smoothed(
+            torch.where(known, SMOOTH * self.ratio + (1 - SMOOTH) * ratio, self.ratio),
+            torch.where(known, SMOOTH * self.mass + (1 - SMOOTH), self.mass),
+            SMOOTH * self.total + (1 - SMOOTH) * total,
+            SMOOTH * self.seen + (1 - SMOOTH),
+        )
+
+    def norms(self, known: Tensor) -> Tensor:
+        """Effective norms (K,) of the tasks ``known``; NaN as long as noise hides Σ m_k q_k.
+
+        Near a stationary point that sum is often negative: then the shares mean nothing.
+        """
+        ratio = self.ratio / torch.where(self.mass > 0, self.mass, 1.0)
+        mean, square = self.total / torch.where(self.seen > 0, self.seen, 1.0)
+        spread = ((square - mean**2).clamp(min=0) * (1 - SMOOTH) / (1 + SMOOTH)).sqrt()
+        sure = (mean > SURE * spread) & (self.seen > 1 - SMOOTH**ENOUGH)
+        heard = known & (self.mass > 0) & sure
+        return torch.where(heard, ratio.abs().sqrt() * ratio.sign(), math.nan)
+
+
 @final
 @dataclass(frozen=True)
 class Tracked(Measurement):
@@ -79,11 +129,10 @@ class Tracked(Measurement):
 
     Example:
         >>> import torch, gaba
-        >>> trunk = torch.nn.Linear(3, 4)
-        >>> balancer = gaba.Balancer(["a", "b"], trunk, every=1)
-        >>> for _ in range(2):
-        ...     z = trunk(torch.ones(8, 3))
-        ...     step = balancer.backward({"a": 5 * z[:, 0].sum(), "b": z[:, 1].sum()})
+        >>> w = torch.nn.Parameter(torch.ones(2))
+        >>> balancer = gaba.Balancer(["a", "b"], [w], every=1)
+        >>> for _ in range(20):
+        ...     step = balancer.backward({"a": 5 * w[0], "b": w[1]})
         >>> step.engine, step.shares.round(decimals=3).tolist()
         ('products', [0.5, 0.5])
     """
@@ -104,6 +153,11 @@ class Tracked(Measurement):
             raise ValueError(f"every must be at least 1, or None, found {self.every}")
         check_choice("engine", self.engine, get_args(Engine))
 
+    def init(self, n_tasks: int) -> Smoothed:
+        """Nothing measured along the update of an optimizer."""
+        nothing = torch.zeros(n_tasks, dtype=DTYPE)
+        return Smoothed(nothing, nothing, torch.zeros(2, dtype=DTYPE), torch.zeros((), dtype=DTYPE))
+
     def first(self, cadence: Cadence, new: Sequence[int], step: int) -> Cadence:
         """The cadence after the norms of the tasks ``new`` were measured exactly."""
         known = tuple(sorted({*cadence.known, *new}))
@@ -112,7 +166,7 @@ class Tracked(Measurement):
         return replace(cadence, known=known, spent=spent, due=max(cadence.due, due))
 
     def update(self, told: Request, state: Any) -> tuple[Observation, Any]:
-        """The exact norms of tasks that are new; there is no state."""
+        """The exact norms of tasks that are new; the state is of measurements along updates."""
         seen, _ = ExactNorms("stream").update(replace(told, gradients=False), ())
         return replace(seen, asked=told.graph.present), state
 
@@ -173,12 +227,13 @@ class Tracked(Measurement):
         return coarse or len(graph.tasks) * z > max(WIDE, sum(p.numel() for p in graph.theta))
 
     def _turn(self, graph: LossGraph, cadence: Cadence, direct: set[int]) -> int | None:
-        """Whose probe to hold against its gradient: the task that was least often, the first one."""
+        """Whose probe is held against its gradient: every task's in turn, the quietest first."""
         rest = [k for k in graph.tasks if k not in direct]
         if cadence.made % TURN or not rest:
             return None
         turns = cadence.turns or (0,) * graph.n_tasks
-        return min(rest, key=lambda k: turns[k])
+        place = {k: i for i, k in enumerate(cadence.order)}
+        return min(rest, key=lambda k: (turns[k], place.get(k, -1)))
 
     def _products(self, request: Request, multipliers: Tensor) -> Plan:
         tasks, theta = request.graph.tasks, request.graph.theta
@@ -192,16 +247,34 @@ class Tracked(Measurement):
 
     def _sharded(self, request: Request, multipliers: Tensor) -> Plan | None:
         graph = request.graph
+        if request.direction is not None:
+            raise ValueError(
+                "metric='optimizer' must see whole parameters, found some that FSDP has sharded: "
+                "use metric='euclidean', or DistributedDataParallel"
+            )
         if isinstance(graph.shared, SharedModule) and holds_gradients_back(graph.shared.module):
             return None
         cost = OVERHEAD * BACKWARD * len(graph.tasks)
-        return Plan(Along(request, multipliers, graph.tasks, None, cost=cost), None, "products", False)
+        return Plan(
+            Along(request, multipliers, graph.tasks, None, cost=cost), None, "products", False
+        )
 
     def learn(
         self, plan: Plan, found: Products, cadence: Cadence, step: int, tasks: tuple[str, ...]
     ) -> Cadence:
-        """The cadence after a measurement; one warning says why a probe is given up."""
+        """The cadence after a measurement; one warning says why a probe is given up.
+
+        Example:
+            >>> import torch, gaba
+            >>> w = torch.nn.Parameter(torch.ones(2))
+            >>> balancer = gaba.Balancer(["a", "b"], [w], every=1)
+            >>> for _ in range(3):  # the exact norms, then two measurements along the update
+            ...     _ = balancer.backward({"a": w[0], "b": 3 * w[1]})
+            >>> balancer.get_extra_state()["cadence"]["made"]
+            2
+        """
         new = cadence.moved(step, found.cost, self.budget, self.every)
+        new = replace(new, order=found.order)
         if plan.engine == "products":
             return new
         if found.problem:

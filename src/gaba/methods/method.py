@@ -10,7 +10,6 @@ from torch import Tensor
 
 from gaba import measurement as measurements
 from gaba.autograd.losses import check_choice
-from gaba.autograd.shared import Shared, SharedSpec
 from gaba.measurement import Measurement, Tracked
 from gaba.multipliers import Asked, Bounds, Multiplied, Scale
 from gaba.pieces import Piece, Seen
@@ -62,6 +61,9 @@ class Method(Piece[Seen, Tensor]):
         heads: ``"weighted"``: the heads get m_k ∇L_k. ``"plain"``: parameters that are not shared
             and that one task alone reaches get ∇L_k.
         every: measure in every n-th step; the others keep the multipliers as they are.
+        rise: no multiplier in use grows by more than this factor in one step of the optimizer, from
+            1 at the start; it may fall at once. A task whose head is still near zero looks quiet,
+            and would be amplified just before it gets loud. ``None`` for no bound.
         limit: no loss is multiplied or divided by more than this; ``None`` for no limit.
         recovery: a task that converges is not amplified by more than this; ``None`` for no bound.
         anchor: the position of the task whose multiplier stays 1.
@@ -86,6 +88,7 @@ class Method(Piece[Seen, Tensor]):
     every: int = 1
     limit: float | None = 1000.0
     recovery: float | None = None
+    rise: float | None = None
     anchor: int | None = None
     metric: Metric = "euclidean"
 
@@ -119,6 +122,11 @@ class Method(Piece[Seen, Tensor]):
             raise ValueError(
                 f"every must be 1 with heads={self.heads!r} and {self.measure!r}, found "
                 f"{self.every}: they need the gradients of each task in each step"
+            )
+        if self.rise is not None and not self.rise > 1:
+            raise ValueError(
+                f"rise must be above 1, or None for no bound, found {self.rise!r}: 1.2 lets a "
+                "multiplier grow tenfold in 13 steps"
             )
         self.bounds  # noqa: B018 - refuses a scale or limit that breaks its rule
 

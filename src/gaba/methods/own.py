@@ -88,7 +88,14 @@ OWN = (
         "the defaults of this library",
         "the update",
         "0.05 of a step",
-        building(rules.InverseNorm, measure=Tracked(), believe=Belief(), recovery=8.0, limit=32.0),
+        building(
+            rules.InverseNorm,
+            measure=Tracked(),
+            believe=Belief(),
+            recovery=8.0,
+            rise=1.2,
+            limit=64.0,
+        ),
     ),
     Entry(
         "paper",

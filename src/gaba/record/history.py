@@ -100,6 +100,15 @@ class History:
 
         Raises:
             ValueError: the step is of other tasks.
+
+        Example:
+            >>> import torch, gaba
+            >>> w = torch.nn.Parameter(torch.ones(2))
+            >>> balancer = gaba.Balancer(["a", "b"], [w], every=1)
+            >>> for _ in range(2):  # the shares are known when the backward pass is over
+            ...     balancer({"a": w[0], "b": 3 * w[1]}).backward()
+            >>> balancer.history.engines.tolist()
+            ['norms', 'products']
         """
         self._check(step)
         if self._open:

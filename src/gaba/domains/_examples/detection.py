@@ -36,10 +36,14 @@ def main(folder: Path) -> None:
             detection.DetectionTrainer(model, arguments, balancer=balancer, **data).train()
         history = balancer.history
         found = detection.average_precision(model, examples[:50])
-        print(f"{name}: mAP50 {found['mAP50']:.3f}, imbalance {np.median(history.imbalance):.1f}")
+        print(
+            f"{name}: mAP50 {found['mAP50']:.3f}, imbalance {np.nanmedian(history.imbalance):.1f}"
+        )
+        known = history.steps[history.measured]
+        pulls = history.contributions[history.measured]
         for k, task in enumerate(detection.TASKS):
-            pull = history.contributions[:, k] / history.contributions.sum(1)
-            left.plot(pull, style, color=COLOURS[k], label=f"{task}, {name}")
+            pull = pulls[:, k] / pulls.sum(1)
+            left.plot(known, pull, style, color=COLOURS[k], label=f"{task}, {name}")
     left.set(xlabel="step", ylabel="part of all contributions", ylim=(0, 1))
     left.legend(frameon=False, fontsize=8)
     pair = np.concatenate([example["pixel_values"].numpy() for example in examples[:2]], axis=2)

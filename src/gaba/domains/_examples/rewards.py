@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import gaba
 from gaba.domains._picture import COLOURS, panels, save
 from gaba.domains.rewards import Settings, train
 
 STEPS, WINDOW = 800, 25
+
+
+def _means(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean of each ``WINDOW`` values in a row."""
+    width = min(WINDOW, len(values))
+    return np.convolve(values, np.ones(width) / width, mode="valid")
 
 
 def main(folder: Path) -> None:
@@ -31,15 +39,14 @@ def main(folder: Path) -> None:
         found = ", ".join(
             f"{part} {value:.1f}" for part, value in zip(run.components, run.greedy, strict=True)
         )
-        apart = np.median(history.imbalance)
+        apart = np.nanmedian(history.imbalance)
         print(f"{name}: {found} in a last episode; contributions {apart:.1f} times apart (median)")
         for c, part in enumerate(run.components):
             look = {"linestyle": style, "color": COLOURS[c], "label": f"{part}, {name}"}
-            width = min(WINDOW, len(run.returns))
-            kernel = np.ones(width) / width
-            left.plot(np.convolve(run.returns[:, c], kernel, mode="valid"), **look)
-            pull = np.exp(np.convolve(np.log(history.contributions[:, c]), kernel, mode="valid"))
-            right.plot(pull, **look)
+            left.plot(_means(run.returns[:, c]), **look)
+            pulls = history.contributions[:, c]
+            known = np.flatnonzero(pulls > 0)  # not measured in every update
+            right.plot(known[-len(_means(known)) :], np.exp(_means(np.log(pulls[known]))), **look)
     left.set(xlabel="episode", ylabel=f"return, mean of {WINDOW} episodes")
     right.set(xlabel="update", ylabel="contribution, smoothed", yscale="log")
     right.legend(frameon=False, fontsize=8)

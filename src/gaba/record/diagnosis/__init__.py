@@ -15,7 +15,14 @@ from gaba.record.diagnosis._trouble import (
     unmeasured,
 )
 from gaba.record.diagnosis._view import View
-from gaba.record.diagnosis._weights import fixed_would_do, limited, noisy, saturated, stood_still
+from gaba.record.diagnosis._weights import (
+    fixed_would_do,
+    limited,
+    noisy,
+    rising,
+    saturated,
+    stood_still,
+)
 
 if TYPE_CHECKING:
     from gaba.record.history import History
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "Figure", "Finding", "diagnose"]
 
 _CHECKS = (
+    rising,
     limited,
     non_finite,
     dead,
@@ -44,11 +52,12 @@ _CHECKS = (
 def diagnose(history: History) -> Diagnosis:
     """Read a history and say whether the tasks were balanced, what to change, and why.
 
-    Each check gives one :class:`Finding` or none: tasks that a limit leaves apart (``limited``),
-    ``non-finite`` steps, ``dead``, ``opposed`` and ``missing`` tasks, ``unmeasured`` norms, a
-    ``probe`` that failed, the task that ``would-dominate`` under equal weights or ``dominated``
-    under those used, ``saturated`` multipliers, ``imbalance`` or ``balanced``, weights that stand
-    ``still``, a ``fixed-would-do``, ``noisy`` weights, a ``shrunk`` update.
+    Each check gives one :class:`Finding` or none: multipliers that are still ``rising``, tasks that
+    a limit leaves apart (``limited``), ``non-finite`` steps, ``dead``, ``opposed`` and ``missing``
+    tasks, ``unmeasured`` norms, a ``probe`` that failed, the task that ``would-dominate`` under
+    equal weights or ``dominated`` under those used, ``saturated`` multipliers, ``imbalance`` or
+    ``balanced``, weights that stand ``still``, a ``fixed-would-do``, ``noisy`` weights, a
+    ``shrunk`` update.
     Medians are over measured, finite steps. The thresholds are named constants beside the checks.
 
     Args:

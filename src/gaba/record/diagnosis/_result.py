@@ -18,6 +18,7 @@ METRICS = {
 }
 EFFECTIVE = "pulls by effective norms, from the update"
 VERDICTS = {
+    "rising": "Not settled.",
     "limited": "Not balanced.",
     "imbalance": "Not balanced.",
     "balanced": "Balanced.",

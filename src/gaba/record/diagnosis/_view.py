@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+RISE = "1.2"
+"""The factor by which the default method lets a multiplier grow in one step."""
+
 
 @final
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class View:
     ``present`` (N, K): the step had the task. A missing task has no multiplier.
     ``pulls`` (N, K): norms that were measured in a finite step and are above 0; NaN elsewhere.
     ``complete`` (N,): finite steps that had every task, so that their weights can be compared.
+    ``rising`` (N, K): a multiplier grew by all that the method lets it, when it last changed.
+    ``saturated`` (N, K): it is at a limit, which one that is still rising is not.
     ``engines`` (N,): what was measured. Along the update, the norms are the effective ones, and 0
     for a task that opposes it.
     """
@@ -37,6 +42,7 @@ class View:
     weights: Floats
     shares: Floats
     engines: NDArray[np.str_]
+    rising: Bools
     saturated: Bools
     finite: Bools
     measured: Bools
@@ -49,6 +55,8 @@ class View:
         """The view of ``history``."""
         norms, present = history.norms, ~np.isnan(history.multipliers)
         usable = (history.finite & history.measured)[:, None] & present & (norms > 0)
+        rise = float(history.about.get("rise", RISE))
+        rising = _rising(history.multipliers, history.steps, rise)
         return cls(
             tasks=history.tasks,
             about=history.about,
@@ -59,7 +67,8 @@ class View:
             weights=history.weights,
             shares=history.shares,
             engines=history.engines,
-            saturated=history.saturated,
+            rising=rising,
+            saturated=history.saturated & ~rising,
             finite=history.finite,
             measured=history.measured,
             present=present,
@@ -96,6 +105,24 @@ class View:
             for name, value in settings.items()
         )
         return f"gaba.Balancer(tasks, shared, {', '.join(written)})"
+
+
+def _rising(multipliers: Floats, steps: NDArray[np.int64], rise: float) -> Bools:
+    """Where (N, K) the last change of a multiplier was by ``rise`` in each step it took.
+
+    Multipliers start from 1 before step 0. Micro-batches of one step share theirs.
+    """
+    rising = np.zeros(multipliers.shape, dtype=bool)
+    before, at = np.ones(multipliers.shape[1]), np.full(multipliers.shape[1], -1)
+    state = np.zeros(multipliers.shape[1], dtype=bool)
+    for row, (values, step) in enumerate(zip(multipliers, steps, strict=True)):
+        here = ~np.isnan(values)
+        changed = here & ~np.isclose(values, before, rtol=1e-9, atol=0)
+        most = before * rise ** np.minimum(step - at, 100)
+        state = np.where(changed, np.isclose(values, most, rtol=1e-6, atol=0), state)
+        before, at = np.where(here, values, before), np.where(here, step, at)
+        rising[row] = state & here
+    return rising
 
 
 def runs(mask: Bools) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gaba.record.diagnosis._pull import UNEQUAL
+from gaba.record.diagnosis._pull import UNEQUAL, balance
 from gaba.record.diagnosis._result import Finding, named, percent, times, weights_text
 from gaba.record.diagnosis._view import Bools, Floats, View, ratios, runs, task_medians
 
@@ -69,6 +69,40 @@ def limited(view: View) -> Finding | None:
     )
     figures = {"tasks": held, "ratio": apart, "limit": limit, "enough": float(enough)}
     return Finding("limited", text, figures, view.line(limit=enough))
+
+
+EARLY = 0.5
+"""The part of its steps in which a task rises without a pause, up to the last one, in a run that
+has only begun: in a longer one the rise is an answer to norms that changed."""
+
+
+def rising(view: View) -> Finding | None:
+    """Tasks that are unequal because their multipliers have only begun to grow."""
+    apart = balance(view)
+    if apart is None or apart.kind != "imbalance":
+        return None
+    here = view.present
+    lengths = [_to_the_end(view.rising[here[:, k], k]) for k in range(len(view.tasks))]
+    at = [k for k, n in enumerate(lengths) if n and n >= EARLY * here[:, k].sum()]
+    if not at:
+        return None
+    tasks = [view.tasks[k] for k in at]
+    last = [float(view.multipliers[here[:, k], k][-1]) for k in at]
+    one = len(at) == 1
+    text = (
+        f"The multiplier{'s' * (not one)} of {named(tasks)} {'is' if one else 'are'} still rising, "
+        f"as fast as the method lets {'it' if one else 'them'}: "
+        f"{'it is' if one else 'they are'} at {', '.join(f'{m:.3g}' for m in last)}. "
+        "Look again after more steps."
+    )
+    figures = {"tasks": tasks, "multipliers": last, "steps": [float(lengths[k]) for k in at]}
+    return Finding("rising", text, figures)
+
+
+def _to_the_end(mask: Bools) -> int:
+    """How long the stretch is in which ``mask`` (N,) is true, up to its end."""
+    start, length = runs(mask)[-1] if mask.any() else (0, 0)
+    return length if start + length == len(mask) else 0
 
 
 def _at_limits(view: View, limit: float) -> tuple[Bools, Bools]:

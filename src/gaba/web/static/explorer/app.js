@@ -5,7 +5,7 @@ import { themeSwitch } from "../theme.js";
 import { choose, decide } from "./choose.js";
 import { lab } from "./lab.js";
 import { many } from "./many.js";
-import { multipliers, recovery } from "./multipliers.js";
+import { multipliers, recovery, rise } from "./multipliers.js";
 import {
   contributions, equalProjection, equalShare, feasible, feasibleRange, imbalance, inverseNorm, logInverse, paper,
   rankInverse, shares, uniform,
@@ -25,7 +25,7 @@ markSection();
 
 // For the console: the page's own arithmetic, to try out and to check.
 globalThis.gaba = {
-  decide, multipliers, recovery,
+  decide, multipliers, recovery, rise,
   rules: {
     contributions, equalProjection, equalShare, feasible, feasibleRange, imbalance, inverseNorm, logInverse, paper,
     rankInverse, shares, uniform,

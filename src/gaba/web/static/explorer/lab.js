@@ -10,18 +10,20 @@ import { FIRST_RATE } from "./stabilisers.js";
 const STREAM_STEPS = 2000;
 /** Positions of the decay: decades of 1/(1 − d), so that 0.9, 0.99 and 0.999 are equally far apart. */
 const DECAY = { at: (x) => (x <= 0 ? 0 : 1 - 10 ** -x), from: (d) => -Math.log10(1 - d) };
+/** Factors a step up to 10, and none at all at the end of the track. */
+const RISE = { at: (x) => (x >= 1 ? Infinity : 10 ** x), from: (factor) => Math.min(1, Math.log10(factor)) };
 
 const PAPER = {
   ratio: 500, noise: 0, drift: 0, bursts: 0,
-  smoothing: "weights", decay: 0.99, floorAt: 0.05, floorMode: "renormalise", warmupSteps: 100, scale: "simplex", limit: Infinity, recover: Infinity,
+  smoothing: "weights", decay: 0.99, floorAt: 0.05, floorMode: "renormalise", warmupSteps: 100, scale: "simplex", limit: Infinity, recover: Infinity, rising: Infinity,
 };
 const NOISY_PAPER = { ...PAPER, noise: 0.5, bursts: 5 };
-const DEFAULT = { ...NOISY_PAPER, smoothing: "belief", floorAt: 0, warmupSteps: 0, scale: "sum", limit: 32, recover: 8 };
+const DEFAULT = { ...NOISY_PAPER, smoothing: "belief", floorAt: 0, warmupSteps: 0, scale: "sum", limit: 64, recover: 8, rising: 1.2 };
 const SCENES = [
   ["The paper's preset", PAPER],
   ["The paper's, with noise", NOISY_PAPER],
   ["The default of gaba", DEFAULT],
-  ["No stabiliser", { ...DEFAULT, smoothing: "none", limit: Infinity, recover: Infinity }],
+  ["No stabiliser", { ...DEFAULT, smoothing: "none", limit: Infinity, recover: Infinity, rising: Infinity }],
   ["A drift that crosses over", { ...DEFAULT, ratio: 30, noise: 0.4, drift: -3 }],
 ];
 
@@ -54,6 +56,7 @@ export function lab() {
     number("warmupSteps", { label: "Warm-up (steps)", min: 0, max: 500, step: 10, format: (v) => String(v) }),
     number("limit", { label: "Limit L", min: 0, max: 4, scale: BOUND, format: boundText }),
     number("recover", { label: "Recovery R", min: 0, max: 4, scale: BOUND, format: boundText }),
+    number("rising", { label: "Rise of a multiplier in one step", min: 0.01, max: 1, scale: RISE, format: riseText }),
   ]);
   const pick = (key, options) => [key, choice({ name: `lab-${key}-kind`, value: state[key], ...options, change: (value) => {
     state[key] = value;
@@ -71,7 +74,8 @@ export function lab() {
     } }, "Draw other noise"));
   byId("lab-settings").append(choices.get("smoothing").element, controls.get("decay").element,
     controls.get("warmupSteps").element, controls.get("floorAt").element, choices.get("floorMode").element,
-    choices.get("scale").element, controls.get("limit").element, controls.get("recover").element);
+    choices.get("scale").element, controls.get("limit").element, controls.get("recover").element,
+    controls.get("rising").element);
   byId("lab-presets").append(presets("Presets of the stabiliser lab", SCENES.map(([name, scene]) => [name, () => {
     Object.assign(state, scene);
     for (const [key, one] of [...controls, ...choices]) one.set(state[key]);
@@ -117,6 +121,7 @@ const norms0 = (state) => [Math.sqrt(state.ratio), 1 / Math.sqrt(state.ratio)];
 const ratioOf = ([a, b]) => Math.max(a / b, b / a);
 
 const boundText = (value) => (value === Infinity ? "none" : value < 100 ? typedText(value) : whole(value));
+const riseText = (factor) => (factor === Infinity ? "at once" : `${factor.toFixed(2)}×`);
 const stepsText = (n) => `${n} ${n === 1 ? "step" : "steps"}`;
 
 function saturationText({ saturated, firstSaturated }) {

@@ -1,5 +1,5 @@
-// The length of the update, the limit and the recovery, as gaba.multipliers has them for tasks that
-// are all present.
+// The length of the update, the limit, the recovery and the rise, as gaba.multipliers and the
+// Balancer have them for tasks that are all present.
 
 import { contributions, sum, zip } from "./rules.js";
 
@@ -38,5 +38,14 @@ export function recovery(R) {
   return (norms) => {
     peak = norms.map((g, k) => Math.max(g, peak[k] ?? 0));
     return zip(norms, peak, (g, most) => Math.max(g, most / R));
+  };
+}
+
+/** Multipliers in use: none grows by more than a factor of R in one step, from `start` on; they fall at once. */
+export function rise(R, start) {
+  let used = start;
+  return (asked) => {
+    used = zip(asked, used, (m, before) => Math.min(m, R * before));
+    return used;
   };
 }

@@ -1,7 +1,7 @@
 // The small simulations of the page: a noisy stream of norms, what a balancer makes of it, and how
 // long the update of an optimizer is. Everything is drawn from a seed, so that a setting repeats.
 
-import { multipliers, recovery } from "./multipliers.js";
+import { multipliers, recovery, rise } from "./multipliers.js";
 import { contributions, imbalance, inverseNorm, sum, uniform } from "./rules.js";
 import { FIRST_RATE, belief, ema, floor, logEma, warmup } from "./stabilisers.js";
 
@@ -38,13 +38,14 @@ export function normStream({ start, noise, drift, bursts, burstSize = 30, steps,
 
 /**
  * The way from norms to multipliers: believe the norms, invert, warm up, smooth and floor the
- * weights, then scale and limit the multipliers (Infinity is no limit, and no recovery).
+ * weights, scale and limit the multipliers, and let them rise by no more than a factor in one step
+ * (Infinity is no limit, no recovery, no bound on the rise).
  * `settled`: norms that it has seen for ever before.
  *
  * A step is { multipliers, weights, saturated }, the last one of "floor", "limit" or "".
  */
 function pipeline(settings, nTasks = 2, settled = null) {
-  const { smoothing, decay, floorAt, floorMode, warmupSteps, scale = "simplex", limit = Infinity, recover = Infinity } = settings;
+  const { smoothing, decay, floorAt, floorMode, warmupSteps, scale = "simplex", limit = Infinity, recover = Infinity, rising = Infinity } = settings;
   const believers = { norms: () => logEma(decay, nTasks, { settled }), belief: () => belief(Math.min(FIRST_RATE, 1 - decay), nTasks, { settled }) };
   const believe = believers[smoothing]?.() ?? ((norms) => norms);
   const recovered = recovery(recover);
@@ -52,12 +53,15 @@ function pipeline(settings, nTasks = 2, settled = null) {
   const known = settled && inverseNorm(settled);
   const smooth = smoothing === "weights" ? ema(decay, nTasks, { settled: known }) : (weights) => weights;
   const floored = floor(floorAt, floorMode);
+  const start = known ? multipliers(scale, known, settled, limit) : new Array(nTasks).fill(scale === "simplex" ? 1 / nTasks : 1);
+  const bounded = rise(rising, start);
   return (norms) => {
     const believed = recovered(believe(norms));
     const wanted = floored(smooth(warm(inverseNorm(believed))));
-    const m = multipliers(scale, wanted, believed, limit);
+    const asked = multipliers(scale, wanted, believed, limit);
+    const m = bounded(asked);
     const total = sum(m);
-    const limited = m.some((one) => one === limit || one === 1 / limit);
+    const limited = asked.some((one) => one === limit || one === 1 / limit);
     return {
       multipliers: m,
       weights: m.map((one) => one / total),

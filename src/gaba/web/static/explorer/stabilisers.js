@@ -36,26 +36,31 @@ const FASTEST_RATE = 0.5;
 /**
  * The log-norms that the default method believes: each norm moves them by a part of the way, but
  * counts as no more than e^jump away. The part starts at 0.3; it grows by a factor of 1.2, up to
- * 0.5, while errors keep their sign, and shrinks by 0.6, down to `rate`, when they alternate. What
- * has settled is at `rate`. A negative norm, of a task that opposes the update, is e^jump below.
+ * 0.5, while errors keep their sign, and shrinks by 0.6, down to 1/(1 + n) for n norms so far and
+ * to `rate`, when they alternate. What has settled is at `rate`. A belief is never more than e^jump
+ * below the last norm. A negative norm, of a task that opposes the update, is e^jump below what is
+ * believed, or, if it is the first, below its size.
  */
 export function belief(rate, nTasks, { jump = 2.3, settled = null } = {}) {
   const log = settled?.map(Math.log) ?? new Array(nTasks).fill(null);
   const rates = new Array(nTasks).fill(settled ? rate : FIRST_RATE);
   const sides = new Array(nTasks).fill(0);
+  const counts = new Array(nTasks).fill(settled ? Infinity : 0);
   const within = (bound, value) => Math.min(bound, Math.max(-bound, value));
   return (norms) =>
     norms.map((g, k) => {
-      if (log[k] === null) {
-        if (g > 0) log[k] = Math.log(g);
-      } else if (g !== 0) {
+      if (log[k] === null && g !== 0) log[k] = Math.log(Math.abs(g)) - (g < 0 ? jump : 0);
+      else if (g !== 0) {
         const gap = g > 0 ? within(jump, Math.log(g) - log[k]) : -jump;
         const side = Math.sign(gap);
         if (side && sides[k]) rates[k] *= side === sides[k] ? 1.2 : 0.6;
-        rates[k] = Math.min(FASTEST_RATE, Math.max(rate, rates[k]));
+        const least = Math.max(rate, Math.min(FIRST_RATE, 1 / (1 + counts[k])));
+        rates[k] = Math.min(FASTEST_RATE, Math.max(least, rates[k]));
         sides[k] = side || sides[k];
         log[k] += within(Math.LN2, rates[k] * gap);
+        if (g > 0) log[k] = Math.max(log[k], Math.log(g) - jump);
       }
+      counts[k] += g !== 0;
       return log[k] === null ? g : Math.exp(log[k]);
     });
 }
