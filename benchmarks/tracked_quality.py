@@ -111,9 +111,7 @@ def page(lines: list[dict[str, Any]]) -> str:
 On {within} of {len(uppers)} problems the default is within 3 % of exact equal shares, by the upper
 end of the 95 % interval. Exact equal shares cost K backward passes in every step.
 
-```bash
-python benchmarks/tracked_quality.py
-```
+Measured by `python benchmarks/tracked_quality.py`.
 
 Ratios of the validation quality to that of exact `{BASE}` with the same seed and the same learning
 rate; below 1 is better. In brackets the 95 % interval (t distribution of the logarithms) and the

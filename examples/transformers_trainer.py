@@ -63,9 +63,9 @@ with tempfile.TemporaryDirectory() as folder:
         model,
         TrainingArguments(
             folder,
-            max_steps=6,
+            max_steps=120,
             gradient_accumulation_steps=2,
-            logging_steps=3,
+            logging_steps=60,
             label_names=["kind", "length"],
             report_to="none",
             disable_tqdm=True,

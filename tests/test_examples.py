@@ -50,7 +50,8 @@ def test_one_line_change(tmp_path: Path) -> None:
         r"contributions (\S+) times apart", output_of("one_line_change.py", tmp_path)
     )
     assert len(apart) == 5
-    assert all(float(ratio) < 1.5 for ratio in apart)
+    assert float(apart[0]) > 10  # the multipliers rise by 1.2 a step
+    assert all(float(ratio) < 1.5 for ratio in apart[-2:])
 
 
 def test_missing_tasks(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_saturated_floor(tmp_path: Path) -> None:
     assert "0.048/0.952" in paper
     assert "minimum" not in default + wide
     assert "Use limit=1_000: the limit of 64 leaves 'rul' pulling 6.83 times" in default
-    assert "equal in every step" in wide
+    assert "equal within a factor of 1.00 in the median step" in wide
 
 
 def test_sgd_scale(tmp_path: Path) -> None:

@@ -83,14 +83,14 @@ def test_balanced_contributions_on_the_trunk_do_not_depend_on_a_components_unit(
     batch = batch_of()
     losses = td_losses(q, target, batch, torch.tensor([0.5, 0.5]), 0.99)
     losses["treasure"] = unit**2 * losses["treasure"]  # as if that reward had another unit
-    step = gaba.Balancer(NAMES, q.trunk, limit=None).backward(losses)
+    step = gaba.Balancer(NAMES, q.trunk, "inverse", limit=None).backward(losses)
     assert float(step.imbalance) == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("method", "apart"),
     [
-        (gaba.methods.get("gaba", every=1), 1.0),
+        (gaba.methods.get("gaba", every=1, rise=None, limit=None), 1.0),
         (gaba.Method(InverseNorm(power=0)), None),
         (gaba.Method(Targets((1, 5))), 5.0),
     ],

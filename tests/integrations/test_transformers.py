@@ -165,7 +165,8 @@ def test_training_is_the_loop_written_by_hand(kind: type[nn.Module], tmp_path: P
             mean = (counted[2 * i][task] + counted[2 * i + 1][task]) / 2
             assert entry[f"gaba/losses/{task}"] == pytest.approx(mean, rel=1e-4)
         history = expected.history
-        assert entry["gaba/imbalance"] == pytest.approx(history.imbalance[4 * i + 3], rel=1e-4)
+        known = history.imbalance[: 4 * i + 4]
+        assert entry["gaba/imbalance"] == pytest.approx(known[np.isfinite(known)][-1], rel=1e-4)
         for name in ("multipliers", "weights"):
             logged = [entry[f"gaba/{name}/{task}"] for task in expected.tasks]
             np.testing.assert_allclose(logged, getattr(history, name)[4 * i + 3], rtol=1e-5)
@@ -326,7 +327,7 @@ def test_a_pretrained_model_keeps_its_own_files(tmp_path: Path) -> None:
         model,
         arguments(tmp_path, save_strategy="steps", save_steps=4),
         train_dataset=rows,
-        balancer=gaba.Balancer(["first", "second"], shared=model.bert, every=1),
+        balancer=gaba.Balancer(["first", "second"], model.bert, "inverse"),
     )
     run.train()
     loaded = Bert.from_pretrained(tmp_path / "checkpoint-4")

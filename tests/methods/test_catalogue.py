@@ -155,7 +155,7 @@ def test_an_entry_says_what_it_is(name: str) -> None:
 
 def test_a_run_gives_the_multipliers_that_it_came_to(tmp_path: Path) -> None:
     w = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
-    balancer = gaba.Balancer(["a", "b"], [w])
+    balancer = gaba.Balancer(["a", "b"], [w], "inverse")
     for _ in range(10):
         balancer.backward({"a": 30.0 * w[0], "b": w[1]})
     balancer.history.write(tmp_path / "history.jsonl")

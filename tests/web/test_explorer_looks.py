@@ -72,7 +72,7 @@ def test_every_control_has_a_role_and_a_name(open_page: Open, address: str) -> N
     for role in ("banner", "main", "navigation", "contentinfo"):
         assert sum(of(node, "role") == role for node in shown) == 1, role
     names = [of(node, "name") for node in controls if of(node, "role") == "slider"]
-    assert len(names) == 29
+    assert len(names) == 30
 
 
 def test_the_page_is_well_formed(open_page: Open, address: str) -> None:

@@ -35,7 +35,7 @@ class HistoryLogger:
     Example:
         >>> import torch, gaba
         >>> w = torch.nn.Parameter(torch.ones(2))
-        >>> balancer = gaba.Balancer(["a", "b"], shared=[w])
+        >>> balancer = gaba.Balancer(["a", "b"], [w], "inverse")
         >>> logger = HistoryLogger(balancer)
         >>> _ = balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
         >>> {name: round(value, 3) for name, value in logger.collect().items() if "weights" in name}

@@ -35,7 +35,8 @@ class AcceleratedBalancer:
         >>> from accelerate import Accelerator
         >>> accelerator = Accelerator(cpu=True)
         >>> net = torch.nn.Linear(2, 2)
-        >>> balanced = AcceleratedBalancer(accelerator, gaba.Balancer(["a", "b"], shared=net))
+        >>> balancer = gaba.Balancer(["a", "b"], shared=net, method="inverse")
+        >>> balanced = AcceleratedBalancer(accelerator, balancer)
         >>> model = accelerator.prepare(net)
         >>> outputs = model(torch.ones(4, 2)).square().mean(0)
         >>> balanced.backward({"a": 9 * outputs[0], "b": outputs[1]})

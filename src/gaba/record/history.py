@@ -54,7 +54,7 @@ class History:
     Example:
         >>> import torch, gaba
         >>> w = torch.nn.Parameter(torch.ones(2))
-        >>> balancer = gaba.Balancer(["a", "b"], shared=[w])
+        >>> balancer = gaba.Balancer(["a", "b"], [w], "inverse")
         >>> _ = balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
         >>> balancer.history.weights.round(4).tolist()
         [[0.75, 0.25]]

@@ -106,7 +106,7 @@ class Follower:
     Example:
         >>> import tempfile, torch, gaba
         >>> w = torch.nn.Parameter(torch.ones(2))
-        >>> balancer = gaba.Balancer(["a", "b"], shared=[w])
+        >>> balancer = gaba.Balancer(["a", "b"], [w], "inverse")
         >>> _ = balancer.backward({"a": w.sum(), "b": 3 * w.sum()})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     balancer.history.write(f"{folder}/run.jsonl")
