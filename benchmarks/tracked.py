@@ -146,7 +146,7 @@ def cost(spec: Spec, k: int, seconds: float, device: str) -> dict[str, Any]:
     for name, (make, n) in ways(k, every).items():
         try:
             step = make(spec.model(k).to(device), batch)
-            for _ in range(2):
+            for _ in range(3 * n if n > 4 else 2):  # beyond the reruns of the first probes
                 step()
         except Exception as error:
             found[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
