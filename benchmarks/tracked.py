@@ -23,10 +23,12 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from _methods import METHODS
 from torch import Tensor
 
 import gaba
@@ -74,18 +76,7 @@ def balanced(model: MultiTask, batch: Batch, method: Any, **settings: Any) -> St
 
 def autogram(model: MultiTask, batch: Batch) -> Step:
     """TorchJD's Gramian without the Jacobian, then a backward pass of the weighted sum."""
-    from torchjd.autogram import Engine
-
-    gram = Engine(model.trunk, batch_dim=None)
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        _, losses = model(batch)
-        stacked = torch.stack(list(losses.values()))
-        weights = gram.compute_gramian(stacked).diagonal().rsqrt()
-        stacked.backward(weights / weights.sum())
-
-    return step
+    return partial(METHODS["jd-autogram"].make(model), batch)
 
 
 def steady(spec: Spec, k: int, batch: Batch, device: str) -> tuple[int, float]:
@@ -295,7 +286,7 @@ def page(results: dict[str, Any]) -> str:
     idle = max(found["idle"]["ratio"] for found in costs.values())
     worst = max(found["float32"]["rms"] for found in errors.values())
     believed = [found["bfloat16"]["rms"] for found in errors.values()]
-    coarse = max(rms for rms in believed if not math.isnan(rms))
+    coarse = max((rms for rms in believed if not math.isnan(rms)), default=math.nan)
     return f"""# What knowing the shares costs, and how right they are
 
 In its steady cadence the default costs at most **{default:.3f}** of a plain step (aim: 1.05), over
@@ -336,12 +327,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="for each method of a cell")
     parser.add_argument("--steps", type=int, default=60, help="of training for each error")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="a trial with tiny models, not to cite"
+    )
     parser.add_argument("--only", choices=["cost", "error"])
     parser.add_argument("--out", type=Path, default=PAGE)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    specs = TINY if asked.tiny else FULL
+    specs = TINY if asked.quick else FULL
     store = asked.out.with_suffix(".json")
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
     for part in ("cost", "error"):

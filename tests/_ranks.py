@@ -23,9 +23,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from _python import PYTHON
 
@@ -152,20 +153,20 @@ def split(module: ModuleType, slow: tuple[str, ...]) -> tuple[list[str], list[st
     return [name for name in names if name not in late], late
 
 
-def launched(module: str, world: int, names: list[str]) -> object:
-    """A fixture of a test file: what came of these cases, which are run once for all its tests."""
+def ranked(module: str, world: int, names: list[str], *marks: Any) -> Callable[[str], None]:
+    """The test of a test file that all went well in each of these cases, which are run together."""
     import pytest
 
-    @pytest.fixture(scope="module")
-    def came() -> dict[str, str]:
-        return launch(module, world, names)
+    came = cache(lambda: launch(module, world, names))
 
-    return came
+    @pytest.mark.parametrize("name", names)
+    def test(name: str) -> None:
+        said = came()[name]
+        assert not said, said
 
-
-def came_of(came: dict[str, str], name: str) -> str:
-    """What came of a case: nothing, if all went well."""
-    return came[name]
+    for mark in marks:
+        test = mark(test)
+    return test
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import gaba
-from _trunks import TRUNKS, features_of
+from _trunks import TRUNKS, features_of, inputs
 
 K = 5
 SCALES = (1.0, 30.0, 0.2, 5.0, 2.0)
@@ -68,3 +68,12 @@ def take(net: Net, balancer: gaba.Balancer, x: Tensor, how: str) -> tuple[gaba.S
     balancer(losses).backward()
     assert balancer.last_step is not None
     return balancer.last_step, truth
+
+
+def assert_probed(net: Net, atol: float = 1e-4) -> None:
+    """The second step of the default is a probe, and its shares are the true ones."""
+    balancer = gaba.Balancer(NAMES, net.trunk, every=1)
+    balancer.backward(net.losses(inputs()))
+    step, truth = take(net, balancer, inputs(seed=1), "backward")
+    assert step.engine == "probe"
+    torch.testing.assert_close(step.shares, truth, rtol=0, atol=atol)

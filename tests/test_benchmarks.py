@@ -31,7 +31,7 @@ def run(name: str, out: Path, *arguments: str) -> str:
         ],
         capture_output=True,
         text=True,
-        cwd=out,
+        cwd=out if out.is_dir() else out.parent,
         env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"},
         timeout=300,
     )
@@ -96,6 +96,22 @@ def test_memory(tmp_path: Path) -> None:
     two, eight = (record["methods"] for record in found)
     assert eight["store"]["gradients"] - two["store"]["gradients"] > 5
     assert abs(eight["published"]["gradients"] - two["published"]["gradients"]) < 1
+
+
+def test_tracked(tmp_path: Path) -> None:
+    """Every method has its ratio, and the shares of the probe are near the exact ones."""
+    asked = ("--models", "mlp", "--tasks", "3", "--seconds", "0.05", "--steps", "12")
+    page = tmp_path / "tracked.md"
+    said = run("tracked.py", page, *asked)
+    assert page.read_text().strip() == said.split("mlp/3", 1)[1].strip()
+    found = json.loads(page.with_suffix(".json").read_text())
+    cost, error = found["cost"]["mlp/3"], found["error"]["mlp/3"]
+    for name in ("again", "idle", "default", "products", "exact every step", "TorchJD autogram"):
+        low, high = cost[name]["quartiles"]
+        assert 0 < low <= cost[name]["ratio"] <= high
+    assert error["float32"]["measured"] >= 1
+    assert error["float32"]["rms"] < 0.05
+    assert error["float32"]["wrong signs"] == 0
 
 
 @pytest.mark.slow

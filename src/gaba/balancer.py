@@ -427,11 +427,8 @@ class Balancer(nn.Module):
         if self.on_nonfinite == "raise":
             self._refuse_unless(finite, batch, norms)
         pulls = slopes * found.multipliers
-        whole = pulls.nansum()
-        whole = torch.where(
-            whole > 0, whole, torch.nan
-        )  # along another direction it may be below 0
-        shares = torch.where(batch.mask, pulls / whole, 0.0)
+        whole = pulls.nansum()  # along another direction it may be below 0
+        shares = torch.where(batch.mask, pulls / torch.where(whole > 0, whole, torch.nan), 0.0)
         return replace(
             decided,
             finite=finite,
@@ -599,9 +596,10 @@ class Balancer(nn.Module):
 
     def reset(self) -> None:
         """Forget everything that was learnt; the history is kept."""
+        self._forget_pending()
         device = self._state.get().method.multipliers.device
         self._state = StateBuffers(self._initial()).to(device)
-        self._steps, self._cadence = 0, Cadence()
+        self._steps, self._cadence, self._held_back = 0, Cadence(), False
         self._keep_calls()
 
     def _initial(self) -> BalancerState:

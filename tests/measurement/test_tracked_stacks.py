@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gaba
-from _tracked import NAMES, SCALES, K, Net, net_of, take, theta_of, true_shares
+from _tracked import NAMES, SCALES, Net, assert_probed, net_of, take, theta_of, true_shares
 from _trunks import TRUNKS, inputs
 
 
@@ -127,7 +127,7 @@ def test_compiled_parts_keep_their_gradients_whatever_is_measured_when(part: str
     if part != "trunk":
         net.heads = nn.ModuleList(compiled(head) for head in net.heads)
     balancer = gaba.Balancer(NAMES, net.trunk, every=2)
-    sizes = [8, 8, 16, 16, 8, 16, 8]  # a new size is compiled anew, in either kind of step
+    sizes = [8, 8, 16, 16, 8, 16, 8]  # each new size is compiled, in either kind of step
     for number, size in enumerate(sizes):
         x = inputs(size, seed=number)
         only = ["t1"] if number == 0 else NAMES  # the first step has one task only
@@ -227,11 +227,7 @@ def test_a_checkpoint_that_is_not_reentrant_is_probed_and_a_reentrant_one_is_nam
 
     torch.manual_seed(0)
     net = Net(Checkpointed(False)).double()
-    balancer = gaba.Balancer(NAMES, net.trunk, every=1)
-    balancer.backward(net.losses(inputs()))
-    step, truth = take(net, balancer, inputs(seed=1), "backward")
-    assert step.engine == "probe"
-    torch.testing.assert_close(step.shares, truth, rtol=0, atol=1e-4)
+    assert_probed(net)
     net = Net(Checkpointed(True)).double()
     with pytest.raises(RuntimeError, match="use_reentrant=False"):
         gaba.Balancer(NAMES, net.trunk).backward(net.losses(inputs().requires_grad_()))
@@ -251,11 +247,7 @@ def test_a_parameter_without_dimensions_and_a_tied_one_are_moved_as_the_others()
     trunk = nn.Sequential(ScalarParameter(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
     trunk[3].weight = trunk[1].weight
     net = Net(trunk).double()
-    balancer = gaba.Balancer(NAMES, trunk, every=1)
-    balancer.backward(net.losses(inputs()))
-    step, truth = take(net, balancer, inputs(seed=1), "backward")
-    assert step.engine == "probe"
-    torch.testing.assert_close(step.shares, truth, rtol=0, atol=1e-4)
+    assert_probed(net)
 
 
 def test_copies_and_pickles_go_on_measuring() -> None:
@@ -292,9 +284,4 @@ def test_several_calls_of_the_shared_part_in_one_step() -> None:
 def test_frozen_parts_are_not_moved() -> None:
     net = net_of("perceptron")
     next(net.trunk.parameters()).requires_grad_(False)
-    balancer = gaba.Balancer(NAMES, net.trunk, every=1)
-    balancer.backward(net.losses(inputs()))
-    step, truth = take(net, balancer, inputs(seed=1), "backward")
-    assert step.engine == "probe"
-    torch.testing.assert_close(step.shares, truth, rtol=0, atol=1e-4)
-    assert len(truth) == K
+    assert_probed(net)

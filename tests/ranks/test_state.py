@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import _state_cases
-from _ranks import came_of, launched, split
+from _ranks import ranked, split
 
 TWO, _ = split(_state_cases, slow=("four",))
 FOUR = [
@@ -24,25 +24,9 @@ FOUR_SLOW = [
     "case_a_rank_dies_and_the_others_raise_in_time",
 ]
 
-on_two = launched("_state_cases", 2, TWO)
-on_four = launched("_state_cases", 4, FOUR)
-slowly_on_four = launched("_state_cases", 4, FOUR_SLOW)
-
-
-@pytest.mark.parametrize("name", TWO)
-def test_two_ranks(on_two: dict[str, str], name: str) -> None:
-    assert came_of(on_two, name) == ""
-
-
-@pytest.mark.parametrize("name", FOUR)
-def test_four_ranks(on_four: dict[str, str], name: str) -> None:
-    assert came_of(on_four, name) == ""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FOUR_SLOW)
-def test_four_ranks_slowly(slowly_on_four: dict[str, str], name: str) -> None:
-    assert came_of(slowly_on_four, name) == ""
+test_two_ranks = ranked("_state_cases", 2, TWO)
+test_four_ranks = ranked("_state_cases", 4, FOUR)
+test_four_ranks_slowly = ranked("_state_cases", 4, FOUR_SLOW, pytest.mark.slow)
 
 
 SCRIPT = """

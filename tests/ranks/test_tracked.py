@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import _tracked_cases
-from _ranks import came_of, launched, split
+from _fsdp2 import needs_fsdp2
+from _ranks import ranked, split
 
 FAST, SLOW = split(
     _tracked_cases,
@@ -15,16 +16,12 @@ FAST, SLOW = split(
     ),
 )
 
-came = launched("_tracked_cases", 2, FAST)
-came_slowly = launched("_tracked_cases", 2, SLOW)
+SHARDED = [name for name in FAST if "fsdp" in name]
+SHARDED_SLOW = [name for name in SLOW if "fsdp" in name]
+FAST = [name for name in FAST if name not in SHARDED]
+SLOW = [name for name in SLOW if name not in SHARDED_SLOW]
 
-
-@pytest.mark.parametrize("name", FAST)
-def test_as_one_process(came: dict[str, str], name: str) -> None:
-    assert came_of(came, name) == ""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SLOW)
-def test_as_one_process_slowly(came_slowly: dict[str, str], name: str) -> None:
-    assert came_of(came_slowly, name) == ""
+test_as_one_process = ranked("_tracked_cases", 2, FAST)
+test_as_one_process_slowly = ranked("_tracked_cases", 2, SLOW, pytest.mark.slow)
+test_sharded = ranked("_tracked_cases", 2, SHARDED, needs_fsdp2)
+test_sharded_slowly = ranked("_tracked_cases", 2, SHARDED_SLOW, needs_fsdp2, pytest.mark.slow)

@@ -268,8 +268,8 @@ class Along:
             slopes, m, exact = everywhere(slopes), everywhere(m), everywhere(exact)
             return Products(slopes, m, square, exact, torch.full_like(exact, math.nan), self._cost)
         pulls = torch.where(slopes.isnan(), 0.0, m * slopes)
-        whole = square if self._request.direction is None else pulls.abs().sum()
-        parts = 1 + (pulls.sum() - square) / whole
+        scale = square if self._request.direction is None else pulls.abs().sum()
+        parts = 1 + (pulls.sum() - square) / scale
         said = torch.cat([torch.stack([cost, spread, residual, parts]), pulls, loud])
         cost, apart, off, ratio, *rest = said.tolist()
         pulls, flags = rest[:n], rest[n:]
