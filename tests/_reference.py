@@ -443,6 +443,7 @@ class Pipeline:
         limit: No multiplier is above it, or below one over it; not on the simplex.
         recovery: No norm counts as less than its peak over this.
         rise: No multiplier that is used grows by more than this in one step, from the first on.
+        excuse_rare: A task that few batches have is pressed down by less.
         anchor: The task that keeps the multiplier 1, in place of ``scale``.
         per_task: Settings of the rule, one a task.
     """
@@ -455,17 +456,20 @@ class Pipeline:
     limit: float = 1000.0
     recovery: float = math.inf
     rise: float = math.inf
+    excuse_rare: bool = False
     anchor: int | None = None
     per_task: Vector | None = None
     last: Vector = field(init=False)
     used: Vector = field(init=False)
     peak: Vector = field(init=False)
+    presence: Vector = field(init=False)
 
     def __post_init__(self) -> None:
         simplex = self.scale == "simplex" and self.anchor is None
         self.last = np.full(self.n_tasks, 1 / self.n_tasks if simplex else 1.0)
         self.used = np.array(self.last)
         self.peak = np.zeros(self.n_tasks)
+        self.presence = np.ones(self.n_tasks)
         self.at_limit = [False] * self.n_tasks
 
     @property
@@ -483,7 +487,15 @@ class Pipeline:
     def default(n_tasks: int) -> Pipeline:
         """The Balancer's own settings, for the norms of its default method as they come in."""
         believe = Belief(n_tasks)
-        return Pipeline(n_tasks, inverse, believe=believe, limit=64.0, recovery=8.0, rise=1.2)
+        return Pipeline(
+            n_tasks,
+            inverse,
+            believe=believe,
+            limit=64.0,
+            recovery=8.0,
+            rise=1.2,
+            excuse_rare=True,
+        )
 
     def step(self, norms: Sequence[float | None], present: Sequence[bool] | None = None) -> Outcome:
         """Take in the norms of one step.
@@ -508,6 +520,10 @@ class Pipeline:
         if self.smooth is not None:
             wanted = self.smooth.step(wanted, [k in known for k in range(K)])
         asked = [k for k in range(K) if not math.isnan(wanted[k])]
+        for k in range(K):
+            if self.peak[k] > 0:
+                pulls = bool(present[k]) and g[k] != 0
+                self.presence[k] = 0.95 * self.presence[k] + 0.05 * pulls
         self.last = self._multiplied(asked, wanted, floored)
         for k in known:
             self.peak[k] = max(self.peak[k], floored[k])
@@ -549,8 +565,13 @@ class Pipeline:
         if not any(loud.values()):
             loud = dict.fromkeys(asked, 1.0)
         factor = self._factor(asked, wanted, loud)
+        seen = [k for k in range(self.n_tasks) if self.peak[k] > 0 or k in asked]
+        most = max((self.presence[k] for k in seen), default=1.0)
         for k in asked:
             exact = factor * wanted[k]
+            if self.excuse_rare and exact < 1:
+                part = min(1.0, 4 * self.presence[k] / most) if most > 0 else 1.0
+                exact = min(exact / part, 1.0) if part > 0 else 1.0
             result[k] = min(max(exact, 1 / self.limit), self.limit)
             self.at_limit[k] = abs(exact - result[k]) > 1e-9 * result[k]
         return result

@@ -163,3 +163,40 @@ def test_without_a_norm_every_task_counts_as_equally_loud(norms: list[float]) ->
 def test_settings_that_break_their_rule(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Bounds(**settings)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 10, 20])
+def test_a_loud_task_that_is_rare_is_pressed_down_less(every: int) -> None:
+    """In 1 of ``every`` batches: divided by 4/every up to 1, and the others get what they got."""
+    norms = vector(8.0, 1.0, 1.0)
+    plain, excusing = Bounds(), Bounds(excuse_rare=True)
+    states = [bounds.init(3) for bounds in (plain, excusing)]
+    found: list[Tensor] = []
+    for n in range(400):
+        there = torch.tensor([n % every == 0, True, True])
+        found = []
+        for i, bounds in enumerate((plain, excusing)):
+            multipliers, states[i] = bounds.update(Asked(1 / norms, norms, there), states[i])
+            found.append(multipliers)
+    # the average of 20 batches moves by up to 5 % as the task comes and goes
+    excuse = min(max(every / 4, 1.0), 1 / float(found[0][0]))
+    assert float(found[1][0] / found[0][0]) == pytest.approx(excuse, rel=every / 20)
+    assert torch.equal(found[1][1:], found[0][1:])
+
+
+def test_no_task_is_amplified_for_being_rare() -> None:
+    norms, bounds = vector(1.0, 8.0), Bounds(excuse_rare=True)
+    state = bounds.init(2)
+    for n in range(200):
+        there = torch.tensor([n == 0, True])
+        found, state = bounds.update(Asked(1 / norms, norms, there), state)
+    assert torch.equal(found, Bounds().update(Asked(1 / norms, norms), bounds.init(2))[0])
+    assert float(state.presence[0]) < 1e-3  # it is known to be rare
+
+
+def test_tasks_that_take_turns_are_not_rare() -> None:
+    norms, state = vector(8.0, 1.0, 3.0), Bounds(excuse_rare=True).init(3)
+    for n in range(200):
+        there = torch.arange(3) == n % 3
+        found, state = Bounds(excuse_rare=True).update(Asked(1 / norms, norms, there), state)
+        torch.testing.assert_close(found * norms, torch.full_like(norms, 4.0))

@@ -16,6 +16,10 @@ Scale: TypeAlias = Literal["sum", "geometric", "max", "simplex", "rule"]
 
 DEAD = 1e-6
 """A task that contributes less than this part of the median has no gradient worth an answer."""
+PRESENCE = 0.05
+"""The rate of the average of presence: that of the last 20 measurements or so."""
+RARE = 0.25
+"""A task is rare if it pulls in less than this part of the batches of the most frequent one."""
 
 
 @final
@@ -26,10 +30,12 @@ class Asked:
     Attributes:
         wanted: (K,), multipliers up to a common factor; NaN for a task of which nothing is known.
         norms: (K,), ĝ as believed; NaN where there is none.
+        there: (K,), bool, which tasks pull in this batch; ``None`` for all.
     """
 
     wanted: Tensor
     norms: Tensor
+    there: Tensor | None = None
 
 
 @final
@@ -41,11 +47,13 @@ class Multiplied:
         multipliers: (K,), m; a task of which nothing is known keeps its own.
         peak: (K,), the largest ĝ_k so far; 0 as long as nothing is known.
         saturated: (K,), bool, which multipliers are at the limit.
+        presence: (K,), in which part of the latest batches a task pulled; 1 until it is known.
     """
 
     multipliers: Tensor
     peak: Tensor
     saturated: Tensor
+    presence: Tensor
 
 
 @final
@@ -70,6 +78,9 @@ class Bounds(Piece[Asked, Tensor]):
         recovery: R ≥ 1; a norm below its peak over R counts as that, so a task that converges is
             not amplified by more than R. ``None`` for none.
         anchor: the position of the task that keeps the multiplier 1.
+        excuse_rare: a task that pulls in a part p < 1/4 of the batches of the most frequent one is
+            pressed down less, its multiplier divided by 4p up to 1, but never amplified for it: a
+            loud task with few labels may stay loud in its few batches.
 
     Raises:
         ValueError: a setting breaks its rule.
@@ -85,6 +96,7 @@ class Bounds(Piece[Asked, Tensor]):
     limit: float | None = 1000.0
     recovery: float | None = None
     anchor: int | None = None
+    excuse_rare: bool = False
 
     def __post_init__(self) -> None:
         if self.scale not in get_args(Scale):
@@ -112,6 +124,7 @@ class Bounds(Piece[Asked, Tensor]):
             torch.full((n_tasks,), start, dtype=DTYPE),
             torch.zeros(n_tasks, dtype=DTYPE),
             torch.zeros(n_tasks, dtype=torch.bool),
+            torch.ones(n_tasks, dtype=DTYPE),
         )
 
     def living(self, norms: Tensor, state: Multiplied) -> Tensor:
@@ -145,7 +158,10 @@ class Bounds(Piece[Asked, Tensor]):
         wanted = torch.where(known, told.wanted, 0.0)
         norms = torch.where(known & (told.norms > 0), told.norms, 0.0)
         peak = torch.maximum(state.peak, told.norms.nan_to_num(nan=0.0))
+        presence = _presence(told.there, state)
         multipliers = self._factor(wanted, norms, known, state) * wanted
+        if self.excuse_rare:
+            multipliers = _excused(multipliers, torch.where(peak > 0, presence, 0.0))
         saturated = torch.zeros_like(known)
         if self.limited and self.limit is not None:
             low, high = 1 / self.limit, self.limit
@@ -155,7 +171,7 @@ class Bounds(Piece[Asked, Tensor]):
             )
             multipliers = multipliers.clamp(low, high)
         multipliers = torch.where(known, multipliers, state.multipliers)
-        return multipliers, Multiplied(multipliers, peak, saturated)
+        return multipliers, Multiplied(multipliers, peak, saturated, presence)
 
     def _factor(self, wanted: Tensor, norms: Tensor, known: Tensor, state: Multiplied) -> Tensor:
         """The common factor a, ()."""
@@ -178,6 +194,21 @@ class Bounds(Piece[Asked, Tensor]):
         if self.limit is None:
             return _ratio(loud.sum(), (wanted * loud).sum())
         return _filled(wanted, loud, self.limit)
+
+
+def _presence(there: Tensor | None, state: Multiplied) -> Tensor:
+    """In which part of the latest batches each task pulled, (K,)."""
+    if there is None:
+        return state.presence
+    move = PRESENCE * (there.to(state.presence) - state.presence)
+    return torch.where(state.peak > 0, state.presence + move, state.presence)
+
+
+def _excused(multipliers: Tensor, presence: Tensor) -> Tensor:
+    """``multipliers`` (K,), those below 1 raised for a task that is rare, to 1 at most."""
+    part = _ratio(presence, RARE * presence.max().expand_as(presence)).clamp(max=1.0)
+    raised = torch.where(part > 0, multipliers / torch.where(part > 0, part, 1.0), 1.0)
+    return torch.minimum(raised, multipliers.clamp(min=1.0))
 
 
 def _filled(wanted: Tensor, norms: Tensor, limit: float) -> Tensor:

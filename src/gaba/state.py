@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, Generic, TypeVar, final
 
 import torch
@@ -91,9 +92,18 @@ def all_finite(state: object) -> Tensor:
     return torch.cat(found).isfinite().all() if found else torch.ones((), dtype=torch.bool)
 
 
+@cache
+def _fields(kind: type) -> tuple[str, ...] | None:
+    """The fields of a dataclass, ``None`` for another type."""
+    if not dataclasses.is_dataclass(kind):
+        return None
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
 def _parts(state: object) -> list[tuple[str, Any]]:
-    if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        return [(field.name, getattr(state, field.name)) for field in dataclasses.fields(state)]
+    names = _fields(type(state))
+    if names is not None:
+        return [(name, getattr(state, name)) for name in names]
     if isinstance(state, tuple):
         return [(str(index), part) for index, part in enumerate(state)]
     raise TypeError(
@@ -108,6 +118,18 @@ def _leaves(state: object, name: str) -> Iterator[tuple[str, Tensor]]:
         return
     for key, part in _parts(state):
         yield from _leaves(part, f"{name}.{key}" if name else key)
+
+
+def _changes(new: object, old: object, name: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of ``new`` by name, without the parts that are the very ones of ``old``."""
+    if new is old:
+        return
+    if isinstance(new, Tensor):
+        yield name, new
+        return
+    before = dict(_parts(old)) if type(old) is type(new) else {}
+    for key, part in _parts(new):
+        yield from _changes(part, before.get(key), f"{name}.{key}" if name else key)
 
 
 def _rebuild(state: Any, name: str, leaf: Callable[[str, Tensor], Tensor]) -> Any:
@@ -146,9 +168,7 @@ class StateBuffers(nn.Module, Generic[S]):
 
     def set(self, state: S) -> None:
         """Replace the state."""
-        if state is self._held:
-            return
-        for name, tensor in _leaves(state, ""):
+        for name, tensor in _changes(state, self._held, ""):
             assert not tensor.requires_grad
             self._buffers[name.replace(".", "_")] = tensor
         self._held = state
@@ -165,11 +185,13 @@ class StateBuffers(nn.Module, Generic[S]):
             if buffer is None:
                 continue
             moved = fn(buffer)
+            if moved is buffer:
+                continue
             if moved.dtype != buffer.dtype:
                 wide = work_dtype(moved.device) if buffer.is_floating_point() else buffer.dtype
                 moved = buffer.to(moved.device, wide)
             self._buffers[name] = moved
-        self._held = None
+            self._held = None
         return self
 
     def _save_to_state_dict(

@@ -55,7 +55,7 @@ def slopes(graph: LossGraph, v: list[Tensor]) -> Tensor:
     rerun = rerun_of(graph)
     theta = length(list(graph.theta))
     step = rerun.step(STEP) * torch.where(theta > 0, theta, 1.0) / length(v)
-    change = by_difference(rerun, [part.clone() for part in v], step.detach())
+    change = by_difference(rerun, v, step.detach())
     found = []
     for loss in graph.losses:
         at = torch.autograd.grad(loss, rerun.edges, retain_graph=True, allow_unused=True)

@@ -164,13 +164,14 @@ class Along:
         graph, n = self._request.graph, len(self.tasks)
         device, dtype = graph.device, work_dtype(graph.device)
         own = self._update()
-        update, square = self._along(own, _dot(own, own, device))
+        length = _dot(own, own, device)
+        update, square = self._along(own, length)
         exact = torch.full((n,), math.nan, dtype=dtype, device=device)
         for i, row in self._rows.items():
             exact[i] = _dot(row, update, device)
         probed, noises = torch.full_like(exact, math.nan), exact[:0]
         if self._rerun is not None:
-            change, noises = self._change(self._rerun, update)
+            change, noises = self._change(self._rerun, update, length.sqrt())
             probed = torch.stack([self._heads.along(i, change, device) for i in range(n)])
         unscaled = self._request.unscaled
         residual = self._heads.residual(square) if arrived else torch.zeros_like(square)
@@ -209,19 +210,19 @@ class Along:
         direction = [d * scale.to(d.device, d.dtype.to_real()) for d in given]
         return direction, _dot(own, direction, square.device)
 
-    def _change(self, rerun: Rerun, update: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def _change(
+        self, rerun: Rerun, update: list[Tensor], length: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
         """J_z u, and for each feature what part of its change is there without a move."""
         lengths = _foreach_norm([p.detach() for p in self._theta])
         device = self._request.graph.device
         wide = [g.to(device, work_dtype(device)) for g in lengths]
         theta = torch.linalg.vector_norm(torch.stack(wide))
         theta = torch.where(theta > 0, theta, torch.ones_like(theta))
-        length = _dot(update, update, device).sqrt()
         usable = (length > 0) & length.isfinite()
         step = rerun.step(STEP) * theta / torch.where(usable, length, torch.ones_like(length))
         again = rerun() if self._repeat else []
-        v = [u.to(p.dtype, copy=True) for u, p in zip(update, self._theta, strict=True)]
-        change = by_difference(rerun, v, step)
+        change = by_difference(rerun, update, step)
         if not again:
             return change, length.new_zeros(0)
         still = [

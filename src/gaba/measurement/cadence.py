@@ -9,7 +9,7 @@ from typing import Any, final
 
 FORWARD, BACKWARD = 1 / 3, 2 / 3
 """What a pass through the whole model costs, in plain steps."""
-CREDIT = 20.0
+CREDIT = 30.0
 """How many plain steps may be spent on measuring in the beginning, beyond the budget."""
 TRUSTED = 2
 """After so many sound reruns at unmoved parameters, no more are made."""

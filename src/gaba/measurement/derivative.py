@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, _foreach_add_  # pyright: ignore[reportPrivateImportUsage]
+from torch import Tensor
 
 from gaba.autograd.rerun import Rerun, swapped
 from gaba.tensors import dense, work_dtype
@@ -14,13 +14,14 @@ def by_difference(rerun: Rerun, v: list[Tensor], step: Tensor) -> list[Tensor]:
 
     Args:
         rerun: the calls that gave the features.
-        v: the direction, one tensor a parameter; overwritten.
+        v: the direction, one dense tensor a parameter.
         step: (), ε.
     """
-    for part in v:
-        part.mul_(step.to(part.device, non_blocking=True))
-    _foreach_add_(v, [p.detach() for p in rerun.parameters])
-    with swapped(rerun.parameters, v):
+    moved = [  # in one go: fresh memory is what this costs most
+        torch.addcmul(p.detach(), part.to(p.dtype), step.to(p.device, p.dtype, non_blocking=True))
+        for p, part in zip(rerun.parameters, v, strict=True)
+    ]
+    with swapped(rerun.parameters, moved):
         after = rerun()
     return [
         torch.sub(_wide(a), _wide(b)) / step.to(a.device, non_blocking=True)

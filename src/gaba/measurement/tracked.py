@@ -25,8 +25,8 @@ from gaba.tensors import DTYPE
 
 Engine: TypeAlias = Literal["auto", "probe", "products"]
 
-OVERHEAD = 1.2
-"""What a measurement costs beyond its passes: hooks, copies, sums."""
+PROBE, PRODUCTS = 2.0, 1.25
+"""What a probe, and gradients, cost beyond their passes: moved copies of the parameters, sums."""
 FEW = 2
 """Up to so many tasks, one product and ‖u‖² give all shares: that is simpler than a probe."""
 WIDE = 2**23
@@ -161,7 +161,7 @@ class Tracked(Measurement):
     def first(self, cadence: Cadence, new: Sequence[int], step: int) -> Cadence:
         """The cadence after the norms of the tasks ``new`` were measured exactly."""
         known = tuple(sorted({*cadence.known, *new}))
-        spent = cadence.spent + OVERHEAD * BACKWARD * len(new)
+        spent = cadence.spent + PRODUCTS * BACKWARD * len(new)
         due = step + (1 if self.every is None else self.every)
         return replace(cadence, known=known, spent=spent, due=max(cadence.due, due))
 
@@ -198,7 +198,7 @@ class Tracked(Measurement):
             rerun,
             settled=settled,
             repeat=repeat,
-            cost=OVERHEAD * passes,
+            cost=PROBE * passes,
         )
         return Plan(along, turn, "probe", repeat)
 
@@ -241,7 +241,7 @@ class Tracked(Measurement):
         coarse = any(torch.finfo(p.dtype).bits < 32 for p in theta)  # a difference would drown
         complete = not (hooked or coarse or request.graph.shared.spread)
         direct = tasks[:-1] if complete else tasks
-        cost = OVERHEAD * BACKWARD * max(len(direct), 1)
+        cost = PRODUCTS * BACKWARD * max(len(direct), 1)
         along = Along(request, multipliers, direct, None, complete=complete, cost=cost)
         return Plan(along, None, "products", False)
 
@@ -254,7 +254,7 @@ class Tracked(Measurement):
             )
         if isinstance(graph.shared, SharedModule) and holds_gradients_back(graph.shared.module):
             return None
-        cost = OVERHEAD * BACKWARD * len(graph.tasks)
+        cost = PRODUCTS * BACKWARD * len(graph.tasks)
         return Plan(
             Along(request, multipliers, graph.tasks, None, cost=cost), None, "products", False
         )

@@ -66,6 +66,8 @@ class Method(Piece[Seen, Tensor]):
             and would be amplified just before it gets loud. ``None`` for no bound.
         limit: no loss is multiplied or divided by more than this; ``None`` for no limit.
         recovery: a task that converges is not amplified by more than this; ``None`` for no bound.
+        excuse_rare: press a task down less if few batches have it, see
+            :class:`gaba.multipliers.Bounds`.
         anchor: the position of the task whose multiplier stays 1.
         metric: ``"euclidean"``, or ``"optimizer"`` for norms in the steps that the optimizer takes.
 
@@ -89,6 +91,7 @@ class Method(Piece[Seen, Tensor]):
     limit: float | None = 1000.0
     recovery: float | None = None
     rise: float | None = None
+    excuse_rare: bool = False
     anchor: int | None = None
     metric: Metric = "euclidean"
 
@@ -172,7 +175,9 @@ class Method(Piece[Seen, Tensor]):
     @property
     def bounds(self) -> Bounds:
         """What keeps the multipliers within their limits."""
-        return Bounds(self.scale, self.limit, self.recovery, self.anchor)
+        return Bounds(
+            self.scale, self.limit, self.recovery, self.anchor, self.excuse_rare
+        )
 
     @property
     def warm_up(self) -> int:
@@ -218,7 +223,7 @@ class Method(Piece[Seen, Tensor]):
         raw, rule_state = asked(self.rule, seen, state.rule)
         weights = bounds.shared_out(raw, state.bounds)
         smooth, smooth_state = self.smooth.update(weights, state.smooth)
-        _, bounded = bounds.update(Asked(smooth, norms), state.bounds)
+        _, bounded = bounds.update(Asked(smooth, norms, told.norms.nan_to_num() != 0), state.bounds)
         new = MethodState(believe_state, rule_state, smooth_state, bounded)
         return self._sound(seen, weights, new), new
 

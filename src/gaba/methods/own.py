@@ -95,6 +95,7 @@ OWN = (
             recovery=8.0,
             rise=1.2,
             limit=64.0,
+            excuse_rare=True,
         ),
     ),
     Entry(

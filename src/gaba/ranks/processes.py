@@ -60,7 +60,7 @@ class Ranks:
     def now(sync: Sync | None) -> Ranks:
         """Those of the process group, if there is one and ``sync`` is not ``None``."""
         if sync is None or not running():
-            return Ranks()
+            return _ALONE
         size = dist.get_world_size(sync.group)
         if size < 1:
             raise ValueError("group must hold this rank, found that it does not: pass its own")
@@ -152,6 +152,9 @@ class Ranks:
             said = torch.zeros(2 * n_tasks + 3, dtype=torch.float64, device=device)
             said[-1] = 1
             self.total(said)
+
+
+_ALONE = Ranks()
 
 
 def running() -> bool:

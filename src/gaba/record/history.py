@@ -72,7 +72,7 @@ class History:
         self._rows = Rows(len(SCALARS) + len(VECTORS) * k, keep)
         few = None if keep is None else max(4, min(keep, _COSINES // max(1, k * k)))
         self._angles = Rows(1 + k * k, few)  # the number of the step, then its cosines
-        self._open: list[tuple[list[float], Tensor, Tensor | None]] = []
+        self._open: list[Step] = []
 
     # --- recording ------------------------------------------------------------------------------
 
@@ -85,11 +85,7 @@ class History:
         self._check(step)
         if len(self._open) == _CHUNK:
             self._fetch()
-        places = COMBINED.index(step.combined), ENGINES.index(step.engine)
-        scalars = [step.step, step.measured, *places, step.time]
-        parts = [step.finite.reshape(1), *(getattr(step, name) for name in VECTORS)]
-        numbers = torch.cat([part.to(step.multipliers.dtype) for part in parts])
-        self._open.append(([float(x) for x in scalars], numbers, step.gramian))
+        self._open.append(step)
         self.about = dict(step.about)
 
     def amend(self, step: Step) -> None:
@@ -135,13 +131,20 @@ class History:
     def _fetch(self) -> None:
         if not self._open:
             return
-        scalars, numbers, gramians = zip(*self._open, strict=True)
-        self._open = []
-        known = [gramian for gramian in gramians if gramian is not None]
+        steps, self._open = self._open, []
+        dtype = steps[0].multipliers.dtype
+        columns = [torch.stack([step.finite for step in steps])[:, None].to(dtype)]
+        for name in VECTORS:
+            columns.append(torch.stack([getattr(step, name) for step in steps]).to(dtype))
+        scalars = [
+            (s.step, s.measured, COMBINED.index(s.combined), ENGINES.index(s.engine), s.time)
+            for s in steps
+        ]
+        known = [step.gramian for step in steps if step.gramian is not None]
         cosines = iter(cosines_of(torch.stack(known)).cpu().numpy() if known else ())
         self._add(
-            np.hstack([scalars, torch.stack(numbers).cpu().numpy()]),
-            [None if gramian is None else next(cosines).ravel() for gramian in gramians],
+            np.hstack([scalars, torch.cat(columns, dim=1).cpu().numpy()]),
+            [None if step.gramian is None else next(cosines).ravel() for step in steps],
         )
 
     def _add(self, rows: Floats, cosines: Sequence[Any]) -> None:
