@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import warnings
 import weakref
 from typing import Any
 
@@ -598,12 +599,6 @@ BAD_LOSSES: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         r"shape \(16,\)",
     ),
-    "no graph": (lambda m: _losses(m, task0=torch.ones(())), ValueError, "no graph"),
-    "around the shared part": (
-        lambda m: _losses(m, task0=m.heads[0](torch.ones(5)).sum()),
-        ValueError,
-        r"losses\['task0'\] reaches no shared",
-    ),
     "none at all": (lambda m: {"task0": None}, ValueError, "at least one"),
 }
 
@@ -621,6 +616,70 @@ def test_bad_losses_are_refused_and_change_nothing(case: str) -> None:
     assert_same_state(balancer.state_dict(), before)
     assert len(balancer.history) == 1
     assert not grads(model)
+
+
+BAD_AT_FIRST: dict[str, tuple[Any, type[Exception], str]] = {
+    "no graph": (lambda m: _losses(m, task0=torch.ones(())), ValueError, "no graph"),
+    "around the shared part": (
+        lambda m: _losses(m, task0=m.heads[0](torch.ones(5)).sum()),
+        ValueError,
+        r"losses\['task0'\] reaches no shared",
+    ),
+}
+"""Mistakes as long as the task was never seen with a gradient; later its batch lacks it."""
+
+
+@pytest.mark.parametrize("case", BAD_AT_FIRST)
+def test_a_first_loss_without_a_gradient_is_refused(case: str) -> None:
+    make, kind, message = BAD_AT_FIRST[case]
+    model = TwoStage([1.0, 2.0])
+    for method in ("inverse", "gaba", "observe"):
+        balancer = gaba.Balancer(model.names, model.trunk, method)
+        before = balancer.state_dict()
+        with pytest.raises(kind, match=message):
+            balancer.backward(make(model))
+        assert_same_state(balancer.state_dict(), before)
+        assert len(balancer.history) == 0
+        assert not grads(model)
+
+
+@pytest.mark.parametrize("case", BAD_AT_FIRST)
+@pytest.mark.parametrize("method", ["inverse", "gaba", "observe"])
+def test_a_later_loss_without_a_gradient_changes_nothing_for_the_others(
+    method: str, case: str
+) -> None:
+    """As if the task were left out of the mapping, and its own head gets what reaches it."""
+    make, _, _ = BAD_AT_FIRST[case]
+    model = TwoStage([1.0, 2.0, 5.0])
+    twins = [gaba.Balancer(model.names, model.trunk, method, every=1) for _ in range(2)]
+    for n in range(3):
+        for twin in twins:
+            model.zero_grad()
+            twin.backward(model.losses(batch(n)))
+    found = []
+    for twin, losses in zip(twins, (make(model), _losses(model, task0=None)), strict=True):
+        model.zero_grad()
+        twin.backward(losses)
+        found.append([None if p.grad is None else p.grad.clone() for p in model.trunk.parameters()])
+    for mine, left_out in zip(*found, strict=True):
+        torch.testing.assert_close(mine, left_out, rtol=1e-6, atol=1e-7)
+    mine, left_out = (twin.multipliers for twin in twins)
+    assert mine == pytest.approx(left_out, rel=1e-5)
+
+
+def test_a_loss_that_stays_a_constant_is_named_once() -> None:
+    model = TwoStage([1.0, 2.0])
+    balancer = gaba.Balancer(model.names, model.trunk)
+    balancer.backward(model.losses(batch()))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for n in range(250):
+            step = balancer.backward(_losses(model, task1=torch.ones(())))
+            assert len(heard) == (n >= 99)
+    assert "losses['task1'] has been a constant" in str(heard[0].message)
+    assert step.about["constant"] == "task1"
+    assert step.losses.isnan().tolist() == [False, True]
+    assert "constant" not in balancer.backward(model.losses(batch())).about
 
 
 PLAIN_HEADS = gaba.methods.get("inverse", heads="plain")

@@ -210,6 +210,22 @@ def test_pinn_poisson(tmp_path: Path) -> None:
     assert re.search(r"the same weights in 50 steps, to \S+: True", output)
 
 
+def test_compare_methods(tmp_path: Path) -> None:
+    here, picture = tmp_path / "here", tmp_path / "methods.png"
+    here.mkdir()
+    output = output_of("compare_methods.py", here, "150", str(picture))
+    changes = {
+        method: float(change.replace("−", "-").replace(",", ""))
+        for method, change in re.findall(r"^(\w+) +([+−]?[\d.,]+) [\[%]", output, re.M)
+    }
+    assert set(changes) == {"uniform", "gaba", "inverse", "dwa"}
+    assert list(changes.values()) == sorted(changes.values())
+    assert changes["inverse"] < changes["uniform"] == 0
+    assert "Figures: means over 3 seeds on validation data" in output
+    assert "The last run, dwa from seed 2: History(150 steps of position, energy" in output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_own_problem(tmp_path: Path) -> None:
     found = re.findall(r"(\w+) +([\d.]+) +([\d.]+)\n", output_of("own_problem.py", tmp_path))
     energy = {method: float(error) for method, _, error in found}

@@ -1,4 +1,4 @@
-"""The Balancer: check → measure → decide → combine → record."""
+"""The Balancer and the Observer: check → measure → decide → combine → record."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gaba import methods
+from gaba.absences import Absences
 from gaba.autograd.closure import ClosureGuard
-from gaba.autograd.combination import as_scalar, combine, overflown, someone_listens, usable
+from gaba.autograd.combination import (
+    as_scalar,
+    combine,
+    overflown,
+    plain_backward,
+    plain_sum,
+    someone_listens,
+    usable,
+)
 from gaba.autograd.graph import LossGraph
-from gaba.autograd.losses import Batch, check_choice, check_losses, checked_tasks
+from gaba.autograd.losses import Batch, check_choice, check_losses
 from gaba.autograd.moves import Moves
 from gaba.autograd.passes import at_the_end, compile_to_keep, refuse_reentrant
 from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
-from gaba.measurement import Observation, Request, Tracked
+from gaba.measurement import Observation, Request, Tracked, Watched
 from gaba.measurement.along import Along, Products
+from gaba.measurement.base import balanced
 from gaba.measurement.cadence import Cadence
 from gaba.measurement.metric import as_metric
 from gaba.measurement.tracked import Plan, effective
@@ -34,8 +44,10 @@ from gaba.ranks.processes import running
 from gaba.ranks.wrappers import in_first_static_pass
 from gaba.record import Diagnosis, History, Step, diagnose
 from gaba.record.step import Engine
+from gaba.roles import Roles
 from gaba.rules import Proportional, Targets
 from gaba.state import StateBuffers, select
+from gaba.tensors import on_device, spread
 
 AsTheMethod = Literal["method"]
 """The value of a setting that is as the method has it."""
@@ -44,6 +56,7 @@ AsTheMethod = Literal["method"]
 class _Saved(TypedDict):
     tasks: list[str]
     step: int
+    reached: list[int]
     cadence: dict[str, Any]
 
 
@@ -91,6 +104,9 @@ class Balancer(nn.Module):
         limit, scale, every, metric: change these slots of the method.
         budget: the part of the training time that may go into measuring along the update.
         anchor: the task whose multiplier stays 1.
+        fixed: coefficients by name of losses that are added as they are and never balanced, such as
+            ``{"kl": 0.1}``: regularisers, entropy bonuses, commitment losses.
+        observed: the names of losses that are recorded and never added.
         share_targets: the part of the update that each task should have, by name; only their
             proportions matter.
         optimizer: that of θ, or several: for ``metric="optimizer"``, and with ``shared="auto"`` to
@@ -125,6 +141,8 @@ class Balancer(nn.Module):
         shared: SharedSpec,
         method: str | Method = "gaba",
         *,
+        fixed: Mapping[str, float] | None = None,
+        observed: Iterable[str] = (),
         limit: float | AsTheMethod | None = "method",
         scale: Scale | AsTheMethod = "method",
         anchor: str | None = None,
@@ -138,7 +156,8 @@ class Balancer(nn.Module):
         on_nonfinite: Literal["skip", "raise"] = "skip",
     ) -> None:
         super().__init__()
-        self.tasks: tuple[str, ...] = checked_tasks(tasks)
+        self.roles: Roles = Roles.of(tasks, fixed, observed)
+        self.tasks: tuple[str, ...] = self.roles.tasks
         check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))
         if isinstance(shared, Iterable) and not isinstance(shared, str | nn.Module | Tensor):
             shared = list(shared)
@@ -176,11 +195,12 @@ class Balancer(nn.Module):
         )
         self._moves = Moves(optimizers) if tracks and self.method.metric == "optimizer" else None
         self._agreement = Agreement(
-            by_name(sync), self.tasks, self._shared, self.method.measured.loss_shape
+            by_name(sync), self.roles.terms, self._shared, self.method.measured.loss_shape
         )
         self._closures = ClosureGuard()
         self._steps = 0
         self._cadence = Cadence()
+        self._absences = Absences()
         self._pending: Along | None = None
         self._held_back = False
         self._keep_calls()
@@ -192,6 +212,10 @@ class Balancer(nn.Module):
             **({"limit": f"{bounds.limit:g}"} if bounds.limited and bounds.limit else {}),
             **({"rise": f"{self.method.rise:g}"} if self.method.rise else {}),
             **({"warm-up": str(self.method.warm_up)} if self.method.warm_up else {}),
+            **(
+                {"optimizer": ", ".join(type(o).__name__ for o in optimizers)} if optimizers else {}
+            ),
+            **({"fixed": _listed(self.roles.fixed)} if self.roles.fixed else {}),
         }
         self._state = StateBuffers(self._initial())
 
@@ -242,13 +266,18 @@ class Balancer(nn.Module):
         seen, remembered = self._measure(batch, request, by_hand=True)
         decided = self._decide(batch, seen, remembered)
         plan = self._plan(batch, request, decided)
-        combined = combine(
-            request.graph,
-            None if seen is None else seen.gradients,
-            batch.take(decided.multipliers),
-            heads=self.method.heads,
-            retain_graph=retain_graph,
-        )
+        if self.method.observes:
+            combined = plain_backward(
+                request.graph, batch.losses, scaler, retain_graph=retain_graph
+            )
+        else:
+            combined = combine(
+                request.graph,
+                None if seen is None else seen.gradients,
+                self._used(batch, decided),
+                heads=self.method.heads,
+                retain_graph=retain_graph,
+            )
         if plan is not None:
             found = plan.along.finish(arrived=combined == "backward")
             decided = self._correct(batch, plan, found, decided)
@@ -277,18 +306,19 @@ class Balancer(nn.Module):
             )
         if not (self.training and torch.is_grad_enabled()):
             shape = self.method.measured.loss_shape
-            batch = check_losses(losses, self.tasks, loss_shape=shape, need_graph=False)
+            terms, _ = self._split(losses)
+            batch = check_losses(terms, self.roles.terms, loss_shape=shape, need_graph=False)
             self._state.to(batch.device)
             decided = self._decide(batch, None, self._state.get().measure, learning=False)
-            return as_scalar(batch.losses, batch.take(decided.multipliers))
+            return self._scalar(batch, decided)
         batch, request = self._check(losses, None, scaler)
         seen, remembered = self._measure(batch, request)
         decided = self._decide(batch, seen, remembered)
-        plan = self._plan(batch, request, decided)
+        plan = None if self.method.observes else self._plan(batch, request, decided)
         if seen is None and plan is None:
             compile_to_keep(request.graph)
         self._record(batch, decided, "caller")
-        total = as_scalar(batch.losses, batch.take(decided.multipliers))
+        total = self._scalar(batch, decided)
         if plan is not None:
             self._listen(batch, plan, decided, total)
         return total
@@ -306,7 +336,10 @@ class Balancer(nn.Module):
         self._forget_pending()
         multipliers = self._state.get().method.multipliers
         marks = self._steps, self._cadence
-        batch, roll = self._agreement.batch(losses, multipliers, marks)
+        terms, others = self._split(losses)
+        met = self._absences.met
+        batch, roll = self._agreement.batch(terms, multipliers, marks, met)
+        batch = replace(batch, others=others)
         self._state.to(batch.device)
         used = batch if scaler is None else batch.scaled(scaler)
         graph = LossGraph(
@@ -314,10 +347,11 @@ class Balancer(nn.Module):
             self._shared,
             features,
             tasks=batch.present,
-            n_tasks=len(self.tasks),
+            n_tasks=len(self.roles.terms),
             given=used.given,
         )
         self._agreement.check(graph, roll)
+        self._absences = self._absences.after(batch)
         return batch, Request(
             graph,
             metric=self._metric,
@@ -333,39 +367,44 @@ class Balancer(nn.Module):
     ) -> tuple[Observation | None, Any]:
         """What is observed before the losses are combined, if anything is, and what that leaves."""
         remembered, graph = self._state.get().measure, request.graph
-        new = [k for k in batch.present if k not in self._cadence.known]
-        if not self._measures(graph, new):
+        tasks = [k for k in batch.present if k < len(self.tasks)]
+        asked = self._asked(replace(request, graph=graph.only(tasks)), by_hand=by_hand)
+        if not asked:
             return None, remembered
-        if self.method.measured.tracks:
-            request = replace(request, graph=graph.only(new))
-        else:
-            gradients = by_hand and not someone_listens(graph.leaves)
+        request = replace(request, graph=graph.only(asked))
+        if not self.method.measured.tracks:
+            alone = len(asked) == len(batch.present)  # what is fixed comes by a backward pass
+            gradients = by_hand and alone and not someone_listens(graph.leaves)
             request = replace(request, gradients=gradients)
-        seen, remembered = self.method.measured.update(request, remembered)
-        if seen.unreached:
+        with self._shared.undisturbed():
+            seen, remembered = self.method.measured.update(request, remembered)
+        strange = [k for k in seen.unreached if k not in self._absences.reached]
+        if strange:
             refuse_reentrant(graph)
             raise ValueError(
-                f"losses[{self.tasks[seen.unreached[0]]!r}] {self.method.measured.unreached_says}"
+                f"losses[{self.tasks[strange[0]]!r}] {self.method.measured.unreached_says}"
             )
+        self._absences = self._absences.measured(asked, seen.unreached)
         if self.method.measured.tracks:
-            self._cadence = self._tracked.first(self._cadence, new, self._steps)
-        return seen, remembered
+            self._cadence = self._tracked.first(self._cadence, asked, self._steps)
+        return balanced(seen, len(self.tasks)), remembered
 
     def _decide(
         self, batch: Batch, seen: Observation | None, remembered: Any, *, learning: bool = True
     ) -> _Decided:
         """The multipliers of this step and the state that follows, if all of it is finite."""
-        state = self._state.get()
+        state, n = self._state.get(), len(self.tasks)
         old = new = state.method
+        values, mask = batch.values[:n], batch.mask[:n]
         finite = (batch.values.isfinite() | ~batch.mask).all()
-        norms = torch.full_like(batch.values, torch.nan)
+        norms = torch.full_like(values, torch.nan)
         gramian = statistics = asked = None
         if seen is not None:
             norms, gramian, statistics = seen.norms, seen.gramian, seen.statistics
-            asked = batch.mask if seen.asked is None else seen.asked
+            asked = mask if seen.asked is None else seen.asked
             finite = finite & (norms.isfinite() | ~asked).all()
         if learning and self._learns(seen):
-            sound, new = self.method.update(Seen(batch.values, norms, gramian, statistics), old)
+            sound, new = self.method.update(Seen(values, norms, gramian, statistics), old)
             finite = finite & sound
             new = select(finite, new, old)
             remembered = select(finite, remembered, state.measure)
@@ -374,13 +413,13 @@ class Balancer(nn.Module):
         window = self._rising(new.multipliers, state.window)
         if self._held:
             window = state.window if asked is None else torch.where(asked, window, state.window)
-        used = batch.spread(usable(batch.take(window), batch.losses))
+        used = self._usable(batch, window)
         if window is not state.window or new is not old:
             window = torch.where(finite, window, state.window)
             state = BalancerState(remembered, new, window)
         return _Decided(
             used,
-            new.saturated & batch.mask,
+            new.saturated & mask,
             finite,
             norms,
             state,
@@ -388,6 +427,15 @@ class Balancer(nn.Module):
             gramian,
             engine="" if seen is None else "norms",
         )
+
+    def _usable(self, batch: Batch, window: Tensor) -> Tensor:
+        """(K,), the multipliers as they can be used; NaN where a task is missing."""
+        n = len(window)
+        places = [k for k in batch.present if k < n]
+        if not places:
+            return torch.full_like(window, torch.nan)
+        taken = window if len(places) == n else window[on_device(places, window.device)]
+        return spread(usable(taken, batch.losses[: len(places)]), places, n)
 
     def _rising(self, wanted: Tensor, before: Tensor) -> Tensor:
         """(K,), the multipliers ``wanted``, none far above those of the optimizer step before."""
@@ -409,30 +457,37 @@ class Balancer(nn.Module):
             if direction is None:
                 return None  # no step since it was last asked for
             request = replace(request, direction=direction)
-        return self._tracked.plan(request, batch.take(decided.multipliers), self._cadence)
+        return self._tracked.plan(request, self._used(batch, decided), self._cadence)
 
     def _correct(self, batch: Batch, plan: Plan, found: Products, decided: _Decided) -> _Decided:
         """The same with what the update revealed, for the steps that follow."""
-        self._cadence = self._tracked.learn(plan, found, self._cadence, decided.step, self.tasks)
+        self._cadence = self._tracked.learn(
+            plan, found, self._cadence, decided.step, self.roles.terms
+        )
         self._keep_calls()
-        slopes = torch.full_like(found.slopes, torch.nan) if found.problem else found.slopes
-        norms, measure = effective(slopes, found.multipliers), decided.state.measure
+        n = len(self.tasks)
+        slopes, multipliers = found.slopes[:n], found.multipliers[:n]
+        if found.problem:
+            slopes = torch.full_like(slopes, torch.nan)
+        norms, measure = effective(slopes, multipliers), decided.state.measure
         told = norms
         if self._moves is not None:
-            measure = measure.advance(slopes, found.multipliers)
+            measure = measure.advance(slopes, multipliers)
             told = measure.norms(~slopes.isnan())
         finite = decided.finite & found.square.isfinite()
-        sound, new = self.method.update(Seen(batch.values, told), decided.state.method)
-        finite = finite & sound
+        new = decided.state.method
+        if not self.method.observes:
+            sound, new = self.method.update(Seen(batch.values[:n], told), new)
+            finite = finite & sound
         if self.on_nonfinite == "raise":
             self._refuse_unless(finite, batch, norms)
-        pulls = slopes * found.multipliers
+        pulls = slopes * multipliers
         whole = pulls.nansum()  # along another direction it may be below 0
-        shares = torch.where(batch.mask, pulls / torch.where(whole > 0, whole, torch.nan), 0.0)
+        shares = torch.where(batch.mask[:n], pulls / torch.where(whole > 0, whole, torch.nan), 0.0)
         return replace(
             decided,
             finite=finite,
-            norms=norms.clamp(min=0),
+            norms=decided.norms if self.method.observes else norms.clamp(min=0),
             shares=pulls if found.problem else shares,
             engine="" if found.problem else plan.engine,
             state=select(
@@ -446,9 +501,9 @@ class Balancer(nn.Module):
         if not bool(finite):
             raise FloatingPointError(
                 f"losses, norms and all that the method remembers must be finite, found losses "
-                f"{_named(self.tasks, batch.values)} and norms {_named(self.tasks, norms)}: fix "
-                "the loss (or, if these are finite, the rule or stabiliser), or let "
-                "on_nonfinite='skip' leave such steps out"
+                f"{_named(self.roles.terms, batch.values)} and norms "
+                f"{_named(self.tasks, norms)}: fix the loss (or, if these are finite, the rule or "
+                "stabiliser), or let on_nonfinite='skip' leave such steps out"
             )
 
     def _unless_overflown(self, graph: LossGraph, decided: _Decided) -> _Decided:
@@ -475,7 +530,7 @@ class Balancer(nn.Module):
             step=decided.step,
             measured=decided.engine != "",
             combined=combined,
-            losses=batch.values,
+            losses=batch.values[: len(self.tasks)],
             norms=decided.norms,
             multipliers=decided.multipliers,
             saturated=decided.saturated,
@@ -483,7 +538,8 @@ class Balancer(nn.Module):
             gramian=decided.gramian,
             shares=decided.shares,  # pyright: ignore[reportArgumentType]
             engine=decided.engine,
-            about=self._about | self._tracking,
+            others=batch.others,
+            about=self._about | self._noted,
         )
         self._state.set(decided.state)
         if again:
@@ -526,22 +582,27 @@ class Balancer(nn.Module):
         """Whether this micro-batch uses the multipliers of an earlier one."""
         return self._steps % self.accumulate > 0
 
-    def _measures(self, graph: LossGraph, new: Sequence[int]) -> bool:
-        """Whether something is to be measured before the losses are combined."""
+    def _asked(self, request: Request, *, by_hand: bool) -> Sequence[int]:
+        """Whose norms are to be measured before the losses are combined."""
+        graph = request.graph
+        unknown = len(graph.losses) <= 1 and not graph.shared.parameters()
+        if unknown or not self.method.measures:
+            return ()
         if self.method.measured.tracks:
-            due = bool(new)
+            new = [k for k in graph.tasks if k not in self._cadence.known]
+            asked = self._tracked.exact(request, self._cadence, new, self._steps, probing=by_hand)
         else:
             due = not self._held and self._steps // self.accumulate % self.method.every == 0
-        if not (self.method.measures and due):
-            return False
-        unknown = len(graph.losses) == 1 and not graph.shared.parameters()
-        return not (unknown or self._in_first_static_pass(graph))
+            asked = graph.tasks if due else ()
+        return () if asked and self._in_first_static_pass(graph) else asked
 
     def _in_first_static_pass(self, graph: LossGraph) -> bool:
         return running() and in_first_static_pass(graph.nodes)
 
     def _learns(self, seen: Observation | None) -> bool:
         """Whether the rule is asked: after a measurement, or if losses are all that it needs."""
+        if self.method.observes:
+            return False
         return seen is not None or (self.method.rule.needs == "losses" and not self._held)
 
     def _keep_calls(self) -> None:
@@ -553,15 +614,36 @@ class Balancer(nn.Module):
                 self._moves.watch()
 
     @property
-    def _tracked(self) -> Tracked:
+    def _tracked(self) -> Tracked | Watched:
         measured = self.method.measured
-        assert isinstance(measured, Tracked)
+        assert isinstance(measured, Tracked | Watched)
         return measured
 
     @property
-    def _tracking(self) -> dict[str, str]:
-        """What happened to the probe, for the record."""
-        return {"probe": self._cadence.reason} if self._cadence.reason else {}
+    def _noted(self) -> dict[str, str]:
+        """What happened on the way, for the record."""
+        probe = {"probe": self._cadence.reason} if self._cadence.reason else {}
+        return probe | self._absences.about(self.tasks)
+
+    # ---- the terms ------------------------------------------------------------------------------
+
+    def _split(self, losses: Any) -> tuple[Any, dict[str, Tensor]]:
+        """What is added up, and the values of what is recorded beside."""
+        beside = (self.roles.fixed or self.roles.observed) and isinstance(losses, Mapping)
+        return self.roles.split(losses) if beside else (losses, {})
+
+    def _used(self, batch: Batch, decided: _Decided) -> Tensor:
+        """The multipliers of all that is there; what is fixed has its coefficient in it already."""
+        used = decided.multipliers
+        if self.roles.fixed:
+            used = torch.cat([used, used.new_ones(len(self.roles.fixed))])
+        return batch.take(used)
+
+    def _scalar(self, batch: Batch, decided: _Decided) -> Tensor:
+        """What a framework calls backward on."""
+        if self.method.observes:
+            return plain_sum(batch.losses)
+        return as_scalar(batch.losses, self._used(batch, decided))
 
     # ---- the state ------------------------------------------------------------------------------
 
@@ -600,6 +682,7 @@ class Balancer(nn.Module):
         device = self._state.get().method.multipliers.device
         self._state = StateBuffers(self._initial()).to(device)
         self._steps, self._cadence, self._held_back = 0, Cadence(), False
+        self._absences = Absences()
         self._keep_calls()
 
     def _initial(self) -> BalancerState:
@@ -610,7 +693,9 @@ class Balancer(nn.Module):
     def get_extra_state(self) -> _Saved:
         """The names of the tasks and the number of steps, saved with the state."""
         cadence = self._cadence.to_dict()
-        return {"tasks": list(self.tasks), "step": self._steps, "cadence": cadence}
+        reached = sorted(self._absences.reached)
+        tasks = list(self.tasks)
+        return {"tasks": tasks, "step": self._steps, "reached": reached, "cadence": cadence}
 
     def set_extra_state(self, state: _Saved) -> None:
         """Take over the number of steps from a saved state of the same tasks."""
@@ -621,8 +706,73 @@ class Balancer(nn.Module):
             )
         self._steps = state["step"]
         self._cadence = Cadence.from_dict(state.get("cadence", {}))
+        self._absences = Absences(reached=frozenset(state.get("reached", ())))
         self._keep_calls()
 
 
 def _named(tasks: Sequence[str], values: Tensor) -> dict[str, float]:
     return dict(zip(tasks, values.tolist(), strict=True))
+
+
+def _kinds(optimizers: Iterable[Optimizer]) -> str:
+    return ", ".join(type(optimizer).__name__ for optimizer in optimizers)
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
+def Observer(  # noqa: N802 - reads as what it makes
+    tasks: Sequence[str],
+    shared: SharedSpec,
+    *,
+    every: int | None = None,
+    budget: float = 0.05,
+    fixed: Mapping[str, float] | None = None,
+    observed: Iterable[str] = (),
+    optimizer: Optimizer | Iterable[Optimizer] | None = None,
+    accumulate: int = 1,
+    sync: Sync | Literal["auto", "exact", "sketch", False] = "auto",
+) -> Balancer:
+    """A Balancer that changes nothing and says whether a loss dominates: ``method="observe"``.
+
+    ``observer.backward(losses)`` fills ``.grad`` as ``sum(losses.values()).backward()`` does, bit
+    for bit. If you keep your own backward pass, call ``observer(losses)`` in front of it and leave
+    what it returns. Pass the losses as they enter your sum, with your own coefficients.
+
+    Args:
+        tasks: the names of the losses.
+        shared: the shared parameters: a module, an iterable of parameters, or ``"auto"``.
+        every: measure in every n-th step; otherwise as often as ``budget`` allows.
+        budget: the part of the training time that may go into measuring.
+        fixed: coefficients by name of what else you add, such as ``{"kl": 0.1}``.
+        observed: the names of losses that are recorded only.
+        optimizer: of the shared parameters, where ``shared="auto"`` needs it.
+        accumulate: how many micro-batches make one step of the optimizer.
+        sync: how ranks measure together, as for :class:`Balancer`.
+
+    Raises:
+        ValueError, TypeError: as for :class:`Balancer`.
+
+    Example:
+        >>> import torch, gaba
+        >>> w = torch.nn.Parameter(torch.ones(2))
+        >>> observer = gaba.Observer(["rul", "health"], [w])
+        >>> losses = {"rul": 208 * w[0], "health": w[1]}
+        >>> _ = observer(losses)
+        >>> sum(losses.values()).backward()  # as before
+        >>> observer.last_step.norms.tolist()
+        [208.0, 1.0]
+    """
+    return Balancer(
+        tasks,
+        shared,
+        "observe",
+        every="method" if every is None else every,
+        budget=budget,
+        fixed=fixed,
+        observed=observed,
+        optimizer=optimizer,
+        accumulate=accumulate,
+        sync=sync,
+    )

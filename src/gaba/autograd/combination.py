@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Literal, TypeAlias
 
 import torch
@@ -64,6 +65,28 @@ def combine(
         if total is not None:
             _accumulate(leaf, total)
     return "by-hand"
+
+
+def plain_backward(
+    graph: LossGraph,
+    losses: Sequence[Tensor],
+    scaler: torch.amp.GradScaler | None = None,
+    *,
+    retain_graph: bool = False,
+) -> Combined:
+    """The backward pass of ``sum(losses)``, as somebody without this library would write it."""
+    total = plain_sum(losses)
+    with explained():
+        (total if scaler is None else scaler.scale(total)).backward(
+            retain_graph=retain_graph or graph.fresh
+        )
+    return "backward"
+
+
+def plain_sum(losses: Sequence[Tensor]) -> Tensor:
+    """``sum(losses)`` ()."""
+    with torch.enable_grad():
+        return reduce(torch.add, losses)
 
 
 def _seeds(multipliers: Tensor, losses: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import final
 
@@ -25,12 +25,16 @@ class Batch:
         given: their losses as the user gave them, with graph: scalars, or by halves (2,).
         values: (K,), all losses without graph in the working dtype, NaN where missing; on several
             ranks the means over the ranks.
+        constant: the positions of those that were given, but have no graph.
+        others: the values of what is no task, by name.
     """
 
     tasks: tuple[str, ...]
     present: tuple[int, ...]
     given: tuple[Tensor, ...]
     values: Tensor
+    constant: tuple[int, ...] = ()
+    others: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -82,10 +86,11 @@ def check_losses(
     *,
     loss_shape: tuple[int, ...] = (),
     need_graph: bool = True,
+    met: Container[int] = (),
 ) -> Batch:
     """The losses of one step as a :class:`Batch`.
 
-    A task that is absent, ``None``, or (where graphs are needed) a constant 0 is missing in this
+    A task that is absent, ``None``, or (where graphs are needed) a constant is missing in this
     step. An entry that is no task is left out if it needs no gradient, such as a metric.
 
     Args:
@@ -93,6 +98,8 @@ def check_losses(
         tasks: all K names.
         loss_shape: of each loss: () for a scalar, (2,) for its means over two halves of the batch.
         need_graph: whether the losses must have a graph.
+        met: the positions of the tasks that had one before. Of another, a constant that is not 0
+            is taken for a mistake.
 
     Raises:
         TypeError: ``losses`` is no mapping, or a loss no tensor.
@@ -107,19 +114,26 @@ def check_losses(
         if name not in tasks and isinstance(loss, Tensor) and loss.requires_grad:
             raise ValueError(
                 f"losses holds the unknown task {name!r}{_nearest(name, tasks)}: the tasks are "
-                f"{', '.join(tasks)}; detach what is not to be trained"
+                f"{', '.join(tasks)}; give it a role by fixed={{{name!r}: 1.0}} (added, not "
+                f"balanced) or observed=[{name!r}] (recorded), or detach it"
             )
     found: dict[int, Tensor] = {}
+    constant: list[int] = []
     for k, name in enumerate(tasks):
         loss = losses.get(name)
         if loss is not None:
             checked = _checked(name, loss, loss_shape)
-            if not need_graph or _has_graph(name, checked):
+            if checked.requires_grad or not need_graph:
                 found[k] = checked
+            else:
+                _check_constant(name, checked, met=k in met)
+                constant.append(k)
     if not found:
+        without = " without a graph" if constant else ""
         raise ValueError(
             f"losses must hold at least one of the tasks {', '.join(tasks)}, found "
-            f"{', '.join(map(str, losses)) or 'none'}: pass the loss of a task under its name"
+            f"{', '.join(map(str, losses)) or 'none'}{without}: pass the loss of a task under its "
+            "name, as the model computes it (not detached, and not under no_grad)"
         )
     present, given = tuple(found), tuple(found.values())
     device = given[0].device
@@ -128,7 +142,7 @@ def check_losses(
         values = torch.stack([loss.detach().to(device, dtype).mean() for loss in given])
     else:
         values = torch.stack([loss.detach() for loss in given]).to(dtype)
-    return Batch(tuple(tasks), present, given, spread(values, present, len(tasks)))
+    return Batch(tuple(tasks), present, given, spread(values, present, len(tasks)), tuple(constant))
 
 
 def _checked(name: str, loss: object, shape: tuple[int, ...]) -> Tensor:
@@ -155,16 +169,13 @@ def _checked(name: str, loss: object, shape: tuple[int, ...]) -> Tensor:
     return loss
 
 
-def _has_graph(name: str, loss: Tensor) -> bool:
-    """Whether there is a graph; a constant 0 may lack it, as of a batch without such examples."""
-    if loss.requires_grad:
-        return True
-    if bool((loss == 0).all()):  # the only look at a value, and only at one without a graph
-        return False
-    raise ValueError(
-        f"losses[{name!r}] has no graph: it was detached, computed under no_grad, or depends on no "
-        "trainable parameter; fix the loss, or leave the task out of this step"
-    )
+def _check_constant(name: str, loss: Tensor, *, met: bool) -> None:
+    """Refuse a loss without a graph that never had one and is not 0."""
+    if not met and not bool((loss == 0).all()):
+        raise ValueError(
+            f"losses[{name!r}] has no graph: it was detached, computed under no_grad, or depends "
+            "on no trainable parameter; fix the loss, or name it in observed=[...] to record it"
+        )
 
 
 def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:

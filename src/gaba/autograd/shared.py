@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, final
 
 from torch import Tensor, nn
+from torch.autograd import (
+    _unsafe_preserve_version_counter,  # pyright: ignore[reportPrivateImportUsage]
+)
 from torch.optim import Optimizer
 
 from gaba.autograd.hooks import FeatureHook
@@ -39,6 +43,14 @@ class Shared(ABC):
         """Whether to keep the calls from now on, for a measurement that makes them again."""
         return
 
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """While it lasts, passes leave the buffers as they were.
+
+        A pass through an activation checkpoint computes it again, and BatchNorm counts that.
+        """
+        yield
+
 
 @final
 class SharedModule(Shared):
@@ -67,6 +79,15 @@ class SharedModule(Shared):
     def keep_calls(self, keep: bool) -> None:
         """Keep the inputs of each call as long as its graph, without graph."""
         self.hook.keeps_calls = keep
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """While it lasts, passes leave the buffers of the module as they were."""
+        kept = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+        yield
+        for buffer, values in kept:  # BatchNorm writes without counting it as a new version
+            with _unsafe_preserve_version_counter(buffer):
+                buffer.copy_(values)
 
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """Those that are trainable now: freezing a layer takes effect at once."""

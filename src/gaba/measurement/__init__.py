@@ -8,6 +8,7 @@ from gaba.measurement.half_batch import HalfBatch, SignalAndNoise
 from gaba.measurement.output_norms import OutputNorms
 from gaba.measurement.smoothed import AveragedGradients, SmoothedGradients
 from gaba.measurement.tracked import Tracked
+from gaba.measurement.watched import Watched
 
 __all__ = [
     "NAMES",
@@ -23,6 +24,7 @@ __all__ = [
     "SmoothedGradients",
     "TaskGradients",
     "Tracked",
+    "Watched",
     "by_name",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -121,7 +122,8 @@ class Along:
             return
         for i, (k, loss) in enumerate(zip(graph.tasks, graph.losses, strict=True)):
             theta = self._theta if k in direct else ()
-            row = one_pass(graph, loss, (*edges, *theta))
+            with graph.shared.undisturbed() if theta else nullcontext():
+                row = one_pass(graph, loss, (*edges, *theta))
             self._heads.take(i, row[: len(edges)], self._multipliers[i])
             if theta:
                 self._rows[i] = row[len(edges) :]

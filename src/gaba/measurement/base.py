@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 from torch import Tensor
@@ -132,3 +132,17 @@ class Measurement(Piece[Request, Observation]):
             "reaches no shared parameter: check what was passed as shared, and that the loss is "
             "computed from its output"
         )
+
+
+def balanced(seen: Observation, n_tasks: int) -> Observation:
+    """What was observed of the first ``n_tasks`` terms: those that are balanced."""
+    if len(seen.norms) == n_tasks:
+        return seen
+    gramian, statistics, asked = seen.gramian, seen.statistics, seen.asked
+    return replace(
+        seen,
+        norms=seen.norms[:n_tasks],
+        gramian=None if gramian is None else gramian[:n_tasks, :n_tasks],
+        statistics=None if statistics is None else statistics[:n_tasks],
+        asked=None if asked is None else asked[:n_tasks],
+    )

@@ -158,6 +158,18 @@ class Tracked(Measurement):
         nothing = torch.zeros(n_tasks, dtype=DTYPE)
         return Smoothed(nothing, nothing, torch.zeros(2, dtype=DTYPE), torch.zeros((), dtype=DTYPE))
 
+    def exact(
+        self, request: Request, cadence: Cadence, new: Sequence[int], step: int, *, probing: bool
+    ) -> Sequence[int]:
+        """Whose norms are measured exactly in this step, before the losses are combined."""
+        return new
+
+    def can_probe(self, request: Request, cadence: Cadence) -> bool:
+        """Whether the shares of this step can come from a probe; for one process."""
+        graph = request.graph
+        usable = bool(graph.theta) and not sharded(graph.theta)
+        return usable and self._rerun(request, cadence)[0] is not None
+
     def first(self, cadence: Cadence, new: Sequence[int], step: int) -> Cadence:
         """The cadence after the norms of the tasks ``new`` were measured exactly."""
         known = tuple(sorted({*cadence.known, *new}))

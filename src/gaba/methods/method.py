@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gaba import measurement as measurements
 from gaba.autograd.losses import check_choice
-from gaba.measurement import Measurement, Tracked
+from gaba.measurement import Measurement, Tracked, Watched
 from gaba.multipliers import Asked, Bounds, Multiplied, Scale
 from gaba.pieces import Piece, Seen
 from gaba.rules import Rule, asked
@@ -68,6 +68,7 @@ class Method(Piece[Seen, Tensor]):
         recovery: a task that converges is not amplified by more than this; ``None`` for no bound.
         excuse_rare: press a task down less if few batches have it, see
             :class:`gaba.multipliers.Bounds`.
+        observes: the backward pass is that of the plain sum, bit for bit, whatever is measured.
         anchor: the position of the task whose multiplier stays 1.
         metric: ``"euclidean"``, or ``"optimizer"`` for norms in the steps that the optimizer takes.
 
@@ -92,6 +93,7 @@ class Method(Piece[Seen, Tensor]):
     recovery: float | None = None
     rise: float | None = None
     excuse_rare: bool = False
+    observes: bool = False
     anchor: int | None = None
     metric: Metric = "euclidean"
 
@@ -146,7 +148,7 @@ class Method(Piece[Seen, Tensor]):
         measure = changes.get("measure", self.measure)
         measure = measurements.by_name(measure) if measure == "tracked" else measure
         own = {name: changes[name] for name in ("every", "budget", "engine") if name in changes}
-        if isinstance(measure, Tracked):
+        if isinstance(measure, Tracked | Watched):
             changes = {name: value for name, value in changes.items() if name not in own}
             changes["measure"] = replace(measure, **own)
         elif own.keys() - {"every"}:
@@ -170,14 +172,12 @@ class Method(Piece[Seen, Tensor]):
     @property
     def measures(self) -> bool:
         """Whether anything has to be measured at all."""
-        return self.rule.needs != "losses" or self.heads == "plain"
+        return self.rule.needs != "losses" or self.heads == "plain" or self.observes
 
     @property
     def bounds(self) -> Bounds:
         """What keeps the multipliers within their limits."""
-        return Bounds(
-            self.scale, self.limit, self.recovery, self.anchor, self.excuse_rare
-        )
+        return Bounds(self.scale, self.limit, self.recovery, self.anchor, self.excuse_rare)
 
     @property
     def warm_up(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gaba import rules
-from gaba.measurement import HalfBatch, Tracked
+from gaba.measurement import HalfBatch, Tracked, Watched
 from gaba.methods.entry import FREE, PASSES, Entry, building, with_slots
 from gaba.methods.method import Method
 from gaba.record import History, read
@@ -187,6 +187,15 @@ OWN = (
 )
 
 CONTROLS = (
+    Entry(
+        "observe",
+        "control",
+        "m_k = 1, the plain sum bit for bit; norms, shares and cosines are measured",
+        OURS,
+        "nothing",
+        "0.05 of a step",
+        building(rules.Uniform, believe=Identity(), scale="rule", measure=Watched(), observes=True),
+    ),
     Entry(
         "uniform",
         "control",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -48,7 +48,11 @@ class Agreement:
         return Ranks.now(self._sync)
 
     def batch(
-        self, losses: Mapping[str, object], multipliers: Tensor, marks: Sequence[object]
+        self,
+        losses: Mapping[str, object],
+        multipliers: Tensor,
+        marks: Sequence[object],
+        met: Container[int] = (),
     ) -> tuple[Batch, Roll | None]:
         """The losses, checked; on several ranks those of all tasks that one of them has.
 
@@ -59,13 +63,14 @@ class Agreement:
             losses: by name, as the user gave them.
             multipliers: (K,), as they are.
             marks: what else must be the same on all ranks: the step, what was measured when.
+            met: the positions of the tasks that had a graph before.
 
         Raises:
             ValueError, TypeError: the losses are not sound; on several ranks, all of them raise.
         """
         ranks = self.ranks
         try:
-            batch = check_losses(losses, self._tasks, loss_shape=self._loss_shape)
+            batch = check_losses(losses, self._tasks, loss_shape=self._loss_shape, met=met)
         except (TypeError, ValueError):
             ranks.refuse(len(self._tasks), multipliers.device)
             raise

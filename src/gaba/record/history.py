@@ -11,7 +11,6 @@ from typing import Any, final, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gaba import measures
 from gaba.extras import library
@@ -72,6 +71,7 @@ class History:
         self._rows = Rows(len(SCALARS) + len(VECTORS) * k, keep)
         few = None if keep is None else max(4, min(keep, _COSINES // max(1, k * k)))
         self._angles = Rows(1 + k * k, few)  # the number of the step, then its cosines
+        self._others: dict[str, Rows] = {}  # each as long as the rows above
         self._open: list[Step] = []
 
     # --- recording ------------------------------------------------------------------------------
@@ -110,7 +110,8 @@ class History:
         if self._open:
             self._open.pop()
         else:
-            self._rows.drop_last()
+            for rows in (self._rows, *self._others.values()):
+                rows.drop_last()
             angles = self._angles.values
             if len(angles) and angles[-1, 0] == self._rows.count:
                 self._angles.drop_last()
@@ -125,7 +126,8 @@ class History:
         self._fetch()
         if rows:
             numbers = np.array([row.numbers for row in rows], dtype=np.float64)
-            self._add(numbers, [row.cosines for row in rows])
+            others = [row.others or {} for row in rows]
+            self._add(numbers, [row.cosines for row in rows], others)
         self.about = dict(about) if about else self.about
 
     def _fetch(self) -> None:
@@ -133,9 +135,9 @@ class History:
             return
         steps, self._open = self._open, []
         dtype = steps[0].multipliers.dtype
-        columns = [torch.stack([step.finite for step in steps])[:, None].to(dtype)]
-        for name in VECTORS:
-            columns.append(torch.stack([getattr(step, name) for step in steps]).to(dtype))
+        finite = torch.stack([step.finite for step in steps])[:, None]
+        vectors = [torch.stack([getattr(step, name) for step in steps]) for name in VECTORS]
+        columns = [part.to(dtype) for part in (finite, *vectors)]
         scalars = [
             (s.step, s.measured, COMBINED.index(s.combined), ENGINES.index(s.engine), s.time)
             for s in steps
@@ -145,13 +147,22 @@ class History:
         self._add(
             np.hstack([scalars, torch.cat(columns, dim=1).cpu().numpy()]),
             [None if step.gramian is None else next(cosines).ravel() for step in steps],
+            _beside(steps),
         )
 
-    def _add(self, rows: Floats, cosines: Sequence[Any]) -> None:
+    def _add(
+        self, rows: Floats, cosines: Sequence[Any], others: Sequence[Mapping[str, float]]
+    ) -> None:
         places = [i for i, found in enumerate(cosines) if found is not None]
         if places:
             known = np.array([cosines[i] for i in places], dtype=np.float64)
             self._angles.add(np.column_stack([np.add(places, self._rows.count), known]))
+        for name in {name: None for found in others for name in found} | self._others:
+            if name not in self._others:
+                self._others[name] = Rows(1, self._rows.keep)
+                self._others[name].add(np.full((self._rows.count, 1), np.nan))
+            values = [found.get(name, np.nan) for found in others]
+            self._others[name].add(np.array(values, dtype=np.float64)[:, None])
         self._rows.add(rows)
 
     # --- reading --------------------------------------------------------------------------------
@@ -202,6 +213,7 @@ class History:
         found = History(self.tasks, self._rows.keep)
         found.about = dict(self.about)
         found._rows = self._rows.part(first, last, step)
+        found._others = {n: rows.part(first, last, step) for n, rows in self._others.items()}
         if len(found._rows):
             ends = found._rows.numbers[[0, -1]] + [0, 1]
             low, high = np.searchsorted(self._angles.values[:, 0], ends)
@@ -225,9 +237,18 @@ class History:
             engine=one.engines[0].item(),
             finite=torch.tensor(bool(one.finite[0])),
             gramian=gramian,
+            others={
+                name: torch.tensor(values[0])
+                for name, values in one.others.items()
+                if not np.isnan(values[0])
+            },
             about=one.about,
             time=float(one.times[0]),
-            **vectors,
+            losses=vectors["losses"],
+            norms=norms,
+            multipliers=vectors["multipliers"],
+            saturated=vectors["saturated"],
+            shares=vectors["shares"],
         )
 
     # --- columns --------------------------------------------------------------------------------
@@ -333,6 +354,12 @@ class History:
         return self._vector("shares")
 
     @property
+    def others(self) -> dict[str, Floats]:
+        """(N,) by name, the values of losses that are no tasks, fixed or observed; NaN if away."""
+        self._fetch()
+        return {name: rows.values[:, 0] for name, rows in self._others.items()}
+
+    @property
     def _present(self) -> Floats:
         """(N, K), the multipliers, 0 for a missing task."""
         return np.nan_to_num(self.multipliers, nan=0, posinf=np.inf)
@@ -377,7 +404,7 @@ class History:
 
         Its columns are ``measured``, ``combined``, ``finite``, ``imbalance``, ``times``, then
         ``losses/TASK`` and so on for norms, multipliers, weights, contributions and saturated, and
-        where they are known ``shares/TASK`` and ``cosines/TASK/OTHER``.
+        where they are known ``shares/TASK``, ``others/NAME`` and ``cosines/TASK/OTHER``.
 
         Raises:
             ImportError: pandas is not installed: ``pip install "gaba[parquet]"``.
@@ -397,6 +424,7 @@ class History:
         for name in shown:
             values = getattr(self, name)
             columns |= {f"{name}/{task}": values[:, k] for k, task in enumerate(self.tasks)}
+        columns |= {f"others/{name}": values for name, values in self.others.items()}
         for i, j in zip(*np.triu_indices(len(self.tasks), 1), strict=True):
             if np.isfinite(found[:, i, j]).any():
                 column = np.full(len(self), np.nan)
@@ -458,3 +486,10 @@ class History:
             + "".join(f"<th>{name}</th>" for name in heads)
             + f"</tr></thead><tbody>{body}</tbody></table>"
         )
+
+
+def _beside(steps: Sequence[Step]) -> list[dict[str, float]]:
+    """The values of what is no task, of each step, with one look at the device."""
+    values = [value.double().reshape(()) for step in steps for value in step.others.values()]
+    plain = iter(torch.stack(values).tolist() if values else ())
+    return [{name: next(plain) for name in step.others} for step in steps]

@@ -44,11 +44,12 @@ class Row(NamedTuple):
 
     ``numbers`` holds the values of ``SCALARS``, with ``combined`` as its place in ``COMBINED`` and
     ``engine`` as its place in ``ENGINES``, then K of each of ``VECTORS``. ``cosines`` holds K · K
-    numbers where the Gramian was measured.
+    numbers where the Gramian was measured, ``others`` the values of what is no task.
     """
 
     numbers: list[float]
     cosines: list[float] | None = None
+    others: dict[str, float] | None = None
 
 
 @final
@@ -291,7 +292,8 @@ def _row(found: Mapping[str, Any], tasks: Sequence[str]) -> Row:
         shares = _shares(multipliers, norms, cosines)
     else:
         shares = [math.nan] * k
-    return Row([*scalars, *losses, *norms, *multipliers, *saturated, *shares], cosines)
+    others = {str(name): _number(value) for name, value in found.get("others", {}).items()}
+    return Row([*scalars, *losses, *norms, *multipliers, *saturated, *shares], cosines, others)
 
 
 def _shares(multipliers: list[float], norms: list[float], cosines: list[float]) -> list[float]:

@@ -39,6 +39,7 @@ class Step:
             neither the Gramian nor the products ⟨∇L_k, u⟩ were measured.
         engine: what was measured: ``"norms"``, or ``"products"`` along the update, from gradients
             or by a ``"probe"``; empty without measurement.
+        others: the values () of losses that are no tasks, fixed or observed, by name.
         about: what holds for many steps, in words: ``"metric"``, ``"measurement"``, ``"reason"``.
         time: when the step was recorded, in seconds since 1970.
     """
@@ -55,6 +56,7 @@ class Step:
     gramian: Tensor | None = None
     shares: Tensor = None  # pyright: ignore[reportAssignmentType]  # never None once it is made
     engine: Engine = ""
+    others: Mapping[str, Tensor] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
     time: float = field(default_factory=time.time)
 
@@ -105,12 +107,15 @@ class Step:
         names = ["losses", "norms", "multipliers", "weights", "contributions", "shares"]
         names.append("saturated")
         parts = [self.finite.reshape(1), self.imbalance.reshape(1)]
+        parts += [value.reshape(1).to(self.multipliers) for value in self.others.values()]
         if cosines is not None:
             parts.append(cosines.flatten())
         parts = [*(getattr(self, name) for name in names), *parts]
         numbers = torch.cat([part.to(self.multipliers.dtype) for part in parts]).tolist()
         vectors = {name: numbers[i * k : (i + 1) * k] for i, name in enumerate(names)}
         finite, imbalance, *rest = numbers[len(names) * k :]
+        n = len(self.others)
+        others, rest = dict(zip(self.others, _plain(rest[:n]), strict=True)), rest[n:]
         saturated = (bool(value) for value in vectors.pop("saturated"))
         if not any(math.isfinite(share) and share != 0 for share in vectors["shares"]):
             del vectors["shares"]  # 0 is that of a missing task
@@ -124,6 +129,8 @@ class Step:
             "saturated": self._named(saturated),
             "imbalance": next(_plain([imbalance])),
         }
+        if others:
+            found["others"] = others
         if cosines is not None:
             found["cosines"] = [list(_plain(rest[i * k : (i + 1) * k])) for i in range(k)]
         return found

@@ -4,61 +4,78 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gaba.record.diagnosis._pull import balance, dominated, shrunk, would_dominate
-from gaba.record.diagnosis._result import Diagnosis, Figure, Finding
+import numpy as np
+
+from gaba.record.diagnosis._gradients import conflict, scattered
+from gaba.record.diagnosis._multipliers import (
+    amplified,
+    fixed_would_do,
+    limited,
+    noisy,
+    saturated,
+    stood_still,
+)
+from gaba.record.diagnosis._pull import (
+    dominated,
+    faded,
+    imbalance,
+    rising,
+    shrunk,
+    would_dominate,
+)
+from gaba.record.diagnosis._result import GRADES, Diagnosis, Figure, Finding, Grade
 from gaba.record.diagnosis._trouble import (
     dead,
     missing,
     non_finite,
     opposed,
     probe_failed,
+    rare,
+    shared,
     unmeasured,
+    warm_up,
 )
 from gaba.record.diagnosis._view import View
-from gaba.record.diagnosis._weights import (
-    fixed_would_do,
-    limited,
-    noisy,
-    rising,
-    saturated,
-    stood_still,
-)
 
 if TYPE_CHECKING:
     from gaba.record.history import History
 
-__all__ = ["Diagnosis", "Figure", "Finding", "diagnose"]
+__all__ = ["Diagnosis", "Figure", "Finding", "Grade", "diagnose"]
 
 _CHECKS = (
+    warm_up,
     rising,
     limited,
     non_finite,
     dead,
-    opposed,
-    missing,
-    unmeasured,
-    probe_failed,
-    would_dominate,
     dominated,
+    imbalance,
+    shared,
+    rare,
+    amplified,
+    conflict,
+    opposed,
+    scattered,
     saturated,
-    balance,
-    stood_still,
-    fixed_would_do,
     noisy,
     shrunk,
+    unmeasured,
+    would_dominate,
+    faded,
+    missing,
+    probe_failed,
+    stood_still,
+    fixed_would_do,
 )
+"""Of two findings with one grade, the verdict tells the one that stands first here."""
 
 
 def diagnose(history: History) -> Diagnosis:
-    """Read a history and say whether the tasks were balanced, what to change, and why.
+    """Read a history and say whether the tasks are balanced, what to change, and why.
 
-    Each check gives one :class:`Finding` or none: multipliers that are still ``rising``, tasks that
-    a limit leaves apart (``limited``), ``non-finite`` steps, ``dead``, ``opposed`` and ``missing``
-    tasks, ``unmeasured`` norms, a ``probe`` that failed, the task that ``would-dominate`` under
-    equal weights or ``dominated`` under those used, ``saturated`` multipliers, ``imbalance`` or
-    ``balanced``, weights that stand ``still``, a ``fixed-would-do``, ``noisy`` weights, a
-    ``shrunk`` update.
-    Medians are over measured, finite steps. The thresholds are named constants beside the checks.
+    Each check gives one :class:`Finding` or none, with a grade: ``"fine"``, ``"watch"`` (look at
+    it) or ``"act"`` (change something). The verdict tells the first of the worst grade. Medians are
+    over measured, finite steps. All thresholds stand in ``_thresholds.py`` with their reasons.
 
     Args:
         history: the steps of a run, from ``balancer.history`` or ``gaba.History.read(path)``.
@@ -74,20 +91,22 @@ def diagnose(history: History) -> Diagnosis:
         ...     z = trunk(torch.ones(4, 3))
         ...     step = balancer.backward({"loud": 500 * z[:, 0].mean(), "quiet": z[:, 1].mean()})
         >>> print(diagnose(balancer.history))
-        Balanced. Contributions were equal in every step.
+        Fine: the tasks pull equally hard.
         60 steps of 2 tasks (loud, quiet), pulls in the Euclidean metric.
+        - Contributions were equal in every step.
         - Under equal weights 'loud' would have pulled 500 times as hard as 'quiet'.
         - The weights never moved: they were 0.0020/0.9980 (loud/quiet) throughout.
     """
     if len(history) == 0:
         raise ValueError("history: at least one step is needed, found 0; train before diagnosing")
     view = View.of(history)
-    found = (check(view) for check in _CHECKS)
+    found = [finding for check in _CHECKS if (finding := check(view)) is not None]
     return Diagnosis(
         tasks=view.tasks,
         steps=len(history),
-        findings=tuple(finding for finding in found if finding is not None),
+        findings=tuple(sorted(found, key=lambda f: GRADES.index(f.grade), reverse=True)),
         about=dict(history.about),
         recorded=history.recorded,
         engines=tuple(dict.fromkeys(str(engine) for engine in view.engines if engine)),
+        measured=int(np.isfinite(view.pulls).any(axis=1).sum()),
     )

@@ -1,31 +1,25 @@
-"""What a diagnosis is made of, and how its figures are written."""
+"""What a diagnosis is made of, and how it is printed."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
+
+from gaba.record.diagnosis._thresholds import FEW_MEASURED, FEW_STEPS
 
 Figure: TypeAlias = float | str | list[float] | list[str]
+Grade: TypeAlias = Literal["fine", "watch", "act"]
 
-LISTED_TASKS = 4  # more weights than these do not fit into a sentence; the figures have them all
-
+GRADES: tuple[Grade, ...] = ("fine", "watch", "act")
 METRICS = {
     "euclidean": "pulls in the Euclidean metric",
     "optimizer": "pulls in the optimizer's metric",
 }
 EFFECTIVE = "pulls by effective norms, from the update"
-VERDICTS = {
-    "rising": "Not settled.",
-    "limited": "Not balanced.",
-    "imbalance": "Not balanced.",
-    "balanced": "Balanced.",
-    "unmeasured": "Not known.",
-}
-NOTHING = "There was nothing to balance: no step had two tasks that pull."
-UNLEARNT = "Nothing was learnt: no step was finite."
+NOTHING = "no step had two tasks that pull, so there was nothing to balance."
 
 
 @final
@@ -38,16 +32,20 @@ class Finding:
         text: one or two sentences for a person.
         figures: the numbers behind the text; a list has one entry a task, in task order.
         code: the line of code that changes it; empty if there is none.
+        grade: ``"fine"``, ``"watch"`` (look at it) or ``"act"`` (change something).
+        headline: how the verdict puts it in one line; empty if it says nothing of the whole run.
 
     Example:
-        >>> Finding("dead", "'b' pulled nothing for 40 steps.", {"tasks": ["b"]}).kind
+        >>> Finding("dead", "'b' pulled nothing for 40 steps.", {"tasks": ["b"]}, grade="act").kind
         'dead'
     """
 
     kind: str
     text: str
-    figures: dict[str, Figure]
+    figures: Mapping[str, Figure]
     code: str = ""
+    grade: Grade = "fine"
+    headline: str = ""
 
 
 @final
@@ -58,20 +56,18 @@ class Diagnosis:
     Attributes:
         tasks: the K task names.
         steps: how many steps of the history were read.
-        findings: trouble first, then the pulls, the weights and the size of the update.
+        findings: those to act on first, then those to watch, then what is fine.
         about: what the record says of all its steps: the metric, the measurement, and why that.
         recorded: how many steps there were, where old ones are thinned out.
         engines: what was measured, as in :attr:`gaba.Step.engine`, each once.
+        measured: in how many steps; None if that is not known.
 
     Example:
-        >>> equal = Finding("balanced", "Contributions were equal in every step.", {})
-        >>> diagnosis = Diagnosis(("a", "b"), 9, (Finding("missing", "'b' was away.", {}), equal))
-        >>> print(diagnosis)
-        Balanced. Contributions were equal in every step.
-        9 steps of 2 tasks (a, b).
-        - 'b' was away.
-        >>> diagnosis.kinds
-        ('missing', 'balanced')
+        >>> away = Finding("rare", "'b' is in 2 % of the steps.", {}, "", "watch", "'b' is rare.")
+        >>> print(Diagnosis(("a", "b"), 90, (away,)))
+        Watch: 'b' is rare.
+        90 steps of 2 tasks (a, b).
+        - 'b' is in 2 % of the steps.
     """
 
     tasks: tuple[str, ...]
@@ -80,6 +76,7 @@ class Diagnosis:
     about: Mapping[str, str] = field(default_factory=dict)
     recorded: int = 0
     engines: tuple[str, ...] = ()
+    measured: int | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -87,27 +84,44 @@ class Diagnosis:
         return tuple(finding.kind for finding in self.findings)
 
     @property
-    def verdict(self) -> str:
-        """Whether the tasks were balanced, in a sentence or two."""
+    def grade(self) -> Grade:
+        """``"act"``, ``"watch"`` or ``"fine"``: that of the finding which :attr:`verdict` tells."""
         found = self._decisive
-        if found is not None:
-            return f"{VERDICTS[found.kind]} {found.text}"
-        lost = [f for f in self.findings if f.kind == "non-finite" and f.figures["share"] == 1]
-        return UNLEARNT if lost else NOTHING
+        return "watch" if found is None else found.grade
+
+    @property
+    def verdict(self) -> str:
+        """The grade and what matters most, in one line; with few steps it says how few."""
+        said = NOTHING if self._decisive is None else self._decisive.headline
+        few = ""
+        if self.steps < FEW_STEPS:
+            few = f"Only {self.steps} step{'s' * (self.steps != 1)}"
+        elif self.measured is not None and 0 < self.measured < FEW_MEASURED:
+            few = f"Only {self.measured} measured step{'s' * (self.measured != 1)}"
+        grade = self.grade.capitalize()
+        return f"{grade}. {few}: {said}" if few else f"{grade}: {said}"
 
     @property
     def code(self) -> str:
-        """The line of code to use, from the first finding that has one; empty if none has."""
-        return next((finding.code for finding in self.findings if finding.code), "")
+        """The line of code to use: that of the verdict, or of another finding of its grade.
+
+        Empty if nothing has to change.
+        """
+        if self.grade == "fine" or self._decisive is None:
+            return ""
+        alike = (f.code for f in self.findings if f.grade == self.grade and f.code)
+        return self._decisive.code or next(alike, "")
 
     @property
     def evidence(self) -> tuple[Finding, ...]:
-        """The findings that :attr:`verdict` does not tell already."""
-        return tuple(finding for finding in self.findings if finding is not self._decisive)
+        """The findings whose text :attr:`verdict` does not tell already."""
+        return tuple(finding for finding in self.findings if finding.text not in self.verdict)
 
     @property
     def _decisive(self) -> Finding | None:
-        return next((finding for finding in self.findings if finding.kind in VERDICTS), None)
+        """The first finding of the worst grade that says something of the whole run."""
+        told = [finding for finding in self.findings if finding.headline]
+        return max(told, key=lambda finding: GRADES.index(finding.grade), default=None)
 
     def find(self, kind: str) -> Finding | None:
         """The finding of this kind, or None.
@@ -122,20 +136,23 @@ class Diagnosis:
         """Plain values for JSON: a figure that is infinite or not a number becomes None.
 
         Example:
-            >>> finding = Finding("imbalance", "Infinite.", {"median": float("inf")})
-            >>> Diagnosis(("a", "b"), 9, (finding,)).asdict()["findings"]
-            [{'kind': 'imbalance', 'text': 'Infinite.', 'figures': {'median': None}, 'code': ''}]
+            >>> finding = Finding("imbalance", "Infinite.", {"median": float("inf")}, grade="act")
+            >>> Diagnosis(("a", "b"), 9, (finding,)).asdict()["findings"][0]["figures"]
+            {'median': None}
         """
         return {
             "tasks": list(self.tasks),
             "steps": self.steps,
             "about": dict(self.about),
             "engines": list(self.engines),
+            "grade": self.grade,
             "verdict": self.verdict,
             "code": self.code,
             "findings": [
                 {
                     "kind": finding.kind,
+                    "grade": finding.grade,
+                    "headline": finding.headline,
                     "text": finding.text,
                     "figures": {name: _plain(value) for name, value in finding.figures.items()},
                     "code": finding.code,
@@ -145,11 +162,12 @@ class Diagnosis:
         }
 
     def __str__(self) -> str:
-        """The verdict, the line of code, and the other findings, wrapped to 100 columns."""
+        """The verdict, the line of code, and the evidence, wrapped to 100 columns."""
         of = f" of {self.recorded:,}" if self.recorded > self.steps else ""
         head = f"{self.steps:,}{of} step{'s' * (self.steps != 1)} of {len(self.tasks)} tasks"
         known = METRICS.get(self.about.get("metric", ""))
-        known = EFFECTIVE if {"products", "probe"} & set(self.engines) else known
+        along = self.about.get("method") != "observe" and {"products", "probe"} & set(self.engines)
+        known = EFFECTIVE if along else known
         said = f", {known}" if known else ""
         lines = textwrap.wrap(self.verdict, 100)
         if self.code:
@@ -168,50 +186,3 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def times(ratio: float) -> str:
-    """A ratio with three digits that mean something: 1.08, 25.4, 500, 12,300, 3e+12, infinitely."""
-    if not math.isfinite(ratio):
-        return "infinitely many"
-    if ratio >= 1e6:
-        return f"{ratio:.0e}"
-    if ratio >= 1000:
-        return f"{round(ratio, 2 - math.floor(math.log10(ratio))):,.0f}"
-    return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}"
-
-
-def percent(share: float) -> str:
-    """A share as a percentage that shows 0 and 100 only when they are exact.
-
-    Example:
-        >>> percent(0.668), percent(0.25), percent(0.9996), percent(1.0), percent(0.0001)
-        ('66.8 %', '25.0 %', 'over 99.9 %', '100 %', 'under 0.1 %')
-    """
-    if share in (0.0, 1.0):
-        return f"{share:.0%}".replace("%", " %")
-    if share < 0.001:
-        return "under 0.1 %"
-    if share > 0.999:
-        return "over 99.9 %"
-    return f"{100 * share:.1f} %"
-
-
-def weights_text(weights: Sequence[float], tasks: Sequence[str]) -> str:
-    """Weights as ``0.048/0.952 (rul/health)``; the smallest decides the digits, up to six."""
-    if len(tasks) > LISTED_TASKS:
-        return f"{len(tasks)} weights from {min(weights):.3g} to {max(weights):.3g}"
-    positive = [weight for weight in weights if weight > 0]
-    digits = min(6, max(3, 1 - math.floor(math.log10(min(positive))))) if positive else 3
-    return f"{'/'.join(f'{weight:.{digits}f}' for weight in weights)} ({'/'.join(tasks)})"
-
-
-def named(tasks: Sequence[str], last: str = "and") -> str:
-    """Task names in quotes, joined for a sentence.
-
-    Example:
-        >>> named(["a"]), named(["a", "b", "c"])
-        ("'a'", "'a', 'b' and 'c'")
-    """
-    quoted = [f"'{task}'" for task in tasks]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {last} {quoted[-1]}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gaba.record.diagnosis._thresholds import DEFAULT_LIMIT, DROWNS, EARLY, FADED, FEW_STEPS, RARE
 
 if TYPE_CHECKING:
     from gaba.record.history import History
@@ -17,6 +20,10 @@ Bools = NDArray[np.bool_]
 
 RISE = "1.2"
 """The factor by which the default method lets a multiplier grow in one step."""
+
+CONSTANT = ("observe", "uniform", "fixed", "single", "from-run", "inverse-initial")
+
+_CHUNK = 1024
 
 
 @final
@@ -29,6 +36,7 @@ class View:
     ``complete`` (N,): finite steps that had every task, so that their weights can be compared.
     ``rising`` (N, K): a multiplier grew by all that the method lets it, when it last changed.
     ``saturated`` (N, K): it is at a limit, which one that is still rising is not.
+    ``cosines`` (M, K, K): of the M finite steps where some are known.
     ``engines`` (N,): what was measured. Along the update, the norms are the effective ones, and 0
     for a task that opposes it.
     """
@@ -41,6 +49,7 @@ class View:
     multipliers: Floats
     weights: Floats
     shares: Floats
+    cosines: Floats
     engines: NDArray[np.str_]
     rising: Bools
     saturated: Bools
@@ -66,6 +75,7 @@ class View:
             multipliers=history.multipliers,
             weights=history.weights,
             shares=history.shares,
+            cosines=_cosines(history),
             engines=history.engines,
             rising=rising,
             saturated=history.saturated & ~rising,
@@ -91,6 +101,61 @@ class View:
         """Steps (N,) that were measured along their update."""
         return np.isin(self.engines, ("products", "probe"))
 
+    @property
+    def observed(self) -> bool:
+        """Whether the run was only watched: every loss went into the update as it is written."""
+        return self.about.get("method") == "observe"
+
+    @property
+    def constant(self) -> bool:
+        """Whether the method has one multiplier for each task and never moves it."""
+        return self.about.get("method", "").partition(":")[0] in CONSTANT
+
+    @property
+    def as_written(self) -> bool:
+        """Whether all losses had one multiplier throughout, and not because of a warm-up."""
+        high, low = np.nanmax(self.weights, axis=1), np.where(self.present, self.weights, np.inf)
+        return not self.warming and bool(np.all(high <= low.min(axis=1) * (1 + 1e-9)))
+
+    @property
+    def warm_up(self) -> int:
+        """In how many steps the method keeps its multipliers equal."""
+        return int(self.about.get("warm-up", "0"))
+
+    @property
+    def warming(self) -> bool:
+        """Whether the run ends before its warm-up does."""
+        return self.step(-1) < self.warm_up
+
+    @property
+    def rare(self) -> Bools:
+        """(K,), tasks that few steps have, next to the most frequent one."""
+        parts = self.present.mean(axis=0)
+        return parts < RARE * parts.max()
+
+    @property
+    def limit(self) -> float:
+        """No loss is multiplied or divided by more than this; ∞ without a limit."""
+        return float(self.about.get("limit", "inf"))
+
+    def risen(self) -> dict[int, int]:
+        """The tasks that have risen without a pause up to the end, and for how many steps."""
+        lengths = {k: _to_the_end(self.rising[self.present[:, k], k]) for k in self._all}
+        whole = self.present.sum(axis=0)
+        return {k: n for k, n in lengths.items() if n and n >= EARLY * whole[k]}
+
+    def faded(self, k: int) -> float:
+        """By which factor the norm of task ``k`` fell from its early heights; 1 for few steps."""
+        known = self.pulls[~np.isnan(self.pulls[:, k]), k]
+        if len(known) < FEW_STEPS // 2:
+            return 1.0
+        early, late = known[: len(known) // 2], known[-(len(known) // 4) :]
+        return float(np.quantile(early, 0.9) / np.median(late))
+
+    def converged(self, k: int) -> bool:
+        """Whether the norm of task ``k`` fell so far that the task may be solved."""
+        return self.faded(k) >= FADED
+
     def step(self, row: int) -> int:
         """The number of the step in this row."""
         return int(self.steps[row])
@@ -100,11 +165,64 @@ class View:
         method = self.about.get("method", "gaba")
         if method != "gaba" and "(" not in method:
             settings = {"method": method, **settings}
-        written = (
-            f"{name}={value:_}" if isinstance(value, int) else f'{name}="{value}"'
-            for name, value in settings.items()
-        )
-        return f"gaba.Balancer(tasks, shared, {', '.join(written)})"
+        return _balancer(settings)
+
+    def balancing(self) -> str:
+        """The line that balances these tasks: the default method, with the limit it needs."""
+        settings: dict[str, object] = {} if self.observed else {"method": "gaba"}
+        pulls = task_medians(self.pulls)
+        pulls = pulls[pulls > 0]
+        limit = DEFAULT_LIMIT
+        while len(pulls) > 1 and left_by(limit, pulls) >= DROWNS:
+            limit = 10 * limit if limit > DEFAULT_LIMIT else 1000
+        if limit > DEFAULT_LIMIT:
+            settings["limit"] = int(limit)
+        return _balancer(settings)
+
+    @property
+    def _all(self) -> range:
+        return range(len(self.tasks))
+
+
+def _balancer(settings: Mapping[str, object]) -> str:
+    shared = "shared" if "shared" not in settings else f'shared="{settings["shared"]}"'
+    written = [
+        f"{name}={value:_}" if isinstance(value, int) else f'{name}="{value}"'
+        for name, value in settings.items()
+        if name != "shared"
+    ]
+    return f"gaba.Balancer({', '.join(['tasks', shared, *written])})"
+
+
+def left_by(limit: float, norms: Floats) -> float:
+    """How far apart contributions stay if no multiplier may exceed ``limit``, under scale "sum".
+
+    Example:
+        >>> round(left_by(64, np.array([500.0, 1.0])), 2), left_by(64, np.array([100.0, 1.0]))
+        (6.83, 1.0)
+    """
+    norms = np.sort(norms)
+    for weak in range(len(norms)):
+        equal = (norms.sum() - limit * norms[:weak].sum()) / (len(norms) - weak)
+        if equal <= limit * norms[weak]:
+            return float(equal / (limit * norms[0])) if weak else 1.0
+    return 1.0
+
+
+def next_power(value: float) -> int:
+    """The next power of ten."""
+    return 10 ** math.ceil(math.log10(value) - 1e-9)
+
+
+def _cosines(history: History) -> Floats:
+    """The cosines of the finite steps where some are known, read in pieces."""
+    k, found = len(history.tasks), []
+    for start in range(0, len(history), _CHUNK):
+        part = history[start : start + _CHUNK]
+        cosines = part.cosines
+        known = part.finite & np.isfinite(cosines[:, ~np.eye(k, dtype=bool)]).any(axis=1)
+        found.append(cosines[known])
+    return np.concatenate(found)
 
 
 def _rising(multipliers: Floats, steps: NDArray[np.int64], rise: float) -> Bools:
@@ -123,6 +241,12 @@ def _rising(multipliers: Floats, steps: NDArray[np.int64], rise: float) -> Bools
         before, at = np.where(here, values, before), np.where(here, step, at)
         rising[row] = state & here
     return rising
+
+
+def _to_the_end(mask: Bools) -> int:
+    """How long the stretch is in which ``mask`` (N,) is true, up to its end."""
+    start, length = runs(mask)[-1] if mask.any() else (0, 0)
+    return length if start + length == len(mask) else 0
 
 
 def runs(mask: Bools) -> list[tuple[int, int]]:

@@ -6,47 +6,37 @@ import math
 
 import numpy as np
 
-from gaba.record.diagnosis._pull import UNEQUAL, balance
-from gaba.record.diagnosis._result import Finding, named, percent, times, weights_text
-from gaba.record.diagnosis._view import Bools, Floats, View, ratios, runs, task_medians
-
-SATURATED_SHARE = 0.01
-"""A floor that binds in fewer steps than these catches outliers, which is what it is for."""
-
-STILL = 1.05
-"""Weights have stood still while the largest and the smallest value of each lie within this
-ratio: a weight that is 5 % off changes a contribution by 5 %, less than the scatter of norms."""
-
-STILL_SHARE = 0.25
-"""How much of the run weights must have stood still: any smoothed weight does so for a while."""
-
-WOULD_DO = 1.25
-"""A fixed weighting does the same in a step whose weights are all within this ratio of it: what
-is left is a quarter of a contribution, and no repeatable test error follows so small a change."""
-
-WOULD_DO_SHARE = 0.95
-"""The part of the second half of the run in which a fixed weighting must do the same. The first
-half is left out: warm-up and settling are not what a fixed weighting is compared with."""
-
-NOISY = 0.1
-"""Median relative change of a weight from one measurement to the next. An EMA with decay 0.99
-passes on a hundredth of a jump, so 10 % a step means that nothing smooths in earnest."""
-
-NOISY_DRIFT = 0.5
-"""The part of its way that a weight may get somewhere and still count as noisy; a weight that
-moves steadily has 1 and follows its norms."""
-
-ENOUGH_STEPS = 50
-"""Fewer steps than these show no habit of the weights."""
-
-
-HELD_SHARE = 0.5
-"""The part of its measured steps in which a task must be at the limit that keeps it unequal."""
+from gaba.record.diagnosis._result import Finding
+from gaba.record.diagnosis._thresholds import (
+    AMPLIFIED,
+    DROWNS,
+    FALLS,
+    FEW_STEPS,
+    HELD_SHARE,
+    NOISY,
+    NOISY_DRIFT,
+    SATURATED_SHARE,
+    STILL,
+    STILL_SHARE,
+    UNEQUAL,
+    WOULD_DO,
+    WOULD_DO_SHARE,
+)
+from gaba.record.diagnosis._view import (
+    Bools,
+    Floats,
+    View,
+    next_power,
+    ratios,
+    runs,
+    task_medians,
+)
+from gaba.record.diagnosis._words import LISTED_TASKS, briefly, named, percent, times, weights_text
 
 
 def limited(view: View) -> Finding | None:
     """Tasks that stay unequal because a multiplier is at its limit; and the limit to use."""
-    limit = float(view.about.get("limit", "inf"))
+    limit = view.limit
     typical = task_medians(view.contributions)
     if not math.isfinite(limit) or np.isfinite(typical).sum() < 2:
         return None
@@ -62,58 +52,24 @@ def limited(view: View) -> Finding | None:
     held = [task for task, at in zip(view.tasks, short | long, strict=True) if at]
     if not held:
         return None
-    enough = _round_up(limit * apart)
+    enough = next_power(limit * apart)
     text = (
         f"Use limit={enough:_}: the limit of {limit:,g} leaves '{view.tasks[strong]}' pulling "
         f"{times(apart)} times as hard as '{view.tasks[weak]}'."
     )
     figures = {"tasks": held, "ratio": apart, "limit": limit, "enough": float(enough)}
-    return Finding("limited", text, figures, view.line(limit=enough))
-
-
-EARLY = 0.5
-"""The part of its steps in which a task rises without a pause, up to the last one, in a run that
-has only begun: in a longer one the rise is an answer to norms that changed."""
-
-
-def rising(view: View) -> Finding | None:
-    """Tasks that are unequal because their multipliers have only begun to grow."""
-    apart = balance(view)
-    if apart is None or apart.kind != "imbalance":
-        return None
-    here = view.present
-    lengths = [_to_the_end(view.rising[here[:, k], k]) for k in range(len(view.tasks))]
-    at = [k for k, n in enumerate(lengths) if n and n >= EARLY * here[:, k].sum()]
-    if not at:
-        return None
-    tasks = [view.tasks[k] for k in at]
-    last = [float(view.multipliers[here[:, k], k][-1]) for k in at]
-    one = len(at) == 1
-    text = (
-        f"The multiplier{'s' * (not one)} of {named(tasks)} {'is' if one else 'are'} still rising, "
-        f"as fast as the method lets {'it' if one else 'them'}: "
-        f"{'it is' if one else 'they are'} at {', '.join(f'{m:.3g}' for m in last)}. "
-        "Look again after more steps."
+    headline = (
+        f"use limit={enough:_}. With {limit:,g}, '{view.tasks[strong]}' pulls {times(apart)} times "
+        f"as hard as '{view.tasks[weak]}'."
     )
-    figures = {"tasks": tasks, "multipliers": last, "steps": [float(lengths[k]) for k in at]}
-    return Finding("rising", text, figures)
-
-
-def _to_the_end(mask: Bools) -> int:
-    """How long the stretch is in which ``mask`` (N,) is true, up to its end."""
-    start, length = runs(mask)[-1] if mask.any() else (0, 0)
-    return length if start + length == len(mask) else 0
+    grade = "act" if apart >= DROWNS else "watch"
+    return Finding("limited", text, figures, view.line(limit=enough), grade, headline)
 
 
 def _at_limits(view: View, limit: float) -> tuple[Bools, Bools]:
     """Where (N, K) a multiplier is held at the limit, and where at one over it."""
     m, held = view.multipliers, view.saturated & math.isfinite(limit)
     return held & np.isclose(m, limit, atol=0), held & np.isclose(m, 1 / limit, atol=0)
-
-
-def _round_up(limit: float) -> int:
-    """The next power of ten."""
-    return 10 ** math.ceil(math.log10(limit) - 1e-9)
 
 
 def saturated(view: View) -> Finding | None:
@@ -132,7 +88,7 @@ def saturated(view: View) -> Finding | None:
         else f"first in step {first}"
     )
     counted = f"in {percent(share)} of the steps ({n} of {len(any_task)}, {when})"
-    limit = float(view.about.get("limit", "inf"))
+    limit = view.limit
     high, low = _at_limits(view, limit)
     apart = ratios(view.contributions[any_task & view.contested])
     unequal = float(np.median(apart)) if len(apart) else math.inf
@@ -148,8 +104,9 @@ def saturated(view: View) -> Finding | None:
             f"multiplied or divided by more than {limit:,g}."
         )
         figures["limit"] = limit
+        headline = f"the multiplier of {briefly(held)} is at its limit of {limit:,g}."
         enough = limit * (unequal if math.isfinite(unequal) else 2)
-        code = view.line(limit=_round_up(enough))
+        code = view.line(limit=next_power(enough))
     else:
         floor = float(np.median(view.weights[view.saturated]))
         text = (
@@ -157,14 +114,55 @@ def saturated(view: View) -> Finding | None:
             "the rule asked for less."
         )
         figures["floor"] = floor
-        code = view.line(method="gaba")
-    return Finding("saturated", text, figures, code if unequal > UNEQUAL else "")
+        headline = f"the weight of {briefly(held)} is at its minimum ({floor:.3g})."
+        code = view.balancing()
+    if unequal <= UNEQUAL:
+        return Finding("saturated", text, figures)
+    return Finding("saturated", text, figures, code, "watch", headline)
+
+
+def amplified(view: View) -> Finding | None:
+    """Losses that are multiplied by nearly all that the limit allows, and do not fall."""
+    if not math.isfinite(view.limit) or len(view.steps) < FEW_STEPS:
+        return None
+    quarter = len(view.steps) // 4
+    third, fourth = (
+        task_medians(np.where(view.finite[rows, None], view.losses[rows], np.nan))
+        for rows in (slice(-2 * quarter, -quarter), slice(-quarter, None))
+    )
+    late = task_medians(view.multipliers[-2 * quarter :])
+    falls = third - fourth >= FALLS * np.abs(third)
+    known = np.isfinite(third) & np.isfinite(fourth)
+    at = np.flatnonzero((late >= AMPLIFIED * view.limit) & (late > UNEQUAL) & known & ~falls)
+    if not len(at):
+        return None
+    tasks = [view.tasks[k] for k in at]
+    said = ", ".join(f"'{view.tasks[k]}' by {late[k]:.3g}" for k in at)
+    one = len(at) == 1
+    text = (
+        f"Multiplied by nearly all that the limit of {view.limit:,g} allows, and not falling over "
+        f"the second half of the run: {said}. A loss that has reached its end, or a regularizer, "
+        f"gains nothing by that, and the other tasks pay. Take a regularizer out of `tasks`: "
+        "`fixed=` adds it as it is."
+    )
+    headline = (
+        f"{briefly(tasks)} {'is' if one else 'are'} multiplied by {late[at].max():.3g} and "
+        f"{'does' if one else 'do'} not fall."
+    )
+    if len(view.tasks) - len(at) < 2:
+        code = "sum(losses.values()).backward()"
+    else:
+        kept = f"[t for t in tasks if t not in {tasks}]"
+        fixed = ", ".join(f"{task!r}: 1.0" for task in tasks)
+        code = f"gaba.Balancer({kept}, shared, fixed={{{fixed}}})"
+    figures = {"tasks": tasks, "multipliers": late.tolist()}
+    return Finding("amplified", text, figures, code, "watch", headline)
 
 
 def stood_still(view: View) -> Finding | None:
     """Since when the weights have not moved."""
     rows = np.flatnonzero(view.complete)
-    if len(rows) < ENOUGH_STEPS:
+    if len(rows) < FEW_STEPS or view.constant:
         return None
     weights = view.weights[rows]
     backwards = weights[::-1]
@@ -177,25 +175,21 @@ def stood_still(view: View) -> Finding | None:
     share = still / len(rows)
     since = view.step(rows[len(rows) - still])
     wording = weights_text(fixed, view.tasks)
-    warm_up = int(view.about.get("warm-up", "0"))
-    reason = (
-        f", because the method warms up for {warm_up:,} steps"
-        if view.step(rows[-1]) < warm_up
-        else ""
-    )
+    reason = f", because the method warms up for {view.warm_up:,} steps" if view.warming else ""
     text = (
         f"The weights never moved: they were {wording} throughout{reason}."
         if still == len(rows)
         else f"The weights have stood still since step {since} ({percent(share)} of the steps): a "
         f"fixed weighting of {wording} would have done the same since then."
     )
-    return Finding("still", text, {"since": float(since), "share": share, "weights": fixed})
+    figures = {"since": float(since), "share": share, "weights": fixed}
+    return Finding("still", text, figures, _fixed(view, view.multipliers[rows[-still:]]))
 
 
 def fixed_would_do(view: View) -> Finding | None:
     """Whether one fixed weighting does what the weights did in the second half of the run."""
     rows = np.flatnonzero(view.complete)
-    if len(rows) < ENOUGH_STEPS:
+    if len(rows) < FEW_STEPS or view.constant:
         return None
     weights = view.weights[rows]
     if (weights.max(axis=0) <= STILL * weights.min(axis=0)).all():
@@ -224,14 +218,15 @@ def fixed_would_do(view: View) -> Finding | None:
         "imbalance_fixed": by_fixed,
         "imbalance_used": by_used,
     }
-    return Finding("fixed-would-do", f"{text}.", figures)
+    code = _fixed(view, view.multipliers[rows[len(rows) // 2 :]])
+    return Finding("fixed-would-do", f"{text}.", figures, code)
 
 
 def noisy(view: View) -> Finding | None:
     """Weights that jump from measurement to measurement without getting anywhere."""
     weights = view.weights[view.complete & view.measured]
     weights = weights[np.all(weights > 0, axis=1)]
-    if len(weights) < ENOUGH_STEPS:
+    if len(weights) < FEW_STEPS:
         return None
     moves = np.diff(np.log(weights), axis=0)
     jumps = np.median(np.abs(moves), axis=0)
@@ -245,10 +240,22 @@ def noisy(view: View) -> Finding | None:
     task = view.tasks[noisiest]
     text = (
         f"The weights are noisy: that of '{task}' moved by {percent(jump)} from one step to the "
-        "next in the median, to and fro. Smooth the norms."
+        "next in the median, and back again. Smooth the norms."
     )
     figures = {"task": task, "jump": jump, "drift": drift}
-    return Finding("noisy", text, figures, "method.replace(believe=gaba.stabilisers.LogEMA())")
+    code = "method.replace(believe=gaba.stabilisers.LogEMA())"
+    headline = (
+        f"the weights are noisy: that of '{task}' moves by {percent(jump)} from step to step."
+    )
+    return Finding("noisy", text, figures, code, "watch", headline)
+
+
+def _fixed(view: View, multipliers: Floats) -> str:
+    """The line that fixes the multipliers at their medians; empty where the losses have them."""
+    if view.as_written or view.warming or len(view.tasks) > LISTED_TASKS:
+        return ""
+    middle = ",".join(f"{m:.3g}" for m in np.median(multipliers, axis=0))
+    return f'gaba.Balancer(tasks, shared, method="fixed:{middle}")'
 
 
 def _typical(weights: Floats) -> list[float]:
