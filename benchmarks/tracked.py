@@ -22,7 +22,7 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ from torch import Tensor
 import gaba
 from _models import FULL, TINY, Batch, MultiTask, Spec
 from gaba.measurement import ExactNorms
-from gaba.measurement.cadence import Cadence
+from gaba.measurement.cadence import BACKWARD, TURN, Cadence
+from gaba.measurement.tracked import PRODUCTS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "tracked.md"
 TASKS = (2, 3, 8, 40)
@@ -95,7 +96,7 @@ def steady(spec: Spec, k: int, batch: Batch, device: str) -> tuple[int, float]:
     return math.ceil(cost / BUDGET), cost
 
 
-def ways(k: int, every: int) -> dict[str, tuple[Callable[[MultiTask, Batch], Step], int]]:
+def ways() -> dict[str, tuple[Callable[[MultiTask, Batch], Step], int]]:
     """The steps to time, and over how many of them each is averaged."""
     exact = gaba.methods.get("gaba", measure="exact")
     products = gaba.methods.get("gaba", engine="products")
@@ -103,8 +104,8 @@ def ways(k: int, every: int) -> dict[str, tuple[Callable[[MultiTask, Batch], Ste
     return {
         "again": (plain, 4),
         "idle": (lambda m, b: balanced(m, b, "gaba", every=NEVER), 4),
-        "default": (lambda m, b: balanced(m, b, "gaba", every=every), every),
-        "products": (lambda m, b: balanced(m, b, products, every=every), every),
+        "measuring": (lambda m, b: balanced(m, b, "gaba", every=1), TURN),
+        "products": (lambda m, b: balanced(m, b, products, every=1), TURN),
         "exact every step": (lambda m, b: balanced(m, b, exact), 1),
         "exact, streamed": (lambda m, b: balanced(m, b, first), 1),
         "FAMO": (lambda m, b: balanced(m, b, "famo"), 4),
@@ -112,8 +113,10 @@ def ways(k: int, every: int) -> dict[str, tuple[Callable[[MultiTask, Batch], Ste
     }
 
 
-def cost(spec: Spec, k: int, seconds: float, device: str) -> dict[str, Any]:
-    """Ratios to the plain step, by method: medians with quartiles."""
+def cost(
+    spec: Spec, k: int, seconds: float, device: str, only: Collection[str], before: dict[str, Any]
+) -> dict[str, Any]:
+    """Ratios to the plain step, by method: medians with quartiles; others stay as before."""
     batch = on(spec.batches(k, spec.batch)(0), device)
     every, counted = steady(spec, k, batch, device)
     sync = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -130,21 +133,24 @@ def cost(spec: Spec, k: int, seconds: float, device: str) -> dict[str, Any]:
         return (time.perf_counter() - began) / n
 
     found: dict[str, Any] = {
+        **before,
         "every": every,
         "counted": counted,
         "plain_ms": 1e3 * block(reference, 4),
     }
-    for name, (make, n) in ways(k, every).items():
+    for name, (make, n) in ways().items():
+        if name not in only:
+            continue
         try:
             step = make(spec.model(k).to(device), batch)
-            for _ in range(3 * n if n > 4 else 2):  # beyond the reruns of the first probes
+            for _ in range(6):  # beyond the reruns of the first probes
                 step()
         except Exception as error:
             found[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
             continue
         ratios: list[float] = []
         end = time.perf_counter() + seconds
-        while time.perf_counter() < end or len(ratios) < 3:
+        while time.perf_counter() < end or len(ratios) < 5:
             if len(ratios) % 2:
                 own, beside = block(step, n), block(reference, n)
             else:
@@ -154,19 +160,25 @@ def cost(spec: Spec, k: int, seconds: float, device: str) -> dict[str, Any]:
         found[name] = {"ratio": middle, "quartiles": [low, high], "pairs": len(ratios)}
         if device == "cuda" and name in ("again", "idle"):
             found[name]["syncs"] = syncs(step)
-    found["first 1,000"] = {"ratio": first_thousand(found, k, every, counted)}
+    idle = found["idle"]["ratio"]
+    measured, products, first = (
+        max(found[name]["ratio"] - idle, 0.0)
+        for name in ("measuring", "products", "exact, streamed")
+    )
+    found["default"] = {"ratio": idle + measured / every}
+    found["at its cadence"] = {"ratio": idle + products / every}
+    times = first_thousand(k, counted)
+    found["first 1,000"] = {"ratio": idle + (times * measured + first) / 1000}
     return found
 
 
-def first_thousand(found: dict[str, Any], k: int, every: int, counted: float) -> float:
-    """The first 1,000 steps, from what was timed and when the cadence measures."""
-    measured = (found["default"]["ratio"] - found["idle"]["ratio"]) * every
-    first = found["exact, streamed"]["ratio"] - found["idle"]["ratio"]
-    cadence, times = Cadence(spent=0.8 * k, due=1), 0
+def first_thousand(k: int, counted: float) -> int:
+    """How often the cadence measures along the update in the first 1,000 steps."""
+    cadence, times = Cadence(spent=PRODUCTS * BACKWARD * k, due=1), 0
     for step in range(1, 1000):
         if step >= cadence.due:
             cadence, times = cadence.moved(step, counted, BUDGET), times + 1
-    return found["idle"]["ratio"] + (times * max(measured, 0.0) + first) / 1000
+    return times
 
 
 def syncs(step: Step) -> int:
@@ -249,8 +261,8 @@ def quiet() -> Iterator[None]:
 
 
 def cost_table(results: dict[str, Any]) -> str:
-    names = ["again", "idle", "default", "first 1,000", "products", "exact every step"]
-    names += ["FAMO", "TorchJD autogram"]
+    names = ["again", "idle", "measuring", "default", "first 1,000", "at its cadence"]
+    names += ["exact every step", "FAMO", "TorchJD autogram"]
     heads = ["model", "K", "every", *names]
     rows = [heads, ["---"] * len(heads)]
     for key, found in results.items():
@@ -277,21 +289,30 @@ def error_table(results: dict[str, Any]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def spread(ratios: list[float]) -> str:
+    """The median, and the largest."""
+    return f"{statistics.median(ratios):.3f} ({max(ratios):.3f})"
+
+
 def page(results: dict[str, Any]) -> str:
     """The page from the stored results."""
     costs, errors = results["cost"], results["error"]
     made = results["machine"]
-    default = max(found["default"]["ratio"] for found in costs.values())
-    first = max(found["first 1,000"]["ratio"] for found in costs.values())
-    idle = max(found["idle"]["ratio"] for found in costs.values())
+    default, first, idle, noise = (
+        spread([found[name]["ratio"] for found in costs.values()])
+        for name in ("default", "first 1,000", "idle", "again")
+    )
     worst = max(found["float32"]["rms"] for found in errors.values())
     believed = [found["bfloat16"]["rms"] for found in errors.values()]
     coarse = max((rms for rms in believed if not math.isnan(rms)), default=math.nan)
     return f"""# What knowing the shares costs, and how right they are
 
-In its steady cadence the default costs at most **{default:.3f}** of a plain step (aim: 1.05), over
-the first 1,000 steps **{first:.3f}** (aim: 1.10), and a step without a measurement **{idle:.3f}**
-(aim: 1.01). Near balance the probe's shares are right to **{worst:.3f}** in float32 (aim: 0.05) and
+Over a plain step, the median over models and numbers of tasks and in brackets the largest: the
+default costs **{default}** in its steady cadence (aim: 1.05), **{first}** over the first 1,000
+steps (aim: 1.10), and **{idle}** in a step without a measurement (aim: 1.01). The plain step
+against itself is {noise}: differences below that are noise of the machine.
+
+Near balance the probe's shares are right to **{worst:.3f}** in float32 (aim: 0.05) and
 **{coarse:.3f}** under bfloat16 (aim: 0.2), as a root mean square of log s.
 
 Measured by `python benchmarks/tracked.py`.
@@ -299,9 +320,11 @@ Measured by `python benchmarks/tracked.py`.
 ## Cost
 
 A whole step without the optimizer, over a plain step: medians of pairs. *again* is the plain step
-timed against itself. *idle* is a step of the default that measures nothing. *every* is the cadence
-that a budget of 0.05 comes to. *products* measures from gradients at that same cadence. Up to K = 2
-the default measures from gradients, beyond that by the probe.
+timed against itself, so it shows the noise. *idle* is a step of the default that measures nothing,
+*measuring* one that measures, every fourth with a gradient to check the probe. *every* is the
+cadence that a budget of 0.05 comes to. *default* is idle + (measuring − idle)/every, and *first
+1,000* the same with the denser beginning. *at its cadence* measures from gradients as often as the
+default does. Up to K = 2 the default measures from gradients itself, beyond that by the probe.
 
 {cost_table(costs)}
 
@@ -331,6 +354,9 @@ def main() -> None:
         "--quick", action="store_true", help="a trial with tiny models, not to cite"
     )
     parser.add_argument("--only", choices=["cost", "error"])
+    parser.add_argument(
+        "--ways", nargs="+", default=list(ways()), choices=list(ways()), help="which to time"
+    )
     parser.add_argument("--out", type=Path, default=PAGE)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -352,7 +378,10 @@ def main() -> None:
             key = f"{model}/{k}"
             with quiet():
                 if asked.only != "error":
-                    results["cost"][key] = cost(specs[model], k, asked.seconds, asked.device)
+                    before = results["cost"].get(key, {})
+                    results["cost"][key] = cost(
+                        specs[model], k, asked.seconds, asked.device, asked.ways, before
+                    )
                 if asked.only != "cost":
                     results["error"][key] = {
                         f"{precision}{far}": error(

@@ -34,6 +34,8 @@ LAYERS: dict[str, dict[str, str]] = {
     "flow": {"balancer": "check → measure → decide → combine → record"},
     "catalogue": {"methods": "a name → a Method"},
     "pieces of a method": {
+        "roles": "balanced, fixed, observed",
+        "absences": "losses without a gradient",
         "measurement": "losses → norms",
         "rules": "norms → multipliers",
         "stabilisers": "steady over steps",

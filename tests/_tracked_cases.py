@@ -140,3 +140,50 @@ def case_another_cadence_on_one_rank_is_refused(world: World) -> None:
         plan = TrackedPlan(ddp(), tracked(every=1 + world.rank))
         with pytest.raises(ValueError, match="same on all"):
             together(plan, world)
+
+
+class WithFixed(Plan):
+    """The third loss is added as it is."""
+
+    def balancer(self, net: Net, **others: Any) -> gaba.Balancer:
+        settings = {"accumulate": self.micro, "every": 1, **self.settings, **others}
+        return gaba.Balancer(TASKS[:2], net.trunk, "gaba", fixed={"c": 30.0}, **settings)
+
+
+add_plan("ddp_fixed", WithFixed(ddp(), steps=4), "probe")
+add_plan("ddp_fixed_by_the_caller", WithFixed(ddp(), steps=4, by_forward=True), "probe")
+
+OBSERVED = {"tracked": gaba.methods.get("observe"), "every": 1}
+for wrapper in ("plain", "static", "small_buckets"):
+    plan = TrackedPlan(ddp(**WRAPPERS[wrapper]), OBSERVED, late=wrapper == "static", steps=4)
+    add_plan(f"observe_{wrapper}", plan, "norms")
+add_plan("observe_windows", TrackedPlan(ddp(), OBSERVED, micro=3), "norms")
+add_plan("observe_fsdp2", TrackedPlan(SHARDED["whole"], OBSERVED, steps=4), "norms")
+
+
+def case_observing_changes_no_bit(world: World) -> None:
+    """Of a training under DDP, also where the observer is asked beside the own backward pass."""
+    with world.group():
+        found = []
+        for how in ("plain", "backward", "beside"):
+            net = Net()
+            model = DistributedDataParallel(net)
+            observer = gaba.Observer(TASKS, net.trunk, every=2)
+            optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+            for step in range(6):
+                optimizer.zero_grad()
+                x, y = Plan().batch(step, world.rank)
+                out = model(x)
+                losses = {task: loss(task, out[task], y) for task in TASKS}
+                if how == "backward":
+                    observer.backward(losses)
+                else:
+                    _ = observer(losses) if how == "beside" else None
+                    sum(losses.values(), start=torch.zeros(())).backward()
+                optimizer.step()
+            found.append(net.state_dict())
+            measured = observer.history.measured.tolist()
+            assert measured == ([] if how == "plain" else [True, False] * 3)
+        for name, value in found[0].items():
+            assert torch.equal(found[1][name], value), name
+            assert torch.equal(found[2][name], value), name

@@ -106,7 +106,7 @@ def test_tracked(tmp_path: Path) -> None:
     assert page.read_text().strip() == said.split("mlp/3", 1)[1].strip()
     found = json.loads(page.with_suffix(".json").read_text())
     cost, error = found["cost"]["mlp/3"], found["error"]["mlp/3"]
-    for name in ("again", "idle", "default", "products", "exact every step", "TorchJD autogram"):
+    for name in ("again", "idle", "measuring", "default", "products", "exact every step", "TorchJD autogram"):
         low, high = cost[name]["quartiles"]
         assert 0 < low <= cost[name]["ratio"] <= high
     assert error["float32"]["measured"] >= 1

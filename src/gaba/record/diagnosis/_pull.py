@@ -156,7 +156,8 @@ def imbalance(view: View) -> Finding | None:
         text += f" Over the run they were only {times(overall)} apart: noise, not bias."
         headline = f"over the run the tasks pull equally hard, within a factor of {times(overall)}."
         return Finding("imbalance", text, figures, "", "fine", headline)
-    return _apart(view, strong, weak, overall, text, figures)
+    # noise widens the median of many tasks, and single steps the ratio of the medians
+    return _apart(view, strong, weak, min(overall, median), text, figures)
 
 
 def _over_the_run(view: View, strong: int, weak: int, overall: float, figures: Figures) -> Finding:
@@ -178,16 +179,16 @@ def _over_the_run(view: View, strong: int, weak: int, overall: float, figures: F
 
 
 def _apart(
-    view: View, strong: int, weak: int, overall: float, text: str, figures: Figures
+    view: View, strong: int, weak: int, ratio: float, text: str, figures: Figures
 ) -> Finding:
     louder, quieter = view.tasks[strong], view.tasks[weak]
-    if not math.isfinite(overall):
+    if not math.isfinite(ratio):
         headline = f"'{quieter}' does not count: its multiplier is 0."
-    elif overall >= DROWNS:
-        headline = f"'{louder}' drowns '{quieter}', {times(overall)} to 1."
+    elif ratio >= DROWNS:
+        headline = f"'{louder}' drowns '{quieter}', {times(ratio)} to 1."
     else:
-        headline = f"'{louder}' pulls {times(overall)} times as hard as '{quieter}'."
-    headline += _advice(view, overall, strong, weak)
+        headline = f"'{louder}' pulls {times(ratio)} times as hard as '{quieter}'."
+    headline += _advice(view, ratio, strong, weak)
     typical = np.array(figures["median_contributions"])
     known = np.flatnonzero(typical > 0)
     if view.as_written and 2 < len(known) <= LISTED_TASKS:
@@ -195,7 +196,7 @@ def _apart(
         said = [f"'{view.tasks[k]}' by {factor(typical[strong] / typical[k])}" for k in small]
         text += f" Multiply {', '.join(said[:-1])} and {said[-1]} to even them out by hand."
     code = _switch(view)
-    return Finding("imbalance", text, figures, code, _grade(view, overall, strong, weak), headline)
+    return Finding("imbalance", text, figures, code, _grade(view, ratio, strong, weak), headline)
 
 
 def faded(view: View) -> Finding | None:
