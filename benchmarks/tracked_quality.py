@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--problems", nargs="+", default=[name for name, *_ in PROBLEMS])
+    parser.add_argument("--steps", type=int, help="in place of each problem's own, for a trial")
     parser.add_argument("--table-only", action="store_true")
     parser.add_argument("--out", type=Path, default=PAGE)
     asked = parser.parse_args()
@@ -141,7 +142,8 @@ def main() -> None:
         for problem in PROBLEMS:
             for method in asked.methods:
                 if problem[0] in asked.problems and (*problem[:2], method, seed) not in done:
-                    lines.append(run(problem, method, seed))
+                    chosen = (*problem[:4], asked.steps or problem[4])
+                    lines.append(run(chosen, method, seed))
                     with store.open("a") as file:
                         file.write(json.dumps(lines[-1]) + "\n")
     asked.out.write_text(page(lines))

@@ -1,13 +1,8 @@
 """Is one loss dominating? Four lines, marked `# +`, tell it. No other line of the program changes.
 
-The program is as many have it: mixed precision with a GradScaler, clipping, a learning rate
-schedule, labels that most samples lack, a checkpoint to resume from, evaluation. Without the four
-lines it ends with the same parameters, bit for bit.
-
-    python examples/observe.py [EPOCHS [CHECKPOINT]]
+Without the four lines the program ends with the same parameters, bit for bit. Its arguments are
+the number of epochs and the file of a checkpoint, from which it resumes.
 """
-
-from __future__ import annotations
 
 import hashlib
 import sys
@@ -19,36 +14,36 @@ from torch.nn import functional
 
 import gaba  # +
 
-epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 4
-checkpoint = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-device, half = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.bfloat16)
+epochs, checkpoint = sys.argv[1:] or ("4", "")
+device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Scene(nn.Module):
+    """A trunk, and heads for depth, surface normals, the kind of an object, and a tag."""
+
     def __init__(self) -> None:
         super().__init__()
-        layers = [nn.Linear(16, 64), nn.GELU(), nn.Dropout(0.1), nn.Linear(64, 64), nn.GELU()]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Dropout(0.1), nn.Linear(64, 64))
         self.heads = nn.ModuleList(nn.Linear(64, n) for n in (1, 3, 4, 1))
 
     def losses(self, x: Tensor, tagged: Tensor) -> dict[str, Tensor]:
+        """The losses of a batch, without that of the tag where no sample has one."""
         z = self.trunk(x)
         depth, normals, kind, tag = (head(z) for head in self.heads)
         losses = {
-            "depth": functional.mse_loss(depth, 300 + 100 * x[:, :1]),  # in cm
+            "depth": functional.mse_loss(depth, 300 + 100 * x[:, :1]),
             "normals": 2.0 * (1 - functional.cosine_similarity(normals, x[:, 1:4]).mean()),
             "kind": functional.cross_entropy(kind, x[:, 4:8].argmax(1)),
         }
         if tagged.any():
-            found, truth = tag[tagged], (x[tagged, 8:9] > 0).float()
-            losses["tag"] = functional.binary_cross_entropy_with_logits(found, truth)
+            losses["tag"] = functional.soft_margin_loss(tag[tagged], x[tagged, 8:9].sign())
         return losses
 
 
 def batches(seed: int, n: int = 60) -> list[tuple[Tensor, Tensor]]:
     torch.manual_seed(seed)
-    found = [(torch.randn(32, 16), torch.rand(32) < 0.03) for _ in range(n)]
-    return [(x.to(device), tagged.to(device)) for x, tagged in found]
+    x, tagged = torch.randn(n, 32, 16), torch.rand(n, 32) < 0.03
+    return list(zip(x.to(device), tagged.to(device), strict=True))
 
 
 torch.manual_seed(0)
@@ -58,16 +53,15 @@ scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.8)
 scaler = torch.amp.GradScaler(device)
 parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
 observer = gaba.Observer(["depth", "normals", "kind", "tag"], model.trunk)  # +
-if checkpoint and checkpoint.exists():
+if Path(checkpoint).is_file():
     saved = torch.load(checkpoint)
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-for epoch in range(scheduler.last_epoch, epochs):
+    [part.load_state_dict(saved[name]) for name, part in parts.items()]
+for epoch in range(scheduler.last_epoch, int(epochs)):
     for x, tagged in batches(epoch):
-        with torch.autocast(device, half):
+        with torch.autocast(device):
             losses = model.losses(x, tagged)
         observer(losses, scaler=scaler)  # +
-        scaler.scale(sum(losses.values())).backward()
+        scaler.scale(torch.stack([*losses.values()]).sum()).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         scaler.step(optimizer)
@@ -76,11 +70,11 @@ for epoch in range(scheduler.last_epoch, epochs):
     scheduler.step()
     model.eval()
     with torch.no_grad():
-        judged = [model.losses(x, tagged)["depth"].item() for x, tagged in batches(-1, 10)]
+        error = model.losses(*batches(-1, 1)[0])["depth"].sqrt()
+    print(f"epoch {epoch}: depth error {error:.1f} cm")
     model.train()
-    print(f"epoch {epoch}: depth error {(sum(judged) / len(judged)) ** 0.5:.1f} cm")
     if checkpoint:
         torch.save({name: part.state_dict() for name, part in parts.items()}, checkpoint)
-numbers = [p.detach().cpu().numpy().tobytes() for p in model.parameters()]
-print("parameters:", hashlib.sha256(b"".join(numbers)).hexdigest())
+numbers = nn.utils.parameters_to_vector(model.parameters()).detach().cpu().numpy()
+print("parameters:", hashlib.sha256(numbers.tobytes()).hexdigest())
 print(observer.diagnose())  # +

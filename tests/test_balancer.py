@@ -670,7 +670,7 @@ def test_a_later_loss_without_a_gradient_changes_nothing_for_the_others(
 def test_a_loss_that_stays_a_constant_is_named_once() -> None:
     model = TwoStage([1.0, 2.0])
     balancer = gaba.Balancer(model.names, model.trunk)
-    balancer.backward(model.losses(batch()))
+    step = balancer.backward(model.losses(batch()))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         for n in range(250):
@@ -1023,3 +1023,21 @@ def test_auto_finds_what_two_losses_reach_and_keeps_it_when_a_task_is_missing() 
     assert torch.equal(first.norms, by_name.norms)
     alone = balancer.backward({"task1": model.losses(batch())["task1"]})
     torch.testing.assert_close(alone.norms[1], by_name.norms[1])
+
+
+def test_what_a_person_sees_of_a_balancer_a_step_and_a_method() -> None:
+    model = TwoStage([1.0, 50.0])
+    balancer = gaba.Balancer(model.names, model.trunk, "inverse", fixed={"kl": 0.1})
+    step = balancer.backward(model.losses(batch()))
+    said = (
+        "Balancer(task0, task1, fixed kl 0.1; method 'inverse'; 4 shared parameters (101 numbers)"
+    )
+    assert repr(balancer) == f"{said}; 1 step)"
+    a, b = step.losses.tolist()
+    assert repr(step).startswith(f"Step 0 of task0, task1: losses {a:.4g}, {b:.4g}; norms ")
+    assert "nan" not in repr(
+        gaba.Balancer(model.names, model.trunk).backward(model.losses(batch()))
+    )
+    method = gaba.methods.get("inverse", limit=None)
+    assert repr(method) == "Method(InverseNorm(power=1.0), limit=None)"
+    assert repr(gaba.methods.get("uniform")).startswith("Method(Uniform(), believe=Identity()")

@@ -19,12 +19,12 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MODELS = {"turbofan-small", "turbofan-paper", "mlp", "vit", "resnet"}
 
 
-def run(name: str, out: Path, *arguments: str) -> str:
+def run(name: str, out: Path, *arguments: str, quick: bool = True) -> str:
     done = subprocess.run(
         [
             *PYTHON,
             str(BENCHMARKS / name),
-            "--quick",
+            *(["--quick"] if quick else []),
             "--out",
             out,
             *arguments,
@@ -106,12 +106,31 @@ def test_tracked(tmp_path: Path) -> None:
     assert page.read_text().strip() == said.split("mlp/3", 1)[1].strip()
     found = json.loads(page.with_suffix(".json").read_text())
     cost, error = found["cost"]["mlp/3"], found["error"]["mlp/3"]
-    for name in ("again", "idle", "measuring", "default", "products", "exact every step", "TorchJD autogram"):
+    for name in ("again", "idle", "measuring", "products", "exact every step", "TorchJD autogram"):
         low, high = cost[name]["quartiles"]
         assert 0 < low <= cost[name]["ratio"] <= high
+    idle, measuring = cost["idle"]["ratio"], max(cost["measuring"]["ratio"], cost["idle"]["ratio"])
+    share = (measuring - idle) / cost["every"]
+    assert cost["default"]["ratio"] == pytest.approx(idle + share)
     assert error["float32"]["measured"] >= 1
     assert error["float32"]["rms"] < 0.05
     assert error["float32"]["wrong signs"] == 0
+
+
+def test_tracked_quality(tmp_path: Path) -> None:
+    """A run a method and seed, taken up again where it was; ratios to exact equal shares."""
+    page = tmp_path / "tracked_quality.md"
+    asked = ["--problems", "conflict-toy", "--seeds", "2", "--methods", "gaba", "equal-share"]
+    for seeds in ("1", "2"):
+        asked[3] = seeds
+        run("tracked_quality.py", page, *asked, "--steps", "60", quick=False)
+    lines = [json.loads(line) for line in page.with_suffix(".jsonl").read_text().splitlines()]
+    made = [(line["method"], line["seed"]) for line in lines]
+    assert made == [("gaba", 0), ("equal-share", 0), ("gaba", 1), ("equal-share", 1)]
+    ratios = [lines[i]["quality"] / lines[i + 1]["quality"] for i in (0, 2)]
+    mean = (ratios[0] * ratios[1]) ** 0.5
+    (row,) = (line for line in page.read_text().splitlines() if "conflict-toy" in line)
+    assert f"| {mean:.3f} (" in row
 
 
 @pytest.mark.slow

@@ -54,6 +54,30 @@ def test_one_line_change(tmp_path: Path) -> None:
     assert all(float(ratio) < 1.5 for ratio in apart[-2:])
 
 
+def test_observe(tmp_path: Path) -> None:
+    here, plain, checkpoint = tmp_path / "here", tmp_path / "plain.py", tmp_path / "last.pt"
+    here.mkdir()
+    lines = (EXAMPLES / "observe.py").read_text(encoding="utf-8").splitlines(keepends=True)
+    own = [line for line in lines if not line.endswith("  # +\n")]
+    assert len(own) == len(lines) - 4
+    assert "gaba" not in "".join(own)
+    plain.write_text("".join(own), encoding="utf-8")
+    without, output = output_of(str(plain), here), output_of("observe.py", here)
+    assert re.search(r"^parameters: [0-9a-f]{64}\n\Z", without, re.MULTILINE)
+    assert output.startswith(without)
+    found = output.removeprefix(without)
+    assert found.startswith("Act: 'depth' drowns all the others together, ")
+    assert "\n240 steps of 4 tasks (depth, normals, kind, tag)" in found
+    assert re.search(r"missing from steps: 'tag' in \d\d\.\d %", found)
+    errors = [float(error) for error in re.findall(r"depth error (\S+) cm", without)]
+    assert len(errors) == 4
+    assert errors[-1] < errors[0] / 3
+    output_of("observe.py", here, "2", str(checkpoint))
+    resumed = output_of("observe.py", here, "4", str(checkpoint))
+    assert without.endswith(resumed.partition("Act")[0])
+    assert resumed.startswith("epoch 2:")
+
+
 def test_missing_tasks(tmp_path: Path) -> None:
     *lines, kept = output_of("missing_tasks.py", tmp_path).splitlines()
     steps = [

@@ -221,3 +221,59 @@ def test_a_task_that_is_missing_or_constant_is_so_in_the_record() -> None:
         step = observer.backward(losses)
         assert bool(step.norms[2].isnan()) == (n in (3, 4))
         assert not step.norms[:2].isnan().any()
+
+
+class Parts(nn.Module):
+    """Two children and a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(4, 3)
+        self.gain = nn.Parameter(torch.tensor(0.7))
+        self.double()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        early = self.gain * self.first(x).tanh()
+        return early, self.second(early)
+
+
+def test_to_whom_each_part_belongs(tmp_path: Any) -> None:
+    trunk = Parts()
+    observer = gaba.Observer(["early", "late"], trunk, groups="module", every=2)
+    truth: dict[str, list[float]] = {}
+    with gaba.RunRecord(tmp_path / "run.jsonl", observer.tasks) as record:
+        for n in range(3):
+            early, late = trunk(batch(n, dtype=torch.float64))
+            losses = {"early": 3 * early.square().mean(), "late": late.square().mean()}
+            truth = {}
+            parts = {"first": trunk.first, "second": trunk.second}
+            for name, inputs in {
+                **{name: list(part.parameters()) for name, part in parts.items()},
+                "(own)": [trunk.gain],
+            }.items():
+                rows = [
+                    torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+                    for loss in losses.values()
+                ]
+                norms = [sum(float(g.square().sum()) for g in r if g is not None) for r in rows]
+                truth[name] = [square**0.5 for square in norms]
+            step = observer.backward(losses)
+            record.write(step)
+            assert set(step.groups) == (set(truth) if n != 1 else set())
+            for name, norms in step.groups.items():
+                assert norms.tolist() == pytest.approx(truth[name])
+    for history in (observer.history, gaba.History.read(tmp_path / "run.jsonl")):
+        assert set(history.groups) == {"first", "second", "(own)"}
+        assert history.groups["first"].shape == (3, 2)
+        assert history.groups["second"][2].tolist() == pytest.approx(truth["second"])
+        assert history.groups["second"][0, 0] == 0
+        assert history[1:].groups["first"].shape == (2, 2)
+        assert bool(torch.tensor(history.groups["first"][1]).isnan().all())
+        assert history[-1].asdict()["groups"]["first"]["late"] == pytest.approx(truth["first"][1])
+
+
+def test_groups_belong_to_observing() -> None:
+    model = TwoStage([1.0, 2.0])
+    with pytest.raises(ValueError, match="groups must go with method='observe'"):
+        gaba.Balancer(model.names, model.trunk, groups="module")

@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(match[1], match[2]) for match in BLOCK.finditer(README)]
+PRINTS = ("python", "text")
+"""The kinds of a block and the next one, which is the beginning of what it prints."""
 TINY = ["--subset", "simulated", "--steps", "2", "--steps-per-epoch", "2"]
 
 
@@ -264,6 +266,9 @@ def test_the_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
     output = execute(["python", *PYTHON[1:], str(path)], tmp_path)
     pulls = "pulls by effective norms, from the update."
     assert f"100 steps of 2 tasks (rul, health), {pulls}" in output
+    said = [text for (before, _), (kind, text) in pairwise(BLOCKS) if (before, kind) == PRINTS]
+    assert len(said) == 1
+    assert output.startswith(said[0])
 
 
 def test_the_first_line_after_install_works_on_a_clone() -> None:

@@ -109,3 +109,26 @@ def test_all_finite_looks_at_every_floating_tensor(bad: float) -> None:
             spoilt = {**states.flatten(state), name: torch.full_like(tensor, bad)}
             assert not bool(states.all_finite(states.unflatten(state, spoilt)))
     assert bool(states.all_finite(()))
+
+
+def holding(parts: int) -> states.StateBuffers[Any]:
+    return states.StateBuffers(tuple(torch.full((2,), float(k)) for k in range(parts)))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(("saved", "made"), [(1, 2), (2, 1)])
+def test_a_state_of_another_structure_is_refused_whole(saved: int, made: int, strict: bool) -> None:
+    """Half of one and half of another would be wrong without a word."""
+    before = states.StateBuffers(tuple(torch.full((2,), -1.0) for _ in range(made)))
+    with pytest.raises(RuntimeError, match="with the same method and settings") as caught:
+        before.load_state_dict(holding(saved).state_dict(), strict=strict)
+    word = "Missing" if made > saved else "Unexpected"
+    assert (f'{word} key(s) in state_dict: "1"' in str(caught.value)) == strict
+    assert [part.tolist() for part in before.get()] == [[-1.0, -1.0]] * made
+
+
+def test_a_state_of_the_same_structure_is_loaded() -> None:
+    state = states.StateBuffers((torch.zeros(2), torch.zeros(2)))
+    assert state.get()[1].tolist() == [0, 0]
+    state.load_state_dict(holding(2).state_dict())
+    assert [part.tolist() for part in state.get()] == [[0, 0], [1, 1]]

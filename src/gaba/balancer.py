@@ -26,6 +26,7 @@ from gaba.autograd.graph import LossGraph
 from gaba.autograd.losses import Batch, check_choice, check_losses
 from gaba.autograd.moves import Moves
 from gaba.autograd.passes import at_the_end, compile_to_keep, refuse_reentrant
+from gaba.autograd.reach import misplaced
 from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
 from gaba.measurement import Observation, Request, Tracked, Watched
@@ -34,6 +35,7 @@ from gaba.measurement.base import balanced
 from gaba.measurement.cadence import Cadence
 from gaba.measurement.metric import as_metric
 from gaba.measurement.tracked import Plan, effective
+from gaba.measurement.watched import parts_of
 from gaba.methods import Method
 from gaba.methods.method import MethodState
 from gaba.multipliers import Scale
@@ -89,6 +91,7 @@ class _Decided:
     step: int
     gramian: Tensor | None = None
     shares: Tensor | None = None
+    groups: Tensor | None = None
     engine: Engine = ""
 
 
@@ -104,6 +107,7 @@ class Balancer(nn.Module):
         limit, scale, every, metric: change these slots of the method.
         budget: the part of the training time that may go into measuring along the update.
         anchor: the task whose multiplier stays 1.
+        groups: ``"module"``, with ``method="observe"``: see :func:`gaba.Observer`.
         fixed: coefficients by name of losses that are added as they are and never balanced, such as
             ``{"kl": 0.1}``: regularisers, entropy bonuses, commitment losses.
         observed: the names of losses that are recorded and never added.
@@ -150,6 +154,7 @@ class Balancer(nn.Module):
         budget: float | AsTheMethod = "method",
         share_targets: Mapping[str, float] | None = None,
         metric: Literal["euclidean", "optimizer"] | AsTheMethod = "method",
+        groups: Literal["module"] | None = None,
         optimizer: Optimizer | Iterable[Optimizer] | None = None,
         accumulate: int = 1,
         sync: Sync | Literal["auto", "exact", "sketch", False] = "auto",
@@ -167,7 +172,7 @@ class Balancer(nn.Module):
             optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
         self._shared = as_shared(shared, optimizers)
         changes: dict[str, Any] = {"limit": limit, "scale": scale, "every": every}
-        changes |= {"budget": budget, "metric": metric}
+        changes |= {"budget": budget, "metric": metric, "groups": groups or "method"}
         changes = {name: value for name, value in changes.items() if value != "method"}
         if anchor is not None:
             check_choice("anchor", anchor, self.tasks)
@@ -201,6 +206,7 @@ class Balancer(nn.Module):
         self._steps = 0
         self._cadence = Cadence()
         self._absences = Absences()
+        self._looked = isinstance(shared, str)  # "auto" is what two losses reach
         self._pending: Along | None = None
         self._held_back = False
         self._keep_calls()
@@ -216,6 +222,7 @@ class Balancer(nn.Module):
                 {"optimizer": ", ".join(type(o).__name__ for o in optimizers)} if optimizers else {}
             ),
             **({"fixed": _listed(self.roles.fixed)} if self.roles.fixed else {}),
+            **({"targets": _listed(share_targets)} if share_targets else {}),
         }
         self._state = StateBuffers(self._initial())
 
@@ -351,6 +358,7 @@ class Balancer(nn.Module):
             given=used.given,
         )
         self._agreement.check(graph, roll)
+        self._look_at(graph)
         self._absences = self._absences.after(batch)
         return batch, Request(
             graph,
@@ -425,6 +433,7 @@ class Balancer(nn.Module):
             state,
             self._steps,
             gramian,
+            groups=statistics if self.method.observes else None,
             engine="" if seen is None else "norms",
         )
 
@@ -539,6 +548,7 @@ class Balancer(nn.Module):
             shares=decided.shares,  # pyright: ignore[reportArgumentType]
             engine=decided.engine,
             others=batch.others,
+            groups=self._by_part(decided.groups),
             about=self._about | self._noted,
         )
         self._state.set(decided.state)
@@ -550,6 +560,11 @@ class Balancer(nn.Module):
             self._keep_calls()
         self.last_step = step
         return step
+
+    def _by_part(self, norms: Tensor | None) -> dict[str, Tensor]:
+        """Norms (K, G) by part of the shared module."""
+        names = parts_of(self._shared) if norms is not None else ()
+        return {} if norms is None else dict(zip(names, norms.unbind(dim=1), strict=True))
 
     # ---- the backward pass of somebody else --------------------------------------------------
 
@@ -627,6 +642,13 @@ class Balancer(nn.Module):
 
     # ---- the terms ------------------------------------------------------------------------------
 
+    def _look_at(self, graph: LossGraph) -> None:
+        """Note, once there are all losses, which shared parameters are not shared."""
+        if not self._looked and len(graph.losses) == graph.n_tasks:
+            self._looked = True
+            if found := misplaced(graph, self.roles.terms):
+                self._about["shared"] = found
+
     def _split(self, losses: Any) -> tuple[Any, dict[str, Tensor]]:
         """What is added up, and the values of what is recorded beside."""
         beside = (self.roles.fixed or self.roles.observed) and isinstance(losses, Mapping)
@@ -671,6 +693,17 @@ class Balancer(nn.Module):
     def measurement_state(self) -> Any:
         """What the measurement remembers, such as the noise that HalfBatch found; on the device."""
         return self._state.get().measure
+
+    def __repr__(self) -> str:
+        parameters = self._shared.parameters()
+        numbers = sum(p.numel() for p in parameters)
+        shared = f"{len(parameters)} shared parameters ({numbers:,} numbers)"
+        fixed = f", fixed {_listed(self.roles.fixed)}" if self.roles.fixed else ""
+        return (
+            f"Balancer({', '.join(self.tasks)}{fixed}; method {self._about['method']!r}; "
+            f"{shared if parameters else 'shared parameters not known yet'}; "
+            f"{self._steps:,} step{'s' * (self._steps != 1)})"
+        )
 
     def diagnose(self) -> Diagnosis:
         """What the history says, in plain words: see :func:`gaba.diagnose`."""
@@ -730,6 +763,7 @@ def Observer(  # noqa: N802 - reads as what it makes
     budget: float = 0.05,
     fixed: Mapping[str, float] | None = None,
     observed: Iterable[str] = (),
+    groups: Literal["module"] | None = None,
     optimizer: Optimizer | Iterable[Optimizer] | None = None,
     accumulate: int = 1,
     sync: Sync | Literal["auto", "exact", "sketch", False] = "auto",
@@ -747,6 +781,8 @@ def Observer(  # noqa: N802 - reads as what it makes
         budget: the part of the training time that may go into measuring.
         fixed: coefficients by name of what else you add, such as ``{"kl": 0.1}``.
         observed: the names of losses that are recorded only.
+        groups: ``"module"`` to see to whom each child of the shared module belongs: its norms by
+            task, in ``history.groups`` and in the diagnosis.
         optimizer: of the shared parameters, where ``shared="auto"`` needs it.
         accumulate: how many micro-batches make one step of the optimizer.
         sync: how ranks measure together, as for :class:`Balancer`.
@@ -768,6 +804,7 @@ def Observer(  # noqa: N802 - reads as what it makes
         tasks,
         shared,
         "observe",
+        groups=groups,
         every="method" if every is None else every,
         budget=budget,
         fixed=fixed,

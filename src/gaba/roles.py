@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import final
 
 import torch
 from torch import Tensor
 
-from gaba.autograd.losses import checked_tasks
+from gaba.autograd.losses import checked_tasks, did_you_mean
 
 
 @final
@@ -51,15 +52,9 @@ class Roles:
             raise TypeError(
                 f"fixed must map names to coefficients, found {fixed!r}: pass {{'kl': 0.1}}"
             )
-        if isinstance(observed, str):
+        if isinstance(observed, str) or not isinstance(observed, Iterable):
             raise TypeError(f"observed must hold names, found {observed!r}: pass [{observed!r}]")
-        coefficients = {name: float(value) for name, value in (fixed or {}).items()}
-        for name, value in coefficients.items():
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(
-                    f"fixed[{name!r}] must be a positive number, found {value!r}: use "
-                    f"observed=[{name!r}] to record a loss without adding it"
-                )
+        coefficients = {n: _coefficient(n, value) for n, value in (fixed or {}).items()}
         seen = tuple(observed)
         every = (*names, *coefficients, *seen)
         twice = sorted({name for name in every if every.count(name) > 1})
@@ -69,6 +64,41 @@ class Roles:
                 "name it in tasks, in fixed or in observed"
             )
         return Roles(names, coefficients, seen)
+
+    def proportions(self, targets: Mapping[str, float]) -> list[float]:
+        """``share_targets`` by task, checked: in which proportions the tasks share the update.
+
+        Raises:
+            ValueError, TypeError: a task lacks a number, or a number is not positive.
+
+        Example:
+            >>> Roles.of(["rul", "health"]).proportions({"health": 1, "rul": 3})
+            [3.0, 1.0]
+        """
+        each = f"a number for each of the tasks {', '.join(self.tasks)}"
+        if not isinstance(targets, Mapping):
+            form = ", ".join(f"{task!r}: 1" for task in self.tasks)
+            raise TypeError(
+                f"share_targets must give {each} by name, found {targets!r}: pass {{{form}}}"
+            )
+        for name in targets:
+            if name not in self.tasks:
+                raise ValueError(
+                    f"share_targets must give {each}, found one for {name!r}"
+                    f"{did_you_mean(name, self.tasks)}, which is no task: leave it out"
+                )
+        if lacking := [task for task in self.tasks if task not in targets]:
+            raise ValueError(
+                f"share_targets must give {each}, found none for "
+                f"{', '.join(map(repr, lacking))}: only proportions matter, 1 is as good as any"
+            )
+        for name, value in targets.items():
+            if not 0 < _number(value) < math.inf:
+                raise ValueError(
+                    f"share_targets[{name!r}] must be a positive number, found {value!r}: use "
+                    f"observed=[{name!r}] for a loss that is not to be trained"
+                )
+        return [float(targets[task]) for task in self.tasks]
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -95,3 +125,26 @@ class Roles:
             else:
                 terms[name] = loss
         return terms, values
+
+
+def _coefficient(name: str, value: object) -> float:
+    number = _number(value)
+    if math.isnan(number):
+        raise TypeError(
+            f"fixed[{name!r}] must be a positive number, found {value!r}: a coefficient that "
+            f"changes goes into the loss, losses[{name!r}] = beta * loss with "
+            f"fixed={{{name!r}: 1.0}}"
+        )
+    if not 0 < number < math.inf:
+        raise ValueError(
+            f"fixed[{name!r}] must be a positive number, found {value!r}: use "
+            f"observed=[{name!r}] to record a loss without adding it, or put the sign into the loss"
+        )
+    return number
+
+
+def _number(value: object) -> float:
+    """``value`` as a number; NaN if it is none."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

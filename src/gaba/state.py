@@ -173,8 +173,37 @@ class StateBuffers(nn.Module, Generic[S]):
             self._buffers[name.replace(".", "_")] = tensor
         self._held = state
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load a state whole; one of another structure is refused and nothing of it is taken."""
+        there = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
+        lacking, unknown = set(self._buffers) - there, there - set(self._buffers)
+        if there and (lacking or unknown):
+            missing_keys += [prefix + name for name in sorted(lacking)]
+            unexpected_keys += [prefix + name for name in sorted(unknown)]
+            error_msgs.append(
+                "the state must be of a Balancer with the same method and settings, found one of "
+                f"others at {prefix!r}: make the Balancer as it was when it was saved, or leave "
+                "its keys out to begin anew"
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
         self._held = None
 
     def __getstate__(self) -> dict[str, Any]:

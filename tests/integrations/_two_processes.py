@@ -114,18 +114,25 @@ def by_fabric() -> tuple[Net, gaba.Balancer, bool]:
     return net, balancer, fabric.is_global_zero
 
 
-def by_transformers() -> tuple[Net, gaba.Balancer, bool]:
+def by_transformers(how: str = "balanced") -> tuple[Net, gaba.Balancer, bool]:
     import os
 
     from transformers import TrainingArguments
+    from transformers.trainer import Trainer
 
-    from gaba.integrations.transformers import BalancedTrainer
+    from gaba.integrations.transformers import BalancedTrainer, ObserverCallback
 
-    class InOrder(BalancedTrainer):
+    kind: Any = BalancedTrainer if how == "balanced" else Trainer
+
+    class InOrder(kind):
         def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
             return SequentialSampler(Rows())
 
     net, balancer = made()
+    given: dict[str, Any] = {"balancer": balancer}
+    if how != "balanced":
+        balancer = gaba.Observer(list(SCALES), shared=net.trunk, every=1)
+        given = {"callbacks": [ObserverCallback(balancer)] if how == "observed" else []}
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -140,21 +147,28 @@ def by_transformers() -> tuple[Net, gaba.Balancer, bool]:
             use_cpu=True,
             disable_tqdm=True,
         )
-        run = InOrder(net, arguments, train_dataset=Rows(), balancer=balancer)
+        run = InOrder(net, arguments, train_dataset=Rows(), **given)
         run.train()
         return net, balancer, run.is_world_process_zero()
 
 
-WAYS = {"accelerate": by_accelerate, "fabric": by_fabric, "transformers": by_transformers}
+WAYS = {
+    "accelerate": by_accelerate,
+    "fabric": by_fabric,
+    "transformers": by_transformers,
+    "observed": lambda: by_transformers("observed"),
+    "plain": lambda: by_transformers("plain"),
+}
 
 if __name__ == "__main__":
     name, place = sys.argv[1:]
     torch.set_num_threads(1)
     net, balancer, first = WAYS[name]()
     if first:
-        torch.save(
-            {**net.state_dict(), "weights": torch.tensor([*balancer.weights.values()])}, place
-        )
+        weights = torch.tensor([*balancer.weights.values()])
+        norms = torch.from_numpy(balancer.history.norms)
+        found = {"norms": norms} if balancer.method.observes else {"weights": weights}
+        torch.save({**net.state_dict(), **found}, place)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

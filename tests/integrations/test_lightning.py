@@ -134,7 +134,7 @@ def test_the_shares_are_measured_at_the_end_of_the_backward_pass(
 
 
 def test_the_monitor_logs_the_history_at_optimizer_steps(tmp_path: Path) -> None:
-    module = Module()
+    module = Module(accumulate=2)
     logger = CSVLogger(tmp_path)
     fit = trainer(
         tmp_path,
@@ -160,6 +160,78 @@ def test_the_monitor_logs_the_history_at_optimizer_steps(tmp_path: Path) -> None
         np.testing.assert_allclose(rows[f"pull/losses/{task}"], means, rtol=1e-6)
     np.testing.assert_allclose(rows["pull/imbalance"], history.imbalance[ends], rtol=1e-6)
     assert fit.callback_metrics["pull/imbalance"] == pytest.approx(history.imbalance[-1])
+
+
+class Plain(Module):
+    """Its own sum of three losses, of which one has dropout in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = TwoStage(THREE)
+        self.net.trunk.append(torch.nn.Dropout(0.3))
+        del self.balancer
+
+    def added(self, losses: dict[str, Tensor | None]) -> Tensor:
+        return torch.stack([loss for loss in losses.values() if loss is not None]).sum()
+
+    def training_step(self, x: Tensor, index: int) -> Tensor:
+        return self.added(self.net.losses(x))
+
+
+class Observed(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.observer = gaba.Observer(self.net.names, shared=self.net.trunk, every=1)
+        self.truth: list[list[float]] = []
+
+    def training_step(self, x: Tensor, index: int) -> Tensor:
+        losses = self.net.losses(x)
+        self.observer(losses)
+        theta = tuple(self.net.trunk.parameters())
+        parts = [
+            torch.autograd.grad(v, theta, retain_graph=True)
+            for v in losses.values()
+            if v is not None
+        ]
+        self.truth.append([float(torch.cat([g.flatten() for g in p]).norm()) for p in parts])
+        return self.added(losses)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_observing_beside_the_own_sum_changes_no_bit(accumulate: int, tmp_path: Path) -> None:
+    observed, plain = Observed(), Plain()
+    monitor = BalanceMonitor(every=1)
+    for module, callbacks in ((observed, [monitor]), (plain, [])):
+        torch.manual_seed(1)
+        trainer(
+            tmp_path,
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=0.5,
+            callbacks=callbacks,
+            max_epochs=2,
+        ).fit(module, loader())
+    for (name, p), (_, q) in zip(
+        observed.net.state_dict().items(), plain.net.state_dict().items(), strict=True
+    ):
+        assert torch.equal(p, q), name
+    assert not torch.equal(plain.net.heads[0].weight, Plain().net.heads[0].weight)  # pyright: ignore[reportArgumentType]
+    np.testing.assert_allclose(observed.observer.history.norms, observed.truth, rtol=1e-5)
+    assert len(observed.truth) == 16
+
+
+def test_the_monitor_warns_if_accumulation_does_not_fit(tmp_path: Path) -> None:
+    def fit(accumulate: int) -> None:
+        settings: dict[str, Any] = {"accumulate_grad_batches": 2, "max_epochs": 2}
+        trainer(tmp_path, callbacks=[BalanceMonitor(every=1)], **settings).fit(
+            Module(accumulate=accumulate), loader()
+        )
+
+    for found in (1, 4):
+        said = rf"accumulate_grad_batches of the trainer, 2, found {found}: .*accumulate=2"
+        with pytest.warns(UserWarning, match=said) as told:
+            fit(found)
+        assert len([w for w in told if "of the trainer" in str(w.message)]) == 1
+    fit(2)
 
 
 def test_sinks_get_every_step(tmp_path: Path) -> None:

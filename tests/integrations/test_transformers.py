@@ -124,7 +124,7 @@ def batches(start: int) -> list[dict[str, Tensor]]:
 
 def by_hand(model: Any, steps: int) -> tuple[gaba.Balancer, list[dict[str, float]]]:
     """Two batches a step; and the losses by task as they count in the whole."""
-    balancer = balancer_of(model)
+    balancer = balancer_of(model, accumulate=2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     counted: list[dict[str, float]] = []
     for step in range(steps):
@@ -170,6 +170,27 @@ def test_training_is_the_loop_written_by_hand(kind: type[nn.Module], tmp_path: P
         for name in ("multipliers", "weights"):
             logged = [entry[f"gaba/{name}/{task}"] for task in expected.tasks]
             np.testing.assert_allclose(logged, getattr(history, name)[4 * i + 3], rtol=1e-5)
+
+
+def test_accumulation_is_taken_from_the_arguments_unless_it_was_given(tmp_path: Path) -> None:
+    model = Means()
+    run = trainer(model, tmp_path, gradient_accumulation_steps=4, max_steps=2)
+    assert run.balancer.accumulate == 4
+    run.train()
+    multipliers = run.balancer.history.multipliers
+    assert (multipliers[:4] == multipliers[0]).all()
+    assert (multipliers[4:] == multipliers[4]).all()
+    assert (multipliers[4] != multipliers[0]).any()
+    with pytest.warns(UserWarning, match=r"of the trainer, 4, found 3: .* with accumulate=4"):
+        trainer(
+            model,
+            tmp_path,
+            gradient_accumulation_steps=4,
+            balancer=balancer_of(model, accumulate=3),
+        )
+    observer = gaba.Observer(model.net.names, shared=model.net.trunk)
+    trainer(model, tmp_path, balancer=observer)
+    assert observer.accumulate == 1  # the multipliers of an Observer never change
 
 
 class Three(Means):
@@ -334,4 +355,6 @@ def test_a_pretrained_model_keeps_its_own_files(tmp_path: Path) -> None:
     for p, q in zip(model.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(p, q)
     history = run.balancer.history
-    assert np.all(history.imbalance < history.norms.max(1) / history.norms.min(1) / 4)
+    assert history.measured.tolist() == [True, False] * 4  # the first of the two in a step
+    norms = history.norms[::2]
+    assert np.all(history.imbalance[::2] < norms.max(1) / norms.min(1) / 4)

@@ -42,3 +42,16 @@ def test_every_framework_trains_the_same(tmp_path: Path) -> None:
     for other in found[1:]:
         for key, value in found[0].items():
             torch.testing.assert_close(other[key], value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_observing_changes_no_bit_and_tells_the_norms_of_the_whole_batch(tmp_path: Path) -> None:
+    one, two, plain = (
+        trained(name, n, tmp_path / f"{name}-{n}.pt")
+        for name, n in (("observed", 1), ("observed", 2), ("plain", 2))
+    )
+    assert plain.pop("norms").numel() == 0
+    for key, value in plain.items():
+        assert torch.equal(two[key], value), key
+    assert one["norms"].isfinite().all()
+    torch.testing.assert_close(two["norms"], one["norms"], rtol=1e-8, atol=0)

@@ -201,7 +201,7 @@ def test_the_diagnosis_blames_a_rule_that_answers_nothing_and_not_the_losses() -
     for _ in range(5):
         assert not bool(balancer.backward({"a": 3.0 * w[0], "b": w[1]}).finite)
     found = balancer.diagnose()
-    assert found.verdict == "Nothing was learnt: no step was finite."
+    assert found.verdict == "Act. Only 5 steps: no step was finite, so nothing was learnt."
     assert "left the rule or a stabiliser with a number that was not finite" in " ".join(
         str(found).split()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -1129,3 +1130,35 @@ def test_the_first_steps_of_the_default_are_not_settled_and_later_ones_are() -> 
     assert all("is still rising" in said.verdict for said in verdicts[:15])
     assert verdicts[-1].grade == "fine"
     assert "saturated" not in diagnose(balancer.history).kinds
+
+
+def test_to_whom_the_parts_of_the_trunk_belong() -> None:
+    """By norms that are known: of 3 w and 1 w on one part, 1 and 4 on the other."""
+    first, second = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    trunk = torch.nn.ModuleDict(
+        {"first": torch.nn.ParameterList([first]), "second": torch.nn.ParameterList([second])}
+    )
+    observer = gaba.Observer(["a", "b"], trunk, groups="module")
+    for _ in range(5):
+        losses = {"a": 3 * first.sum() + second.sum(), "b": first.sum() + 4 * second.sum()}
+        observer.backward(losses)
+    finding = found_in(observer.diagnose(), "owners")
+    assert finding.figures == {"parts": ["first", "second"], "owned": [0.75, 0.8]}
+    assert "first 75.0 % 'a', second 80.0 % 'b'" in finding.text
+    plain = gaba.Observer(["a", "b"], trunk)
+    plain.backward({"a": 3 * first.sum() + second.sum(), "b": first.sum() + 4 * second.sum()})
+    assert plain.diagnose().find("owners") is None
+
+
+def test_pulls_are_judged_by_their_targets() -> None:
+    """With shares of 0.9 and 0.1, contributions of 3 to 1 are what was asked for."""
+    w = torch.nn.Parameter(torch.ones(2).double())
+    targets = {"a": 0.9, "b": 0.1}
+    balancer = gaba.Balancer(["a", "b"], [w], "equal-share", share_targets=targets)
+    for _ in range(60):
+        balancer.backward({"a": w[0], "b": w[1]})
+    assert balancer.diagnose().grade == "fine"
+    history = gaba.History(["a", "b"])
+    for step in balancer.history:
+        history.append(dataclasses.replace(step, about={}))
+    assert gaba.diagnose(history).grade == "watch"

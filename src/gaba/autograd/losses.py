@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import final
 
 import torch
@@ -106,14 +108,18 @@ def check_losses(
         ValueError: a name is unknown, a loss has another shape or no graph, or none is there.
     """
     if not isinstance(losses, Mapping):
+        form = f"{{{tasks[0]!r}: ..., {tasks[1]!r}: ...}}"
+        what = f"each loss under its name, {form}, not their sum"
+        if not isinstance(losses, Tensor):
+            what = form if losses is None else f"each loss under its name, {form}"
         raise TypeError(
             f"losses must be a mapping from task name to scalar tensor, found "
-            f"{type(losses).__name__}: pass {{{tasks[0]!r}: ..., {tasks[1]!r}: ...}}"
+            f"{type(losses).__name__}: pass {what}"
         )
     for name, loss in losses.items():
         if name not in tasks and isinstance(loss, Tensor) and loss.requires_grad:
             raise ValueError(
-                f"losses holds the unknown task {name!r}{_nearest(name, tasks)}: the tasks are "
+                f"losses holds the unknown task {name!r}{did_you_mean(name, tasks)}: the tasks are "
                 f"{', '.join(tasks)}; give it a role by fixed={{{name!r}: 1.0}} (added, not "
                 f"balanced) or observed=[{name!r}] (recorded), or detach it"
             )
@@ -147,9 +153,13 @@ def check_losses(
 
 def _checked(name: str, loss: object, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(loss, Tensor):
+        remedy = "pass the tensor that the model computes"
+        if isinstance(loss, Real):
+            remedy = "pass the loss itself, not its value (no .item() or float())"
+        elif isinstance(loss, Sequence):
+            remedy = "pass one tensor, for instance the sum of its parts, or name each part"
         raise TypeError(
-            f"losses[{name!r}] must be a scalar tensor, found {type(loss).__name__}: pass the loss "
-            "itself, not its value"
+            f"losses[{name!r}] must be a scalar tensor, found {type(loss).__name__}: {remedy}"
         )
     if shape and loss.shape != shape:
         raise ValueError(
@@ -172,33 +182,103 @@ def _checked(name: str, loss: object, shape: tuple[int, ...]) -> Tensor:
 def _check_constant(name: str, loss: Tensor, *, met: bool) -> None:
     """Refuse a loss without a graph that never had one and is not 0."""
     if not met and not bool((loss == 0).all()):
+        off = "" if torch.is_grad_enabled() else " (gradients are off here)"
         raise ValueError(
-            f"losses[{name!r}] has no graph: it was detached, computed under no_grad, or depends "
-            "on no trainable parameter; fix the loss, or name it in observed=[...] to record it"
+            f"losses[{name!r}] has no graph: it was detached, computed under no_grad{off}, or "
+            "depends on no trainable parameter; fix the loss, or name it in observed=[...] to "
+            "record it"
         )
 
 
 def checked_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """``tasks``, at least two different names."""
-    if isinstance(tasks, str) or any(not isinstance(t, str) for t in tasks):
-        raise TypeError(f"tasks must be a sequence of names, found {tasks!r}: pass ['a', 'b']")
-    if len(tasks) < 2 or len(set(tasks)) < len(tasks):
+    if isinstance(tasks, str | Mapping | Tensor) or not isinstance(tasks, Iterable):
+        raise TypeError(
+            f"tasks must be a sequence of names, found {_short(tasks)}: {_remedy_for_tasks(tasks)}"
+        )
+    if isinstance(tasks, set | frozenset):
+        raise TypeError(
+            f"tasks must be in an order, found a set, whose order differs from run to run: pass "
+            f"{sorted(map(str, tasks))}"
+        )
+    names = tuple(tasks)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"tasks must be a sequence of names, found {_short(name)} among them: "
+                f"{_remedy_for_tasks(tasks)}"
+            )
+    if len(names) < 2:
         raise ValueError(
-            f"tasks must hold at least 2 different names, found {list(tasks)}: one loss needs no "
+            f"tasks must hold at least 2 different names, found {list(names)}: one loss needs no "
             "balancing"
         )
-    return tuple(tasks)
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ValueError(
+            f"tasks must hold at least 2 different names, found {twice[0]!r} twice in "
+            f"{list(names)}: give each loss a name of its own"
+        )
+    return names
 
 
-def check_choice(name: str, found: object, choices: Iterable[str]) -> None:
+def _remedy_for_tasks(found: object) -> str:
+    if isinstance(found, Mapping):
+        return f"pass its names, {[str(name) for name in found]}; a coefficient goes into the loss"
+    if isinstance(found, torch.nn.Module):
+        return "the names come first, gaba.Balancer(['a', 'b'], model.backbone)"
+    return "pass ['a', 'b']"
+
+
+def _short(found: object) -> str:
+    """``found`` in a few words: a long representation gives way to the type."""
+    text = repr(found)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(found).__name__}"
+
+
+def check_choice(name: str, found: object, choices: Iterable[str | None]) -> None:
     """Refuse a setting that is none of its choices, and suggest the nearest one."""
     known = tuple(choices)
     if found not in known:
+        words = [choice for choice in known if isinstance(choice, str)]
         raise ValueError(
-            f"{name} must be one of {', '.join(known)}, found {found!r}{_nearest(found, known)}"
+            f"{name} must be one of {', '.join(map(str, known))}, found {found!r}"
+            f"{did_you_mean(found, words)}"
         )
 
 
-def _nearest(found: object, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(found), tuple(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def nearest(found: object, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``found`` most likely means; ``None`` if there is none.
+
+    Case, dashes and underscores do not count.
+
+    Example:
+        >>> nearest("Nash_MTL", ["gaba", "nash-mtl"]), nearest("loss_rul", ["rul", "health"])
+        ('nash-mtl', 'rul')
+    """
+    by_letters = {letters(name): name for name in reversed(tuple(known))}
+    word = letters(str(found))
+    parts = [part for part in re.split(r"[^0-9a-z]+", str(found).lower()) if part in by_letters]
+    near = difflib.get_close_matches(word, by_letters, n=1)
+    same = [word] if word in by_letters else []
+    return next((by_letters[match] for match in (*same, *near, *parts)), None)
+
+
+def letters(name: str) -> str:
+    """``name`` in small letters, without dashes, underscores and blanks.
+
+    Example:
+        >>> letters("IMTL-G")
+        'imtlg'
+    """
+    return re.sub(r"[\W_]+", "", name.lower())
+
+
+def did_you_mean(found: object, known: Iterable[str]) -> str:
+    """A suggestion to put behind what was found; empty if nothing is near.
+
+    Example:
+        >>> did_you_mean("helth", ["rul", "health"])
+        " (did you mean 'health'?)"
+    """
+    near = nearest(found, known)
+    return "" if near is None else f" (did you mean {near!r}?)"

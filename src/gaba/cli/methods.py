@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import textwrap
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,15 +13,7 @@ from rich.text import Text
 
 from gaba.cli.screen import console, paragraph
 from gaba.extras import install
-from gaba.methods import METHODS, Entry, find
-
-GROUPS = {
-    "own": "methods of this library",
-    "control": "controls",
-    "published": "published methods",
-    "relative": "the same rule as other fields write it",
-    "peer": "peers, through TorchJD",
-}
+from gaba.methods import GROUPS, METHODS, START, Entry, find, listed
 
 SNIPPET = """\
 import gaba
@@ -38,22 +31,37 @@ def show(name: str | None) -> None:
 
 
 def listing() -> RenderableType:
-    """All methods, by group."""
+    """All methods: those to start with, then the others by group."""
     parts: list[RenderableType] = []
-    for group, title in GROUPS.items():
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-        table.add_column("method", no_wrap=True)
-        for heading in ("multipliers m or weights λ", "needs", "cost", "source"):
-            table.add_column(heading, overflow="fold")
-        for entry in METHODS.values():
-            if entry.group == group:
-                cells = (written(entry), entry.formula, entry.needs, entry.cost, entry.source)
-                table.add_row(*(Text(cell) for cell in cells))
+    for title, entries in listed().items():
+        if all(entry.name in START for entry in entries):
+            parts.append(_start(title, entries))
+            continue
+        table = _table(title, "multipliers m or weights λ", "needs", "cost", "source")
+        for entry in entries:
+            cells = (written(entry), entry.formula, entry.needs, entry.cost, entry.source)
+            table.add_row(*(Text(cell) for cell in cells))
         parts.append(table)
     if not _torchjd():
         parts.append(Text(f"the peers need torchjd: {install('bench')}"))
     parts.append(Text("about one of them: gaba methods NAME"))
     return Group(*parts)
+
+
+def _start(title: str, entries: Sequence[Entry]) -> Table:
+    table = _table(title, "what it does", "needs", "cost")
+    for entry in entries:
+        cells = (written(entry), START[entry.name], entry.needs, entry.cost)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table.add_column("method", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def written(entry: Entry) -> str:
@@ -72,8 +80,9 @@ def details(name: str) -> str:
     Raises:
         ValueError: There is no such method.
     """
-    word = name.partition(":")[0]
+    word, _, argument = name.partition(":")
     entry = METHODS[word] if word in METHODS else find(name)[0]
+    name = f"{entry.name}:{argument or EXAMPLES[entry.name]}" if entry.argument else entry.name
     said = {
         "multipliers": entry.formula,
         "argument": entry.argument,
@@ -84,8 +93,6 @@ def details(name: str) -> str:
     if entry.group == "peer" and not _torchjd():
         said["note"] = f"needs torchjd, which is not installed: {install('bench')}"
     lines = [paragraph(label, text) for label, text in said.items() if text]
-    if entry.argument and ":" not in name:
-        name = f"{word}:{EXAMPLES[word]}"
     settings = ", optimizer=optimizer" if "optimizer=" in entry.needs else ""
     snippet = textwrap.indent(SNIPPET.format(name=name, settings=settings), "  ")
     return "\n".join([f"{written(entry)}: {GROUPS[entry.group]}", *lines, "", snippet])

@@ -3,8 +3,10 @@
 Return ``self.balancer(losses)`` from ``training_step``. Automatic optimization accumulates, clips
 and steps as always. The shares are measured at the end of its backward pass, before it clips. Make
 the balancer an attribute of the module: the checkpoint then has its state. With
-``accumulate_grad_batches=n``, give it ``accumulate=n`` to hold the multipliers within a window. In
-``"16-mixed"`` precision see :func:`scaler_of`.
+``accumulate_grad_batches=n``, give it ``accumulate=n`` to hold the multipliers within a window;
+:class:`BalanceMonitor` warns if you do not. In ``"16-mixed"`` precision see :func:`scaler_of`.
+
+To observe, call ``self.observer(losses)`` in front of your own sum, and leave what it returns.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from gaba import Balancer
 from gaba.extras import needs
+from gaba.integrations._accumulation import agrees, warn
 from gaba.integrations._logger import HistoryLogger, Sink
 
 with needs("the Lightning integration needs", "lightning", "lightning"):
@@ -34,7 +37,8 @@ class BalanceMonitor(Callback):
     weight λ_k, contribution c_k, share s_k and how often the multiplier was saturated, under
     ``gaba/weights/rul`` and the like; and the imbalance. What was not measured is left out.
     ``callback_metrics`` has the same names. Nothing waits for the device in between. With several
-    processes, the first one logs.
+    processes, the first one logs. It changes no training. It warns if the ``accumulate`` of the
+    Balancer is not the trainer's ``accumulate_grad_batches``.
 
     Args:
         every: optimizer steps between two records; ``None`` for the trainer's
@@ -68,12 +72,22 @@ class BalanceMonitor(Callback):
         self._sinks = tuple(sinks)
         self._logger: HistoryLogger | None = None
         self._logged_at = -1
+        self._warned = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the Balancer."""
         sinks = self._sinks if trainer.is_global_zero else ()
         self._logger = HistoryLogger(balancer_of(pl_module, self.name), self.prefix, sinks)
         self._logged_at = trainer.global_step
+        self._warned = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn once if the multipliers may change within an optimizer step."""
+        assert self._logger is not None
+        balancer, steps = self._logger.balancer, trainer.accumulate_grad_batches
+        if not (self._warned or agrees(balancer, steps)):
+            self._warned = True
+            warn(balancer, steps, "accumulate_grad_batches")
 
     def on_train_batch_end(
         self,

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from gaba.autograd.graph import LossGraph
+from gaba.autograd.losses import check_choice
+from gaba.autograd.passes import task_passes
+from gaba.autograd.sharding import sharded
+from gaba.autograd.shared import Shared, SharedModule
 from gaba.measurement.along import Products
 from gaba.measurement.base import Measurement, Observation, Request
 from gaba.measurement.cadence import BACKWARD, Cadence
 from gaba.measurement.exact import ExactNorms
+from gaba.measurement.norms import norm, observed
 from gaba.measurement.tracked import PRODUCTS, Plan, Tracked
 
 FEW = 3
@@ -33,6 +39,7 @@ class Watched(Measurement):
     Args:
         budget: which part of the training time may go into measuring; the cadence follows from it.
         every: measure in every n-th step instead.
+        groups: ``"module"`` for the norms in each child of the shared module, too.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -50,8 +57,10 @@ class Watched(Measurement):
 
     budget: float = 0.05
     every: int | None = None
+    groups: Literal["module"] | None = None
 
     def __post_init__(self) -> None:
+        check_choice("groups", self.groups or "module", ("module",))
         self._probing  # noqa: B018 - refuses a setting that is out of its range
 
     @property
@@ -78,10 +87,29 @@ class Watched(Measurement):
 
     def update(self, told: Request, state: Any) -> tuple[Observation, Any]:
         """Exact norms, with the Gramian up to 16 tasks; there is no state."""
+        theta = told.graph.theta
+        if self.groups and not (told.ranks.several or sharded(theta)):
+            return self._by_group(replace(told, gramian=True)), state
         few = len(told.graph.tasks) <= MANY
         request = replace(told, gradients=False, gramian=few)
         seen, _ = ExactNorms("store" if few else "stream").update(request, ())
         return replace(seen, asked=told.graph.present), state
+
+    def _by_group(self, told: Request) -> Observation:
+        """The same, and the norms of each group (K, G) as statistics."""
+        graph = told.graph
+        rows = task_passes(graph, graph.theta, free=False)
+        places = parts_of(graph.shared)
+        of = {id(p): i for i, p in enumerate(graph.theta)}
+        norms = [
+            torch.stack(
+                [norm([row[of[id(p)]] for p in ps if id(p) in of], graph.device) for row in rows]
+            )
+            for ps in places.values()
+        ]
+        seen = observed(told, rows, theta=graph.theta)
+        statistics = graph.spread(told.unscaled(torch.stack(norms, dim=1))) if norms else None
+        return replace(seen, statistics=statistics, asked=graph.present)
 
     def plan(self, request: Request, multipliers: Tensor, cadence: Cadence) -> Plan | None:
         """A probe of this step, if it can be made."""
@@ -97,3 +125,13 @@ class Watched(Measurement):
     ) -> Cadence:
         """The cadence after a probe."""
         return self._probing.learn(plan, found, cadence, step, tasks)
+
+
+def parts_of(shared: Shared) -> dict[str, list[nn.Parameter]]:
+    """The parameters of each child of the shared module, and of itself; empty if it is none."""
+    if not isinstance(shared, SharedModule):
+        return {}
+    module = shared.module
+    found = {name: list(child.parameters()) for name, child in module.named_children()}
+    own = list(module.parameters(recurse=False))
+    return {n: ps for n, ps in (found | ({"(own)": own} if own else {})).items() if ps}

@@ -6,28 +6,85 @@ the benchmark.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from gaba.methods.entry import Entry
+from gaba.autograd.losses import letters, nearest
+from gaba.methods.entry import GROUPS, Entry
 from gaba.methods.method import Method
 from gaba.methods.own import CONTROLS, OWN, settled
 from gaba.methods.peers import PEERS
 from gaba.methods.published import PUBLISHED
 from gaba.methods.relatives import RELATIVES
+from gaba.rules import Rule
 
-__all__ = ["METHODS", "Entry", "Method", "find", "get", "settled"]
+__all__ = [
+    "GROUPS",
+    "METHODS",
+    "START",
+    "Entry",
+    "Method",
+    "find",
+    "get",
+    "listed",
+    "settled",
+    "spelled",
+]
 
 METHODS: Mapping[str, Entry] = MappingProxyType(
     {entry.name: entry for entry in (*OWN, *CONTROLS, *PUBLISHED, *RELATIVES, *PEERS)}
 )
 """All methods by name."""
 
+START: Mapping[str, str] = MappingProxyType(
+    {
+        "gaba": "balances any number of tasks at 5 % of a step: the default",
+        "observe": "changes nothing and says whether a loss dominates",
+        "paper": "is the published algorithm, to compare with it",
+        "inverse": "balances by exact norms in each step: for 2 or 3 tasks, or as a reference",
+        "equal-share": "makes shares of the update equal: for gradients that overlap or conflict",
+    }
+)
+"""The methods to start with → what each does."""
+
+_BY_LETTERS = {letters(name): name for name in METHODS}
+_KNOWN_AS = {
+    **dict.fromkeys(("ew", "equal", "equalweights", "sum", "plain", "none", "static"), "uniform"),
+    **dict.fromkeys(("uw", "kendall", "homoscedastic", "uncertaintyweighting"), "uncertainty"),
+    **dict.fromkeys(("constant", "manual", "weights"), "fixed"),
+    **dict.fromkeys(("gls", "geometric"), "geometric-mean"),
+    **dict.fromkeys(("imtl", "imtll"), "imtl-g"),
+    **dict.fromkeys(("stch", "tchebycheff"), "smooth-tchebycheff"),
+    **dict.fromkeys(("default", "auto", "tracked"), "gaba"),
+    **dict.fromkeys(("inversenorm", "norm", "norms"), "inverse"),
+    **dict.fromkeys(("watch", "monitor", "record", "diagnose"), "observe"),
+    "si": "scale-invariant",
+    "nash": "nash-mtl",
+    "equalshares": "equal-share",
+    "erc": "equal-share",
+}
+"""What methods are called elsewhere; suggested, never taken."""
+
+
+def listed() -> dict[str, tuple[Entry, ...]]:
+    """All methods, each once, under the headings of a list: those to start with come first.
+
+    Example:
+        >>> [entry.name for entry in listed()["start here"]]
+        ['gaba', 'observe', 'paper', 'inverse', 'equal-share']
+    """
+    found = {"start here": tuple(METHODS[name] for name in START)}
+    for group, title in GROUPS.items():
+        entries = (entry for entry in METHODS.values() if entry.group == group)
+        found[title] = tuple(entry for entry in entries if entry.name not in START)
+    return found
+
 
 def find(name: str) -> tuple[Entry, str | None]:
     """The entry that ``name`` means, and its argument, as ``1,20`` in ``fixed:1,20``.
+
+    Case, dashes and underscores do not count: ``"PCGrad"`` finds ``pcgrad``.
 
     Raises:
         ValueError: there is no such method, or an argument is missing or one too many.
@@ -38,29 +95,50 @@ def find(name: str) -> tuple[Entry, str | None]:
         ('m_TASK = 1, all others 0', 'rul')
     """
     word, colon, argument = name.partition(":")
-    if word not in METHODS:
-        near = difflib.get_close_matches(word, METHODS, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; found {name!r}.{hint}")
-    entry = METHODS[word]
+    entry = METHODS.get(_BY_LETTERS.get(letters(word), ""))
+    if entry is None:
+        near = _KNOWN_AS.get(letters(word)) or nearest(word, METHODS)
+        hint = f" Did you mean {near!r}?" if near else ""
+        some = ", ".join(known for known in METHODS if known in START)
+        raise ValueError(
+            f"method must be one of {some}, ... (`gaba methods` lists all {len(METHODS)}); found "
+            f"{name!r}.{hint}"
+        )
     if bool(entry.argument) != bool(colon):
-        form = f"{word}:ARGUMENT with {entry.argument}" if entry.argument else word
-        raise ValueError(f"method {word!r} is written as {form}; found {name!r}")
+        form = f"{entry.name}:ARGUMENT with {entry.argument}" if entry.argument else entry.name
+        raise ValueError(f"method {entry.name!r} is written as {form}; found {name!r}")
     return entry, argument if colon else None
 
 
-def get(name: str, tasks: Sequence[str] = (), shared: Any = None, **settings: Any) -> Method:
+def spelled(name: str) -> str:
+    """``name`` as the catalogue spells it, with its argument.
+
+    Raises:
+        ValueError: as for :func:`find`.
+
+    Example:
+        >>> spelled("PCGrad"), spelled("Fixed:1,20")
+        ('pcgrad', 'fixed:1,20')
+    """
+    entry, argument = find(name)
+    return entry.name if argument is None else f"{entry.name}:{argument}"
+
+
+def get(
+    name: str | Method, tasks: Sequence[str] = (), shared: Any = None, **settings: Any
+) -> Method:
     """The method called ``name``.
 
     Args:
-        name: a key of :data:`METHODS`, with an argument where it needs one: ``"fixed:1,20"``.
+        name: a key of :data:`METHODS`, with an argument where it needs one: ``"fixed:1,20"``. Of a
+            :class:`Method` itself, slots can be changed.
         tasks: the names of the K losses. Methods that name a task need them.
         shared: what the tasks share. ``db-mtl`` and ``gradnorm`` look at it.
         **settings: of the method's rule, and slots of :class:`Method`.
 
     Raises:
         ValueError: there is no such method, or a setting breaks its rule.
-        TypeError: a setting has no such name.
+        TypeError: a setting has no such name, or ``name`` is neither a name nor a method.
         ImportError: the method comes from TorchJD, which is not installed.
 
     Example:
@@ -69,7 +147,26 @@ def get(name: str, tasks: Sequence[str] = (), shared: Any = None, **settings: An
         >>> get("fixed:1,3", tasks=["a", "b"]).rule
         Fixed(weights=(1.0, 3.0))
     """
+    if isinstance(name, Method):
+        return name.replace(**settings)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"method must be a name or a gaba.Method, found {_kind(name)}: "
+            f"{'pass gaba.Method(rule)' if _is_rule(name) else _PASS}"
+        )
     entry, argument = find(name)
     if argument is None:
         return entry.build(tasks, shared, **settings)
     return entry.build(tasks, shared, argument=argument, **settings)
+
+
+_PASS = "pass method='gaba', or leave it out"
+
+
+def _is_rule(found: object) -> bool:
+    return isinstance(found, Rule) or (isinstance(found, type) and issubclass(found, Rule))
+
+
+def _kind(found: object) -> str:
+    name = found.__name__ if isinstance(found, type) else type(found).__name__
+    return f"the class {name}" if isinstance(found, type) else name

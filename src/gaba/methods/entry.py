@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, final
 
 from gaba.methods.method import Method
+from gaba.methods.settings import OF_MEASURE, SLOTS, meant
 from gaba.rules import Rule
 
 Group: TypeAlias = Literal["own", "control", "published", "relative", "peer"]
+
+GROUPS: Mapping[Group, str] = MappingProxyType(
+    {
+        "own": "methods of this library",
+        "control": "controls, which adapt to little or nothing",
+        "published": "published methods",
+        "relative": "the same rule as other fields write it",
+        "peer": "methods of TorchJD",
+    }
+)
+"""What each group holds, in the order in which they are listed."""
 
 FREE = "nothing"
 PASSES = "K − 1 backward passes (shared with the update)"
@@ -78,12 +91,14 @@ def with_slots(rule: Rule, slots: dict[str, Any], settings: dict[str, Any]) -> M
     Raises:
         TypeError: a setting is neither of the rule nor of :class:`gaba.Method`.
     """
-    known = {field.name for field in dataclasses.fields(Method)} - {"rule"} | {"budget", "engine"}
+    theirs: Any = rule
+    own = [field.name for field in dataclasses.fields(theirs)]
     for name in settings:
-        if name not in known:
-            theirs: Any = rule
+        if name not in SLOTS | OF_MEASURE:
+            known = sorted(SLOTS | OF_MEASURE)
             raise TypeError(
-                f"no setting is called {name!r}: {type(rule).__name__} takes "
-                f"{[field.name for field in dataclasses.fields(theirs)]}, a method {sorted(known)}"
+                f"no setting is called {name!r}{meant(name, [*own, *known])}; "
+                f"{type(rule).__name__} takes {', '.join(own) or 'none'}, a method "
+                f"{', '.join(known)}"
             )
     return Method(rule, **slots).replace(**settings)

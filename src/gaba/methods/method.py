@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, final
 
 import torch
@@ -135,6 +135,16 @@ class Method(Piece[Seen, Tensor]):
             )
         self.bounds  # noqa: B018 - refuses a scale or limit that breaks its rule
 
+    def __repr__(self) -> str:
+        """The rule, and every slot that is not as it is by default."""
+        plain = Method(self.rule)
+        changed = [
+            f", {f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if f.name != "rule" and getattr(self, f.name) != getattr(plain, f.name)
+        ]
+        return f"Method({self.rule!r}{''.join(changed)})"
+
     def replace(self, **changes: Any) -> Method:
         """This method with some of its slots changed.
 
@@ -147,7 +157,13 @@ class Method(Piece[Seen, Tensor]):
                 changes["believe"] = matching
         measure = changes.get("measure", self.measure)
         measure = measurements.by_name(measure) if measure == "tracked" else measure
-        own = {name: changes[name] for name in ("every", "budget", "engine") if name in changes}
+        names = ("every", "budget", "groups" if isinstance(measure, Watched) else "engine")
+        own = {name: changes[name] for name in names if name in changes}
+        if "groups" in changes and "groups" not in own:
+            raise ValueError(
+                f"groups must go with method='observe', found measure={self.measure!r}: use "
+                "gaba.Observer(tasks, shared, groups='module')"
+            )
         if isinstance(measure, Tracked | Watched):
             changes = {name: value for name, value in changes.items() if name not in own}
             changes["measure"] = replace(measure, **own)

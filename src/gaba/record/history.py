@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, final, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gaba import measures
 from gaba.extras import library
@@ -72,6 +74,7 @@ class History:
         few = None if keep is None else max(4, min(keep, _COSINES // max(1, k * k)))
         self._angles = Rows(1 + k * k, few)  # the number of the step, then its cosines
         self._others: dict[str, Rows] = {}  # each as long as the rows above
+        self._groups: dict[str, Rows] = {}
         self._open: list[Step] = []
 
     # --- recording ------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ class History:
         if self._open:
             self._open.pop()
         else:
-            for rows in (self._rows, *self._others.values()):
+            for rows in (self._rows, *self._others.values(), *self._groups.values()):
                 rows.drop_last()
             angles = self._angles.values
             if len(angles) and angles[-1, 0] == self._rows.count:
@@ -126,8 +129,11 @@ class History:
         self._fetch()
         if rows:
             numbers = np.array([row.numbers for row in rows], dtype=np.float64)
-            others = [row.others or {} for row in rows]
-            self._add(numbers, [row.cosines for row in rows], others)
+            _add_beside(self._others, [row.others or {} for row in rows], 1, self._rows)
+            _add_beside(
+                self._groups, [row.groups or {} for row in rows], len(self.tasks), self._rows
+            )
+            self._add(numbers, [row.cosines for row in rows])
         self.about = dict(about) if about else self.about
 
     def _fetch(self) -> None:
@@ -144,25 +150,19 @@ class History:
         ]
         known = [step.gramian for step in steps if step.gramian is not None]
         cosines = iter(cosines_of(torch.stack(known)).cpu().numpy() if known else ())
+        _add_beside(self._others, _plain([step.others for step in steps]), 1, self._rows)
+        groups = _plain([step.groups for step in steps])
+        _add_beside(self._groups, groups, len(self.tasks), self._rows)
         self._add(
             np.hstack([scalars, torch.cat(columns, dim=1).cpu().numpy()]),
             [None if step.gramian is None else next(cosines).ravel() for step in steps],
-            _beside(steps),
         )
 
-    def _add(
-        self, rows: Floats, cosines: Sequence[Any], others: Sequence[Mapping[str, float]]
-    ) -> None:
+    def _add(self, rows: Floats, cosines: Sequence[Any]) -> None:
         places = [i for i, found in enumerate(cosines) if found is not None]
         if places:
             known = np.array([cosines[i] for i in places], dtype=np.float64)
             self._angles.add(np.column_stack([np.add(places, self._rows.count), known]))
-        for name in {name: None for found in others for name in found} | self._others:
-            if name not in self._others:
-                self._others[name] = Rows(1, self._rows.keep)
-                self._others[name].add(np.full((self._rows.count, 1), np.nan))
-            values = [found.get(name, np.nan) for found in others]
-            self._others[name].add(np.array(values, dtype=np.float64)[:, None])
         self._rows.add(rows)
 
     # --- reading --------------------------------------------------------------------------------
@@ -214,6 +214,7 @@ class History:
         found.about = dict(self.about)
         found._rows = self._rows.part(first, last, step)
         found._others = {n: rows.part(first, last, step) for n, rows in self._others.items()}
+        found._groups = {n: rows.part(first, last, step) for n, rows in self._groups.items()}
         if len(found._rows):
             ends = found._rows.numbers[[0, -1]] + [0, 1]
             low, high = np.searchsorted(self._angles.values[:, 0], ends)
@@ -241,6 +242,11 @@ class History:
                 name: torch.tensor(values[0])
                 for name, values in one.others.items()
                 if not np.isnan(values[0])
+            },
+            groups={
+                name: torch.from_numpy(values[0].copy())
+                for name, values in one.groups.items()
+                if not np.isnan(values[0]).all()
             },
             about=one.about,
             time=float(one.times[0]),
@@ -358,6 +364,12 @@ class History:
         """(N,) by name, the values of losses that are no tasks, fixed or observed; NaN if away."""
         self._fetch()
         return {name: rows.values[:, 0] for name, rows in self._others.items()}
+
+    @property
+    def groups(self) -> dict[str, Floats]:
+        """(N, K) by part of the shared module, the norms there; NaN where not measured."""
+        self._fetch()
+        return {name: rows.values for name, rows in self._groups.items()}
 
     @property
     def _present(self) -> Floats:
@@ -488,8 +500,24 @@ class History:
         )
 
 
-def _beside(steps: Sequence[Step]) -> list[dict[str, float]]:
-    """The values of what is no task, of each step, with one look at the device."""
-    values = [value.double().reshape(()) for step in steps for value in step.others.values()]
-    plain = iter(torch.stack(values).tolist() if values else ())
-    return [{name: next(plain) for name in step.others} for step in steps]
+def _plain(steps: Sequence[Mapping[str, Tensor]]) -> list[dict[str, list[float]]]:
+    """The values that stand beside those of the tasks, by step, with one look at the device."""
+    found = [value.double().reshape(-1) for named in steps for value in named.values()]
+    numbers = iter(torch.cat(found).tolist() if found else ())
+    return [
+        {name: [next(numbers) for _ in range(value.numel())] for name, value in named.items()}
+        for named in steps
+    ]
+
+
+def _add_beside(
+    columns: dict[str, Rows], steps: Sequence[Mapping[str, list[float]]], width: int, rows: Rows
+) -> None:
+    """Add a row a step to each of ``columns``, before the steps are added to ``rows``."""
+    for name in {name: None for found in steps for name in found} | columns:
+        if name not in columns:
+            columns[name] = Rows(width, rows.keep)
+            columns[name].add(np.full((rows.count, width), np.nan))
+        away = [math.nan] * width
+        values = [found.get(name, away) for found in steps]
+        columns[name].add(np.array(values, dtype=np.float64).reshape(len(values), width))

@@ -44,12 +44,14 @@ class Row(NamedTuple):
 
     ``numbers`` holds the values of ``SCALARS``, with ``combined`` as its place in ``COMBINED`` and
     ``engine`` as its place in ``ENGINES``, then K of each of ``VECTORS``. ``cosines`` holds K · K
-    numbers where the Gramian was measured, ``others`` the values of what is no task.
+    numbers where the Gramian was measured, ``others`` the value of what is no task, and ``groups``
+    K norms for each part of the shared module.
     """
 
     numbers: list[float]
     cosines: list[float] | None = None
-    others: dict[str, float] | None = None
+    others: dict[str, list[float]] | None = None
+    groups: dict[str, list[float]] | None = None
 
 
 @final
@@ -292,8 +294,13 @@ def _row(found: Mapping[str, Any], tasks: Sequence[str]) -> Row:
         shares = _shares(multipliers, norms, cosines)
     else:
         shares = [math.nan] * k
-    others = {str(name): _number(value) for name, value in found.get("others", {}).items()}
-    return Row([*scalars, *losses, *norms, *multipliers, *saturated, *shares], cosines, others)
+    others = {str(name): [_number(value)] for name, value in found.get("others", {}).items()}
+    groups = {
+        str(name): _numbers(values[task] for task in tasks)
+        for name, values in found.get("groups", {}).items()
+    }
+    numbers = [*scalars, *losses, *norms, *multipliers, *saturated, *shares]
+    return Row(numbers, cosines, others, groups)
 
 
 def _shares(multipliers: list[float], norms: list[float], cosines: list[float]) -> list[float]:

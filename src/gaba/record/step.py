@@ -18,7 +18,7 @@ Engine = Literal["", "norms", "products", "probe"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Step:
     """What the Balancer saw and did in one step. Its tensors stay on the device until you ask.
 
@@ -40,6 +40,7 @@ class Step:
         engine: what was measured: ``"norms"``, or ``"products"`` along the update, from gradients
             or by a ``"probe"``; empty without measurement.
         others: the values () of losses that are no tasks, fixed or observed, by name.
+        groups: (K,) by part of the shared module, the norms g_k of its parameters alone.
         about: what holds for many steps, in words: ``"metric"``, ``"measurement"``, ``"reason"``.
         time: when the step was recorded, in seconds since 1970.
     """
@@ -57,6 +58,7 @@ class Step:
     shares: Tensor = None  # pyright: ignore[reportAssignmentType]  # never None once it is made
     engine: Engine = ""
     others: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Mapping[str, Tensor] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
     time: float = field(default_factory=time.time)
 
@@ -107,15 +109,17 @@ class Step:
         names = ["losses", "norms", "multipliers", "weights", "contributions", "shares"]
         names.append("saturated")
         parts = [self.finite.reshape(1), self.imbalance.reshape(1)]
-        parts += [value.reshape(1).to(self.multipliers) for value in self.others.values()]
+        beside = (*self.others.values(), *self.groups.values())
+        parts += [value.reshape(-1).to(self.multipliers) for value in beside]
         if cosines is not None:
             parts.append(cosines.flatten())
         parts = [*(getattr(self, name) for name in names), *parts]
         numbers = torch.cat([part.to(self.multipliers.dtype) for part in parts]).tolist()
         vectors = {name: numbers[i * k : (i + 1) * k] for i, name in enumerate(names)}
         finite, imbalance, *rest = numbers[len(names) * k :]
-        n = len(self.others)
-        others, rest = dict(zip(self.others, _plain(rest[:n]), strict=True)), rest[n:]
+        n, m = len(self.others), k * len(self.groups)
+        others = dict(zip(self.others, _plain(rest[:n]), strict=True))
+        groups, rest = rest[n : n + m], rest[n + m :]
         saturated = (bool(value) for value in vectors.pop("saturated"))
         if not any(math.isfinite(share) and share != 0 for share in vectors["shares"]):
             del vectors["shares"]  # 0 is that of a missing task
@@ -131,9 +135,25 @@ class Step:
         }
         if others:
             found["others"] = others
+        if groups:
+            found["groups"] = {
+                name: self._named(_plain(groups[i * k : (i + 1) * k]))
+                for i, name in enumerate(self.groups)
+            }
         if cosines is not None:
             found["cosines"] = [list(_plain(rest[i * k : (i + 1) * k])) for i in range(k)]
         return found
+
+    def __repr__(self) -> str:
+        """What a person wants to see of it. Waits for the device."""
+        found = self.asdict()
+        shown = [n for n in ("losses", "norms", "multipliers", "shares") if n in found]
+        parts = [
+            f"{name} {', '.join('–' if v is None else f'{v:.4g}' for v in found[name].values())}"
+            for name in shown
+            if any(value is not None for value in found[name].values())
+        ]
+        return f"Step {self.step} of {', '.join(self.tasks)}: {'; '.join(parts)}"
 
     def _named(self, values: Iterable[Any]) -> dict[str, Any]:
         return dict(zip(self.tasks, values, strict=True))

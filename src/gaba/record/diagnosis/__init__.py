@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gaba.record.diagnosis._gradients import conflict, scattered
+from gaba.record.diagnosis._gradients import conflict, owners, scattered
 from gaba.record.diagnosis._multipliers import (
     amplified,
     fixed_would_do,
@@ -55,6 +55,7 @@ _CHECKS = (
     amplified,
     conflict,
     opposed,
+    owners,
     scattered,
     saturated,
     noisy,

@@ -13,7 +13,7 @@ from gaba.record.diagnosis._thresholds import (
     SCATTERED_MOVES,
 )
 from gaba.record.diagnosis._view import View
-from gaba.record.diagnosis._words import LISTED_TASKS, times
+from gaba.record.diagnosis._words import LISTED_PARTS, LISTED_TASKS, percent, times
 
 
 def conflict(view: View) -> Finding | None:
@@ -58,6 +58,29 @@ def conflict(view: View) -> Finding | None:
     )
     headline = f"'{a}' and '{b}' pull against each other (cosine {medians[worst]:.2f})."
     return Finding("conflict", text, figures, "", "watch", headline)
+
+
+def owners(view: View) -> Finding | None:
+    """To whom each part of the shared module belongs: who pulls hardest on it."""
+    said: list[str] = []
+    parts: list[float] = []
+    names: list[str] = []
+    for name, norms in view.groups.items():
+        rows = (norms * view.multipliers)[np.isfinite(norms).all(axis=1) & view.finite]
+        whole = rows.sum(axis=1, keepdims=True)
+        if not (whole > 0).any():
+            continue
+        medians = np.median((rows / np.where(whole > 0, whole, np.nan))[whole[:, 0] > 0], axis=0)
+        first = int(medians.argmax())
+        names.append(name)
+        parts.append(float(medians[first]))
+        said.append(f"{name} {percent(parts[-1])} '{view.tasks[first]}'")
+    if not said:
+        return None
+    more = len(said) - LISTED_PARTS
+    listed = ", ".join(said[:LISTED_PARTS]) + (f", and {more} more" if more > 0 else "")
+    text = f"Who pulls hardest on each part, as a part of all pulls on it: {listed}."
+    return Finding("owners", text, {"parts": names, "owned": parts})
 
 
 def scattered(view: View) -> Finding | None:

@@ -37,6 +37,7 @@ class View:
     ``rising`` (N, K): a multiplier grew by all that the method lets it, when it last changed.
     ``saturated`` (N, K): it is at a limit, which one that is still rising is not.
     ``cosines`` (M, K, K): of the M finite steps where some are known.
+    ``groups`` (N, K) by part of the shared module: the norms there.
     ``engines`` (N,): what was measured. Along the update, the norms are the effective ones, and 0
     for a task that opposes it.
     """
@@ -58,6 +59,7 @@ class View:
     present: Bools
     pulls: Floats
     complete: Bools
+    groups: Mapping[str, Floats]
 
     @classmethod
     def of(cls, history: History) -> View:
@@ -84,12 +86,23 @@ class View:
             present=present,
             pulls=np.where(usable & np.isfinite(norms), norms, np.nan),
             complete=present.all(axis=1) & history.finite,
+            groups=history.groups,
         )
 
     @property
     def contributions(self) -> Floats:
-        """(N, K), m_k g_k where the task pulled; NaN elsewhere."""
-        return self.multipliers * self.pulls
+        """(N, K), m_k g_k where the task pulled, over what its target asks for; NaN elsewhere."""
+        return self.multipliers * self.pulls / self.asked
+
+    @property
+    def asked(self) -> Floats:
+        """(K,), how hard each task is to pull next to the others: the root of its share; else 1."""
+        words = [word.rpartition(" ") for word in self.about.get("targets", "").split(", ")]
+        targets = {name: float(value) for name, _, value in words if name}
+        if set(targets) != set(self.tasks):
+            return np.ones(len(self.tasks))
+        roots = np.sqrt([targets[task] for task in self.tasks])
+        return roots / roots.mean()
 
     @property
     def contested(self) -> Bools:

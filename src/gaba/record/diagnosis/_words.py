@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+LISTED_PARTS = 8  # and so for parts of the shared module
 LISTED_TASKS = 4  # more tasks than these do not fit into a sentence; the figures have them all
 
 

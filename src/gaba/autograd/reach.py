@@ -1,0 +1,67 @@
+"""Which losses reach which shared parameters: whether what is called shared is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from gaba.autograd.graph import LossGraph
+from gaba.autograd.sharding import sharded
+from gaba.autograd.shared import SharedModule
+from gaba.autograd.walk import reachable_leaves
+
+LISTED = 3
+"""More names than these do not fit into a sentence."""
+
+
+def misplaced(graph: LossGraph, names: Sequence[str]) -> str:
+    """What one loss alone reaches of the shared part, in a sentence; empty if there is nothing.
+
+    What no loss reaches is named beside it: it disturbs nothing.
+
+    Args:
+        graph: the losses of a step that has them all.
+        names: of the terms, in the order of their positions.
+
+    Example:
+        >>> import torch
+        >>> from gaba.autograd.shared import as_shared
+        >>> trunk, head = torch.nn.Linear(2, 3), torch.nn.Linear(3, 1)
+        >>> z = trunk(torch.ones(1, 2))
+        >>> losses = [head(z).sum(), z.square().sum()]
+        >>> misplaced(LossGraph(losses, as_shared(torch.nn.Sequential(trunk, head))), ["a", "b"])
+        "'a' alone reaches 2 of 4 shared parameters (4 numbers): 1.weight, 1.bias"
+    """
+    theta = graph.theta
+    if sharded(theta):
+        return ""
+    ids = {id(p): i for i, p in enumerate(theta)}
+    by: list[list[str]] = [[] for _ in theta]
+    for k, loss in zip(graph.tasks, graph.losses, strict=True):
+        for leaf in reachable_leaves([loss]):
+            if id(leaf) in ids:
+                by[ids[id(leaf)]].append(names[k])
+    called = _names(graph, theta)
+    clauses = []
+    for owner in dict.fromkeys(tasks[0] for tasks in by if len(tasks) == 1):
+        at = [i for i, tasks in enumerate(by) if tasks == [owner]]
+        clauses.append(f"'{owner}' alone reaches {_counted(at, theta, called)}")
+    nobody = [i for i, tasks in enumerate(by) if not tasks]
+    if clauses and nobody:
+        clauses.append(f"no loss reaches {_counted(nobody, theta, called)}")
+    return "; ".join(clauses)
+
+
+def _names(graph: LossGraph, theta: Sequence[nn.Parameter]) -> list[str]:
+    shared = graph.shared
+    known: dict[int, str] = {}
+    if isinstance(shared, SharedModule):
+        known = {id(p): name for name, p in shared.module.named_parameters()}
+    return [known.get(id(p), f"number {i}") for i, p in enumerate(theta)]
+
+
+def _counted(at: Sequence[int], theta: Sequence[nn.Parameter], called: Sequence[str]) -> str:
+    numbers = sum(theta[i].numel() for i in at)
+    listed = ", ".join([*(called[i] for i in at[:LISTED]), *(["…"] if len(at) > LISTED else [])])
+    return f"{len(at)} of {len(theta)} shared parameters ({numbers:,} numbers): {listed}"
