@@ -66,9 +66,13 @@ def run(problem: tuple[str, str, float, float, int], method: str, seed: int) -> 
         "method": method,
         "seed": seed,
         "steps": steps,
-        "quality": result["quality"] if math.isfinite(result["quality"]) else None,
-        "imbalance": result["imbalance_median"],
+        "quality": _plain(result["quality"]),
+        "imbalance": _plain(result["imbalance_median"]),
     }
+
+
+def _plain(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def ratios(

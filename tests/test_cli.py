@@ -487,6 +487,11 @@ def test_methods_lists_every_method_once(capsys: pytest.CaptureFixture[str]) -> 
     first = [line.split()[0].partition(":")[0] for line in out.splitlines() if line.strip()]
     for name in gaba.methods.METHODS:
         assert first.count(name) == 1, name
+    assert out.startswith("start here\n")
+    start = [word for word in first[: first.index("methods")] if word in gaba.methods.METHODS]
+    assert start == ["gaba", "observe", "paper", "inverse", "equal-share"]
+    headings = [line for line in out.splitlines() if line in gaba.methods.listed()]
+    assert headings == list(gaba.methods.listed())
     assert "gaba methods NAME" in out
 
 
@@ -496,6 +501,7 @@ def test_methods_lists_every_method_once(capsys: pytest.CaptureFixture[str]) -> 
         ("inverse-optimizer", 'method="inverse-optimizer", optimizer=optimizer)'),
         ("fixed", 'model.backbone, method="fixed:1,20")'),
         ("single:health", 'model.backbone, method="single:health")'),
+        ("Equal_Share", 'model.backbone, method="equal-share")'),
     ],
 )
 def test_a_method_is_shown_in_use(
@@ -504,7 +510,7 @@ def test_a_method_is_shown_in_use(
     """What is printed is code that makes the Balancer."""
     assert cli.main(["methods", name]) == 0
     out = capsys.readouterr().out
-    method = gaba.methods.METHODS[name.partition(":")[0]]
+    method = gaba.methods.METHODS[name.partition(":")[0].lower().replace("_", "-")]
     assert " ".join(method.formula.split()) in " ".join(out.split())
     assert expected in out
     snippet = textwrap.dedent("  import gaba" + out.partition("  import gaba")[2])

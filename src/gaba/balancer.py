@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal, TypedDict, final
 
 import torch
@@ -26,7 +27,7 @@ from gaba.autograd.graph import LossGraph
 from gaba.autograd.losses import Batch, check_choice, check_losses
 from gaba.autograd.moves import Moves
 from gaba.autograd.passes import at_the_end, compile_to_keep, refuse_reentrant
-from gaba.autograd.reach import misplaced
+from gaba.autograd.reach import misplaced, out_of_reach
 from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
 from gaba.measurement import Observation, Request, Tracked, Watched
@@ -38,6 +39,7 @@ from gaba.measurement.tracked import Plan, effective
 from gaba.measurement.watched import parts_of
 from gaba.methods import Method
 from gaba.methods.method import MethodState
+from gaba.methods.settings import refusing_unknown
 from gaba.multipliers import Scale
 from gaba.pieces import Seen
 from gaba.ranks import Sync, by_name
@@ -139,6 +141,7 @@ class Balancer(nn.Module):
         [2.5, 1.0]
     """
 
+    @refusing_unknown
     def __init__(
         self,
         tasks: Sequence[str],
@@ -170,6 +173,12 @@ class Balancer(nn.Module):
             optimizers: tuple[Optimizer, ...] = ()
         else:
             optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
+            for found in optimizers:
+                if not isinstance(found, Optimizer):
+                    raise TypeError(
+                        f"optimizer must be a torch.optim.Optimizer, or several, found "
+                        f"{type(found).__name__}: pass the optimizer that you call step() on"
+                    )
         self._shared = as_shared(shared, optimizers)
         changes: dict[str, Any] = {"limit": limit, "scale": scale, "every": every}
         changes |= {"budget": budget, "metric": metric, "groups": groups or "method"}
@@ -177,18 +186,19 @@ class Balancer(nn.Module):
         if anchor is not None:
             check_choice("anchor", anchor, self.tasks)
             changes["anchor"] = self.tasks.index(anchor)
-        if isinstance(method, str):
-            made = methods.get(method, self.tasks, shared, **changes)
-        else:
-            made = method.replace(**changes)
+        made = methods.get(method, self.tasks, shared, **changes)
         if share_targets is not None:
             made = self._aimed(made, share_targets)
         self.method: Method = made
-        if accumulate < 1 or (accumulate > 1 and self.method.needs_every_step):
+        if not isinstance(accumulate, Integral) or accumulate < 1:
             raise ValueError(
-                f"accumulate must be at least 1, and 1 with heads='plain', found {accumulate} with "
-                f"heads={self.method.heads!r}: plain heads need the gradients of each task in "
-                "each step"
+                f"accumulate must be a whole number of at least 1, found {accumulate!r}: 1 if each "
+                "backward pass is followed by optimizer.step()"
+            )
+        if accumulate > 1 and self.method.needs_every_step:
+            raise ValueError(
+                f"accumulate must be 1 with heads={self.method.heads!r}, found {accumulate}: it "
+                "needs the gradients of each task in each step"
             )
         self.accumulate = accumulate
         self.on_nonfinite = on_nonfinite
@@ -212,7 +222,7 @@ class Balancer(nn.Module):
         self._keep_calls()
         bounds = self.method.bounds
         self._about = {
-            "method": method if isinstance(method, str) else repr(method.rule),
+            "method": methods.spelled(method) if isinstance(method, str) else repr(method.rule),
             "metric": self.method.metric,
             "measurement": repr(self.method.measure),
             **({"limit": f"{bounds.limit:g}"} if bounds.limited and bounds.limit else {}),
@@ -228,14 +238,14 @@ class Balancer(nn.Module):
 
     def _aimed(self, method: Method, targets: Mapping[str, float]) -> Method:
         """``method`` with shares in these proportions; contributions go with their roots."""
-        if set(targets) != set(self.tasks) or not isinstance(method.rule, Proportional):
+        proportions = self.roles.proportions(targets)
+        if not isinstance(method.rule, Proportional):
             raise ValueError(
-                f"share_targets must give a number for each of the tasks {', '.join(self.tasks)} "
-                f"to a rule that makes something equal, found {dict(targets)} for "
+                "share_targets must go with a rule that makes something equal, found "
                 f"{type(method.rule).__name__}: use method='gaba' or 'equal-share'"
             )
         power = 1.0 if method.rule.needs == "gramian" else 0.5
-        ratios = [float(targets[task]) ** power for task in self.tasks]
+        ratios = [value**power for value in proportions]
         return method.replace(rule=Targets(ratios, method.rule))
 
     # ---- the flow -------------------------------------------------------------------------------
@@ -273,18 +283,7 @@ class Balancer(nn.Module):
         seen, remembered = self._measure(batch, request, by_hand=True)
         decided = self._decide(batch, seen, remembered)
         plan = self._plan(batch, request, decided)
-        if self.method.observes:
-            combined = plain_backward(
-                request.graph, batch.losses, scaler, retain_graph=retain_graph
-            )
-        else:
-            combined = combine(
-                request.graph,
-                None if seen is None else seen.gradients,
-                self._used(batch, decided),
-                heads=self.method.heads,
-                retain_graph=retain_graph,
-            )
+        combined = self._combine(batch, request, seen, decided, scaler)
         if plan is not None:
             found = plan.along.finish(arrived=combined == "backward")
             decided = self._correct(batch, plan, found, decided)
@@ -340,6 +339,11 @@ class Balancer(nn.Module):
     ) -> tuple[Batch, Request]:
         """The losses, sound on every rank, and what a measurement is told of them."""
         self._closures.check()
+        if isinstance(features, torch.amp.GradScaler):
+            raise TypeError(
+                "features must hold tensors, found a GradScaler: write "
+                "balancer.backward(losses, scaler=scaler)"
+            )
         self._forget_pending()
         multipliers = self._state.get().method.multipliers
         marks = self._steps, self._cadence
@@ -389,9 +393,8 @@ class Balancer(nn.Module):
         strange = [k for k in seen.unreached if k not in self._absences.reached]
         if strange:
             refuse_reentrant(graph)
-            raise ValueError(
-                f"losses[{self.tasks[strange[0]]!r}] {self.method.measured.unreached_says}"
-            )
+            says = self.method.measured.unreached_says
+            raise ValueError(out_of_reach(request.graph, self.tasks, strange, says))
         self._absences = self._absences.measured(asked, seen.unreached)
         if self.method.measured.tracks:
             self._cadence = self._tracked.first(self._cadence, asked, self._steps)
@@ -445,6 +448,22 @@ class Balancer(nn.Module):
             return torch.full_like(window, torch.nan)
         taken = window if len(places) == n else window[on_device(places, window.device)]
         return spread(usable(taken, batch.losses[: len(places)]), places, n)
+
+    def _combine(
+        self,
+        batch: Batch,
+        request: Request,
+        seen: Observation | None,
+        decided: _Decided,
+        scaler: torch.amp.GradScaler | None,
+    ) -> Literal["by-hand", "backward"]:
+        """Fill ``.grad``: by what was measured, or by one backward pass; how it was done."""
+        graph, keep = request.graph, request.retain_graph
+        if self.method.observes:
+            return plain_backward(graph, batch.losses, scaler, retain_graph=keep)
+        gradients = None if seen is None else seen.gradients
+        used = self._used(batch, decided)
+        return combine(graph, gradients, used, heads=self.method.heads, retain_graph=keep)
 
     def _rising(self, wanted: Tensor, before: Tensor) -> Tensor:
         """(K,), the multipliers ``wanted``, none far above those of the optimizer step before."""
@@ -723,6 +742,14 @@ class Balancer(nn.Module):
         method = self.method.init(n_tasks)
         return BalancerState(self.method.measured.init(n_tasks), method, method.multipliers)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Load; a checkpoint of a model that had no Balancer yet leaves this one as it is."""
+        if prefix and not any(key.startswith(prefix) for key in state_dict):
+            state_dict.update(self.state_dict(prefix=prefix))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def get_extra_state(self) -> _Saved:
         """The names of the tasks and the number of steps, saved with the state."""
         cadence = self._cadence.to_dict()
@@ -755,6 +782,7 @@ def _listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
+@refusing_unknown
 def Observer(  # noqa: N802 - reads as what it makes
     tasks: Sequence[str],
     shared: SharedSpec,

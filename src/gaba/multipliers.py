@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, TypeAlias, final, get_args
 
 import torch
@@ -106,7 +107,7 @@ class Bounds(Piece[Asked, Tensor]):
             )
         for name in ("limit", "recovery"):
             value = getattr(self, name)
-            if value is not None and not value >= 1:
+            if value is not None and not (isinstance(value, Real) and float(value) >= 1):
                 raise ValueError(
                     f"{name} must be at least 1, or None for none, found {value!r}: 1,000 lets a "
                     "loss be multiplied or divided by a thousand"

@@ -14,6 +14,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 import gaba
+from _models import TwoStage, batch
 from _web_records import read, step_lines, write
 from gaba.extras import install
 from gaba.record import plots
@@ -68,6 +69,38 @@ def test_saturation_and_cosines_are_rows_of_their_means(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.ma.filled(image, np.nan)[1], steps.cosines[:, 0, 2])
 
 
+@pytest.mark.parametrize("k", [3, 17])
+def test_the_matrix_shows_the_median_cosine_of_each_pair(k: int, tmp_path: Path) -> None:
+    tasks = tuple(f"t{i}" for i in range(k))
+    lines = step_lines(90, tasks, cosines=True)
+    steps = read(write(tmp_path / "run.jsonl", lines, tasks))
+    picture = plots.cosine_matrix(steps)
+    axes = picture.axes[0]
+    raw = [line for line in map(json.loads, lines) if line["finite"] and "cosines" in line]
+    pair = [line["cosines"][0][2] for line in raw if line["cosines"][0][2] is not None]
+    image: Any = axes.images[0].get_array()
+    shown = np.ma.filled(image, np.nan)
+    assert shown[0, 2] == shown[2, 0] == np.median(pair)
+    assert np.isnan(np.diag(shown)).all()
+    assert axes.get_title("left") == f"median cosine of {len(raw)} steps"
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(texts) == (k * k - k if k == 3 else 0)  # too small to be read
+    if k == 3:
+        assert texts[2, 0] == f"{np.median(pair):.2f}"
+
+
+def test_a_pair_that_was_never_there_together_has_no_number(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in step_lines(30, TASKS, cosines=True)]
+    for line in lines:
+        if "cosines" in line:
+            line["cosines"][0][2] = line["cosines"][2][0] = None
+    text = [json.dumps(line) + "\n" for line in lines]
+    axes = plots.cosine_matrix(read(write(tmp_path / "run.jsonl", text, TASKS))).axes[0]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts[2, 0] == texts[0, 2] == "–"
+    assert texts[1, 0] != "–"
+
+
 def test_saturated_stretches_are_shaded(tmp_path: Path) -> None:
     lines = step_lines(100, TASKS)
     lines = [
@@ -82,12 +115,27 @@ def test_saturated_stretches_are_shaded(tmp_path: Path) -> None:
 
 def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     empty = gaba.History(["a", "b"])
-    for draw in (plots.weights, plots.overview, plots.saturation):
+    for draw in ALL.values():
         with pytest.raises(ValueError, match="at least 1 step, found 0"):
             draw(empty)
-    for draw in (plots.cosines, plots.shares):
+    without = history(tmp_path, 20, cosines=False)
+    for draw in (plots.cosines, plots.cosine_matrix):
         with pytest.raises(ValueError, match="cosines in some step, found none"):
-            draw(history(tmp_path, 20, cosines=False))
+            draw(without)
+    with pytest.raises(ValueError, match="shares in some step, found none"):
+        plots.shares(without)
+
+
+def test_shares_that_a_probe_revealed_are_drawn_without_cosines() -> None:
+    model = TwoStage([1.0, 2.0, 3.0])
+    balancer = gaba.Balancer(model.names, shared=model.trunk, every=1)
+    for seed in range(4):
+        balancer.backward(model.losses(batch(seed)))
+    lines = plots.shares(balancer.history).axes[0].lines
+    shown = [line.get_ydata() for line in lines if line.get_label() in model.names]
+    assert np.isnan(balancer.history.cosines).all()
+    assert np.isfinite(balancer.history.shares[1:]).all()
+    np.testing.assert_array_equal(shown, balancer.history.shares.T)
 
 
 def test_without_matplotlib_the_extra_is_named() -> None:

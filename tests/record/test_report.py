@@ -18,7 +18,7 @@ from gaba.record.diagnosis import diagnose
 EVIL = '<script>alert("x")</script>|`*_'
 TASKS = ("rul", EVIL)
 PICTURES = ("losses", "norms", "multipliers", "contributions", "shares", "imbalance", "saturation")
-PICTURES += ("cosines",)
+PICTURES += ("cosine-matrix", "cosines")
 
 
 @pytest.fixture(scope="module")

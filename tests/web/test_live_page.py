@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -105,6 +106,35 @@ def test_a_run_is_shown_in_both_themes_and_sizes(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot = page.screenshot(path=tmp_path / f"{theme}-{width}.png", full_page=True)
     assert len(shot) > 20_000
+
+
+LOOKS = {"act": "trouble", "watch": "watch", "fine": "fine"}
+
+
+def test_findings_look_as_their_grades_say(live: str, open_page: Open, runs: Path) -> None:
+    page = open_page(f"{live}?run=first/history.jsonl")
+    run = run_of(page, "first/history.jsonl")
+    said = gaba.diagnose(read(runs / "first/history.jsonl"))
+    expect(run.locator(".verdict")).to_have_class(f"verdict {LOOKS[said.grade]}", timeout=LONG)
+    expect(run.locator(".findings li")).to_have_class([LOOKS[f.grade] for f in said.evidence])
+    assert len({found.grade for found in said.evidence}) > 1
+
+
+def test_the_matrix_shows_the_median_cosines_and_of_how_many_steps(
+    live: str, open_page: Open, runs: Path
+) -> None:
+    names = "first/history.jsonl", "second/history.jsonl"
+    page = open_page(f"{live}?run={names[0]}&run={names[1]}")
+    history = read(runs / names[0])
+    known = history.finite & np.isfinite(history.cosines[:, 0, 1:]).any(axis=1)
+    heat = run_of(page, names[0]).locator("table.heat")
+    expect(heat.locator("caption")).to_contain_text(f"median of {known.sum()} steps", timeout=LONG)
+    for j in (1, 2):
+        column = history.cosines[known, 0, j]
+        text = f"{np.median(column[np.isfinite(column)]):.2f}"
+        expect(heat.locator("tbody tr").first.locator("td").nth(j)).to_have_text(text)
+    has_steps(page, names[1], 5000)
+    expect(run_of(page, names[1]).locator("table.heat")).to_have_count(0)
 
 
 def test_no_text_is_faint_and_no_control_without_a_name(live: str, open_page: Open) -> None:

@@ -508,6 +508,33 @@ def told_of(server: Server, run: str, until: set[str]) -> dict[str, Any]:
     pytest.fail(f"the stream of {run} ended")
 
 
+def test_a_page_is_told_grades_and_the_median_cosines(tmp_path: Path) -> None:
+    tasks = ("a", "b", "c")
+    lines = step_lines(80, tasks, cosines=True)
+    path = write(tmp_path / "run.jsonl", lines, tasks)
+    write(tmp_path / "without.jsonl", step_lines(80, tasks), tasks)
+    told: dict[str, dict[str, Any]] = {}
+    with serving(tmp_path) as server:
+        for run in ("run.jsonl", "without.jsonl"):
+            address = f"{server.address}api/stream?run={run}"
+            with httpx.stream("GET", address, timeout=20) as answer:
+                for event in events(answer.iter_lines()):
+                    if event["event"] == "run":
+                        told[run] = json.loads(event["data"])
+                        if told[run]["diagnosis"]:
+                            break
+    found, expected = told["run.jsonl"]["diagnosis"], gaba.diagnose(read(path))
+    assert found["grade"] == expected.grade
+    assert [f["grade"] for f in found["evidence"]] == [f.grade for f in expected.evidence]
+    assert len({f["grade"] for f in found["evidence"]}) > 1
+    rows = [line for line in map(json.loads, lines) if line["finite"] and "cosines" in line]
+    cosines = told["run.jsonl"]["cosines"]
+    assert cosines["steps"] == len(rows)
+    pair = [row["cosines"][0][2] for row in rows if row["cosines"][0][2] is not None]
+    assert cosines["median"][0][2] == cosines["median"][2][0] == np.median(pair)
+    assert told["without.jsonl"]["cosines"] is None
+
+
 def test_a_record_that_is_unreadable_stops_no_other(tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", step_lines(8, ("a", "b")))
     bad = step_lines(3, ("a", "b"))

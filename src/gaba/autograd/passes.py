@@ -134,8 +134,9 @@ def refuse_reentrant(graph: LossGraph) -> None:
 _REMEDIES = {
     "through the graph a second time": (
         "losses must have a graph that is still there, found that an earlier pass has freed it and "
-        "this one goes through it a second time: use balancer.backward(losses, retain_graph=True) "
-        "or loss.backward(retain_graph=True) for the earlier one, or compute the losses again"
+        "this one goes through it a second time: compute the losses again for each step, and call "
+        "balancer.backward(losses) in place of loss.backward(), not beside it. If two passes are "
+        "meant, give the earlier one retain_graph=True"
     ),
     "Checkpointing is not compatible": (
         "checkpoint must be called with use_reentrant=False, found that an activation checkpoint "

@@ -11,6 +11,12 @@ from gaba.autograd.sharding import sharded
 from gaba.autograd.shared import SharedModule
 from gaba.autograd.walk import reachable_leaves
 
+NOTHING_SHARED = (
+    "shared must hold parameters that two tasks reach, found none that is trainable: unfreeze the "
+    "backbone (requires_grad_(True)), or pass what the losses do train together. If it is to stay "
+    "frozen, nothing is shared and sum(losses.values()).backward() is all you need"
+)
+"""What to say where all that is shared is frozen."""
 LISTED = 3
 """More names than these do not fit into a sentence."""
 
@@ -51,6 +57,50 @@ def misplaced(graph: LossGraph, names: Sequence[str]) -> str:
     if clauses and nobody:
         clauses.append(f"no loss reaches {_counted(nobody, theta, called)}")
     return "; ".join(clauses)
+
+
+def out_of_reach(
+    graph: LossGraph, names: Sequence[str], unreached: Sequence[int], says: str = ""
+) -> str:
+    """What is wrong if some of the losses that were measured reach no shared parameter.
+
+    Args:
+        graph: the losses that were measured.
+        names: of the terms, in the order of their positions.
+        unreached: the positions of the losses that reach nothing, at least one.
+        says: what the measurement has to say, if it measures elsewhere.
+
+    Example:
+        >>> import torch
+        >>> from gaba.autograd.shared import as_shared
+        >>> trunk = torch.nn.Linear(2, 3).requires_grad_(False)
+        >>> loss = torch.ones((), requires_grad=True) * 1
+        >>> out_of_reach(LossGraph([loss, loss], as_shared(trunk)), ["a", "b"], [0, 1])[:55]
+        'shared must hold parameters that two tasks reach, found'
+    """
+    first = f"losses[{names[unreached[0]]!r}]"
+    if says:
+        return f"{first} {says}"
+    if not graph.theta:
+        return NOTHING_SHARED
+    found = f"{first} reaches no shared parameter"
+    reaching = [names[k] for k in graph.tasks if k not in unreached]
+    if reaching:
+        return (
+            f"{found}, but {', '.join(map(repr, reaching))} does: shared must be what all losses "
+            "pass through, shared=model.backbone and not a head, and each loss must be computed "
+            "from its output"
+        )
+    if len(graph.tasks) == 1:
+        return (
+            f"{found}: check that it is computed from the output of what was passed as shared, and "
+            "not detached on the way"
+        )
+    return (
+        f"{found}, and no other loss does: shared must be part of the model that computes the "
+        "losses, found parameters of another one (a copy, or made anew?) or an output that is "
+        "detached on the way"
+    )
 
 
 def _names(graph: LossGraph, theta: Sequence[nn.Parameter]) -> list[str]:

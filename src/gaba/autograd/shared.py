@@ -104,9 +104,12 @@ class SharedParameters(Shared):
         self._parameters = tuple(dict.fromkeys(parameters))
         for found in self._parameters:
             if not isinstance(found, Tensor):
+                remedy = "pass module.parameters()"
+                if isinstance(found, nn.Module):
+                    remedy = "pass [p for m in modules for p in m.parameters()]"
                 raise TypeError(
                     "shared must be a module, an iterable of parameters or 'auto', found an "
-                    f"element of type {type(found).__name__}: pass module.parameters()"
+                    f"element of type {type(found).__name__}: {remedy}"
                 )
         if not self._parameters:
             raise ValueError(
@@ -159,12 +162,16 @@ def as_shared(spec: SharedSpec, optimizers: Sequence[Optimizer] = ()) -> Shared:
     if isinstance(spec, str):
         if spec != "auto":
             raise ValueError(
-                f"shared must be a module, an iterable of parameters or 'auto', found {spec!r}"
+                f"shared must be a module, an iterable of parameters or 'auto', found {spec!r}: "
+                + ("write 'auto'" if spec.lower() == "auto" else f"pass the module, model.{spec}")
             )
         return SharedAuto(optimizers)
     if isinstance(spec, Tensor) or not isinstance(spec, Iterable):
+        remedy = "pass model.backbone or model.backbone.parameters()"
+        if isinstance(spec, nn.Parameter):
+            remedy = "pass a list of parameters, [parameter], or the module that holds it"
         raise TypeError(
             "shared must be a module, an iterable of parameters or 'auto', found "
-            f"{type(spec).__name__}: pass model.backbone or model.backbone.parameters()"
+            f"{type(spec).__name__}: {remedy}"
         )
     return SharedParameters(spec)

@@ -127,11 +127,8 @@ class Measurement(Piece[Request, Observation]):
 
     @property
     def unreached_says(self) -> str:
-        """What is wrong with a loss that is in :attr:`Observation.unreached`, and what to do."""
-        return (
-            "reaches no shared parameter: check what was passed as shared, and that the loss is "
-            "computed from its output"
-        )
+        """What is wrong with a loss in :attr:`Observation.unreached`, if not that of all others."""
+        return ""
 
 
 def balanced(seen: Observation, n_tasks: int) -> Observation:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gaba.autograd.losses import check_choice
 from gaba.autograd.passes import TaskGradients, one_pass, task_passes
+from gaba.autograd.reach import NOTHING_SHARED
 from gaba.autograd.sharding import sharded
 from gaba.autograd.shared import Shared, SharedModule
 from gaba.measurement._fsdp import sharded_passes
@@ -156,10 +157,7 @@ def _one_at_a_time(request: Request, theta: Sequence[nn.Parameter]) -> Observati
     """One pass a task; on several ranks a gradient is averaged while the next pass runs."""
     graph, ranks = request.graph, request.ranks
     if not theta:
-        raise ValueError(
-            "shared must hold parameters that two tasks reach, found none that is trainable: pass "
-            "shared=model.backbone"
-        )
+        raise ValueError(NOTHING_SHARED)
     scales = request.scales(theta)
     means = averages(ranks, theta, request.step) if ranks.several else None
     norms: list[Tensor] = []

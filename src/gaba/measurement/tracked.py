@@ -150,7 +150,10 @@ class Tracked(Measurement):
                 "training time"
             )
         if self.every is not None and self.every < 1:
-            raise ValueError(f"every must be at least 1, or None, found {self.every}")
+            raise ValueError(
+                f"every must be at least 1, or None, found {self.every}: 8 measures in every 8th "
+                "step, None as often as the budget allows, and method='uniform' never"
+            )
         check_choice("engine", self.engine, get_args(Engine))
 
     def init(self, n_tasks: int) -> Smoothed:
@@ -165,7 +168,17 @@ class Tracked(Measurement):
         return new
 
     def can_probe(self, request: Request, cadence: Cadence) -> bool:
-        """Whether the shares of this step can come from a probe; for one process."""
+        """Whether the shares of this step can come from a probe; for one process.
+
+        Example:
+            >>> import torch
+            >>> from gaba.autograd.graph import LossGraph
+            >>> from gaba.autograd.shared import as_shared
+            >>> w = torch.nn.Parameter(torch.ones(3))
+            >>> graph = LossGraph([w[0] * 2, w[1] * 3, w[2] * 4], as_shared([w]))
+            >>> Tracked().can_probe(Request(graph), Cadence())  # no module to call once more
+            False
+        """
         graph = request.graph
         usable = bool(graph.theta) and not sharded(graph.theta)
         return usable and self._rerun(request, cadence)[0] is not None

@@ -123,7 +123,18 @@ class Watched(Measurement):
     def learn(
         self, plan: Plan, found: Products, cadence: Cadence, step: int, tasks: tuple[str, ...]
     ) -> Cadence:
-        """The cadence after a probe."""
+        """The cadence after a probe.
+
+        Example:
+            >>> import torch, gaba
+            >>> trunk = torch.nn.Linear(2, 3)
+            >>> observer = gaba.Observer(["a", "b", "c", "d"], trunk, every=1)
+            >>> for _ in range(3):
+            ...     z = trunk(torch.ones(1, 2)).square().sum()
+            ...     step = observer.backward({"a": z, "b": 2 * z, "c": 3 * z, "d": 4 * z})
+            >>> step.engine, step.shares.round(decimals=3).tolist()
+            ('probe', [0.1, 0.2, 0.3, 0.4])
+        """
         return self._probing.learn(plan, found, cadence, step, tasks)
 
 

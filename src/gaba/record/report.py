@@ -14,6 +14,7 @@ from typing import Any, final
 import numpy as np
 
 from gaba.record import plots
+from gaba.record.cosines import median_cosines
 from gaba.record.diagnosis import diagnose
 from gaba.record.history import History
 from gaba.record.page import Bullets, Code, Drawing, Heading, Page, Part, Table, Text
@@ -28,7 +29,8 @@ PICTURES: tuple[tuple[str, Callable[..., plots.Picture], str], ...] = (
     ("shares", plots.shares, "Shares of the update"),
     ("imbalance", plots.imbalance, "Imbalance"),
     ("saturation", plots.saturation, "Saturation"),
-    ("cosines", plots.cosines, "Cosines between the tasks' gradients"),
+    ("cosine-matrix", plots.cosine_matrix, "Who helps whom: cosines between the tasks' gradients"),
+    ("cosines", plots.cosines, "The same cosines over the steps"),
 )
 SUMMARY = ("run", "steps", "imbalance, median", "saturated steps", "skipped steps", "step time")
 TASKS = ("task", "loss", "norm", "contribution", "last multiplier", "last weight", "saturated")
@@ -138,9 +140,13 @@ class Run:
     def _drawings(self, prefix: str) -> list[Drawing]:
         """The pictures that this history has something for."""
         at = self.history
-        pairs = ~np.eye(len(at.tasks), dtype=bool)
-        known = bool(np.isfinite(at.cosines[:, pairs]).any())
-        has = {"cosines": known, "shares": known, "saturation": bool(at.saturated.any())}
+        known = median_cosines(at) is not None
+        has = {
+            "cosine-matrix": known,
+            "cosines": known,
+            "shares": bool(np.isfinite(at.shares).any()),
+            "saturation": bool(at.saturated.any()),
+        }
         return [
             self._drawing(prefix + name, draw, caption)
             for name, draw, caption in PICTURES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import lzma
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -78,8 +79,12 @@ def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
     if subset == SIMULATED:
         return simulate()
     if subset not in SUBSETS:
-        known = ", ".join((*SUBSETS, SIMULATED))
-        raise ValueError(f"subset: must be one of {known}, found {subset!r}")
+        known = (*SUBSETS, SIMULATED)
+        near = difflib.get_close_matches(str(subset).upper(), SUBSETS, 1, 0.4) or [SIMULATED]
+        raise ValueError(
+            f"subset: must be one of {', '.join(known)}, found {subset!r} (did you mean "
+            f"{near[0]!r}?)"
+        )
     folder = find_data_dir(data_dir)
     train, test, rul = (_existing(folder, f"{kind}_{subset}.txt") for kind in _KINDS)
     test_frame = _read_frame(test)

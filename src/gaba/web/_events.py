@@ -33,7 +33,7 @@ QUIET = 15.0
 
 LAST = (
     *("losses", "norms", "multipliers", "weights", "contributions", "shares", "saturated"),
-    *("cosines", "steps", "imbalance", "finite", "measured", "times"),
+    *("steps", "imbalance", "finite", "measured", "times"),
 )
 """What is told of the last step, by the names of :class:`gaba.History`."""
 
@@ -92,11 +92,11 @@ def data(found: Slice, names: Sequence[str]) -> dict[str, Any]:
 
 
 def status(follower: Follower) -> dict[str, Any]:
-    """What a run is doing, its last step, and the diagnosis, for JSON; None for what is not finite.
+    """What a run is doing, its last step, cosines and diagnosis, for JSON; not finite is None.
 
     Of ``meta`` only what is no list and no object: a page shows no more, whatever a file may hold.
     """
-    last, found = follower.latest[-1:], follower.diagnosis
+    last, found, cosines = follower.latest[-1:], follower.diagnosis, follower.cosines
     meta = follower.header.meta if follower.header else {}
     told = {
         "state": follower.state,
@@ -109,13 +109,19 @@ def status(follower: Follower) -> dict[str, Any]:
         "skipped": follower.skipped,
         "saturated": follower.saturated,
         "last": {name: getattr(last, name)[0].tolist() for name in LAST} if len(last) else None,
+        "cosines": None
+        if cosines is None
+        else {"steps": cosines.steps, "median": cosines.median.tolist()},
         "diagnosis": None
         if found is None
         else {
             "steps": found.steps,
+            "grade": found.grade,
             "verdict": found.verdict,
             "code": found.code,
-            "evidence": [{"kind": f.kind, "text": f.text} for f in found.evidence],
+            "evidence": [
+                {"kind": f.kind, "grade": f.grade, "text": f.text} for f in found.evidence
+            ],
         },
     }
     return json.loads(json.dumps(told), parse_constant=lambda _: None)

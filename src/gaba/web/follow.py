@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gaba import History, diagnose
 from gaba.record import Diagnosis
+from gaba.record.cosines import Cosines, median_cosines
 from gaba.record.jsonl import Header, Parsed, header, parse_lines
 from gaba.web._buckets import Buckets, Floats, Slice, stride_for
 from gaba.web._tail import Piece, Tail
@@ -56,6 +57,7 @@ class _Run:
         self.skipped = 0
         self.diagnosed = 0
         self.diagnosis: Diagnosis | None = None
+        self.cosines: Cosines | None = None
         self._last_time = np.nan
 
     def add(self, parsed: Parsed, begins: NDArray[np.int64]) -> None:
@@ -247,12 +249,17 @@ class Follower:
         """What the latest steps said at the last :meth:`diagnose`; None if there were none."""
         return self._run.diagnosis if self._run else None
 
+    @property
+    def cosines(self) -> Cosines | None:
+        """The median cosines of the latest steps at the last :meth:`diagnose`; None without any."""
+        return self._run.cosines if self._run else None
+
     def diagnose(self) -> bool:
         """Diagnose the latest steps if there are more than last time; whether there were."""
         run, total, latest = self._run, self.total, self.latest
         if run is None or run.diagnosed == total:
             return False
-        run.diagnosis, run.diagnosed = diagnose(latest), total
+        run.diagnosis, run.cosines, run.diagnosed = diagnose(latest), median_cosines(latest), total
         self.version += 1
         return True
 

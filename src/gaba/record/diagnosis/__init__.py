@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagnosis", "Figure", "Finding", "Grade", "diagnose"]
 
+
+class _Recording(Protocol):
+    history: History
+
+
 _CHECKS = (
     warm_up,
     rising,
@@ -71,7 +76,7 @@ _CHECKS = (
 """Of two findings with one grade, the verdict tells the one that stands first here."""
 
 
-def diagnose(history: History) -> Diagnosis:
+def diagnose(history: History | _Recording) -> Diagnosis:
     """Read a history and say whether the tasks are balanced, what to change, and why.
 
     Each check gives one :class:`Finding` or none, with a grade: ``"fine"``, ``"watch"`` (look at
@@ -79,7 +84,8 @@ def diagnose(history: History) -> Diagnosis:
     over measured, finite steps. All thresholds stand in ``_thresholds.py`` with their reasons.
 
     Args:
-        history: the steps of a run, from ``balancer.history`` or ``gaba.History.read(path)``.
+        history: the steps of a run, from ``balancer.history`` or ``gaba.History.read(path)``, or
+            the Balancer itself.
 
     Raises:
         ValueError: ``history`` has no steps.
@@ -98,8 +104,18 @@ def diagnose(history: History) -> Diagnosis:
         - Under equal weights 'loud' would have pulled 500 times as hard as 'quiet'.
         - The weights never moved: they were 0.0020/0.9980 (loud/quiet) throughout.
     """
+    run: Any = getattr(history, "history", history)  # of a Balancer
+    if not hasattr(run, "recorded"):
+        raise TypeError(
+            f"history must be a gaba.History or a Balancer, found {type(run).__name__}: pass "
+            "balancer.history, or gaba.History.read(path)"
+        )
+    history = cast("History", run)
     if len(history) == 0:
-        raise ValueError("history: at least one step is needed, found 0; train before diagnosing")
+        raise ValueError(
+            "history: at least one step is needed, found 0; call balancer.backward(losses) before "
+            "diagnosing (in eval() or under no_grad nothing is recorded)"
+        )
     view = View.of(history)
     found = [finding for check in _CHECKS if (finding := check(view)) is not None]
     return Diagnosis(

@@ -13,8 +13,9 @@ Example:
     >>> lines = (losses, norms, multipliers, weights, contributions, shares, imbalance)
     >>> [draw(balancer.history).axes[0].get_ylabel() for draw in lines]  # doctest: +ELLIPSIS
     ['loss L', 'norm g', 'multiplier m', 'weight λ', 'contribution c = m g', 'share s', ...]
-    >>> [draw(balancer.history).axes[0].get_title("left") for draw in (saturation, cosines)]
-    ['saturated steps', 'cosine between gradients']
+    >>> rest = (saturation, cosines, cosine_matrix)
+    >>> [draw(balancer.history).axes[0].get_title("left") for draw in rest]
+    ['saturated steps', 'cosine between gradients', 'median cosine of 2 steps']
     >>> len(overview(balancer.history, dark=True).axes)
     4
 """
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gaba.record.cosines import median_cosines
 from gaba.record.plots import _draw
 from gaba.record.plots._paper import Picture, Style, blank, legend
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Picture",
     "contributions",
+    "cosine_matrix",
     "cosines",
     "imbalance",
     "losses",
@@ -75,12 +78,16 @@ def contributions(history: History, *, dark: bool = False) -> Picture:
 
 
 def shares(history: History, *, dark: bool = False) -> Picture:
-    """The share s_k of each task in the update, where the Gramian was measured.
+    """The share s_k of each task in the update, in the steps where it is known.
 
     Raises:
         ValueError: no step has shares.
     """
-    _check_gramian(history)
+    if len(history) and not np.isfinite(history.shares).any():
+        raise ValueError(
+            "history must have shares in some step, found none: they are measured by the default "
+            "method, by gaba.Observer, and where the method needs the Gramian"
+        )
     return _single(history, dark, _draw.shares)
 
 
@@ -100,9 +107,25 @@ def cosines(history: History, *, dark: bool = False) -> Picture:
     Raises:
         ValueError: no step has cosines.
     """
-    _check_gramian(history)
-    pairs = len(history.tasks) * (len(history.tasks) - 1) // 2
+    between = ~np.eye(len(history.tasks), dtype=bool)
+    if len(history) and not np.isfinite(history.cosines[:, between]).any():
+        raise _no_cosines()
+    pairs = int(between.sum()) // 2
     return _single(history, dark, _draw.cosines, 1.2 + 0.3 * pairs)
+
+
+def cosine_matrix(history: History, *, dark: bool = False) -> Picture:
+    """The median cosine between the gradients of each two tasks, over the steps that have them.
+
+    Raises:
+        ValueError: no finite step has cosines.
+    """
+    found = median_cosines(history) if len(history) else None
+    figure, style = blank(history, dark, 1.2 + 0.42 * len(history.tasks))
+    if found is None:
+        raise _no_cosines()
+    _draw.cosine_matrix(figure.subplots(), found, history.tasks, style)
+    return figure
 
 
 def overview(history: History, *, dark: bool = False) -> Picture:
@@ -133,10 +156,8 @@ def _single(
     return figure
 
 
-def _check_gramian(history: History) -> None:
-    between = ~np.eye(len(history.tasks), dtype=bool)
-    if not np.isfinite(history.cosines[:, between]).any():
-        raise ValueError(
-            "history must have cosines in some step, found none: they are measured where the "
-            'method needs the Gramian, such as method="equal-share"'
-        )
+def _no_cosines() -> ValueError:
+    return ValueError(
+        "history must have cosines in some step, found none: they are measured by gaba.Observer "
+        'and where the method needs the Gramian, such as method="equal-share"'
+    )

@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from gaba.record.plots._paper import Axes, LinearSegmentedColormap, Style, dress
 
 if TYPE_CHECKING:
+    from gaba.record.cosines import Cosines
     from gaba.record.history import History
 
 Floats = NDArray[np.float64]
 
 BUCKETS = 500
 """A picture is not much wider than this many lines."""
+
+NUMBERED = 16
+"""The cells of a matrix of more tasks are too small for numbers."""
 
 
 def losses(axes: Axes, history: History, style: Style) -> None:
@@ -71,13 +75,40 @@ def saturation(axes: Axes, history: History, style: Style) -> None:
 def cosines(axes: Axes, history: History, style: Style) -> None:
     first, second = np.triu_indices(len(history.tasks), 1)
     names = [f"{history.tasks[i]}, {history.tasks[j]}" for i, j in zip(first, second, strict=True)]
-    colours = LinearSegmentedColormap.from_list("cosine", [style.bad, style.grid, style.good])
     values = history.cosines[:, first, second]
-    image = rows(axes, history, values, style, names, colours, (-1, 1))
+    image = rows(axes, history, values, style, names, cosine_colours(style), (-1, 1))
+    key(axes, image, style)
+    axes.set_title("cosine between gradients", loc="left", fontsize=10, color=style.ink)
+
+
+def cosine_matrix(axes: Axes, found: Cosines, tasks: Sequence[str], style: Style) -> None:
+    k = len(tasks)
+    values = np.where(np.eye(k, dtype=bool), np.nan, found.median)
+    dress(axes, style)
+    axes.set_xlabel("")
+    image = axes.imshow(
+        values, aspect="auto", interpolation="nearest", cmap=cosine_colours(style), vmin=-1, vmax=1
+    )
+    axes.set_xticks(range(k), tasks, rotation=30 if k > 6 else 0)
+    axes.set_yticks(range(k), tasks)
+    for i, j in np.argwhere(~np.eye(k, dtype=bool)) if k <= NUMBERED else ():
+        value = values[i, j]
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        colour = style.paper if abs(value) > 0.6 else style.ink
+        axes.text(j, i, text, ha="center", va="center", fontsize=9, color=colour)
+    key(axes, image, style)
+    said = f"median cosine of {found.steps:,} step{'s' * (found.steps != 1)}"
+    axes.set_title(said, loc="left", fontsize=10, color=style.ink)
+
+
+def cosine_colours(style: Style) -> LinearSegmentedColormap:
+    return LinearSegmentedColormap.from_list("cosine", [style.bad, style.grid, style.good])
+
+
+def key(axes: Axes, image: Any, style: Style) -> None:
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
     bar.ax.tick_params(colors=style.quiet, labelsize=8)
     bar.outline.set_visible(False)
-    axes.set_title("cosine between gradients", loc="left", fontsize=10, color=style.ink)
 
 
 def edges(n: int) -> NDArray[np.int64]:

@@ -5,7 +5,8 @@ import { multiplierText, percent, seconds, short, timesText, weightText, whole }
 import { Chart } from "./charts.js";
 import { Store, unpack } from "./store.js";
 
-const TROUBLE = ["non-finite", "dead", "dominated"];
+/** How a finding of each grade looks. */
+const GRADES = { act: "trouble", watch: "watch", fine: "fine" };
 const STATES = {
   waiting: ["waiting for the first step", "warn"],
   reading: ["reading", "warn"],
@@ -132,7 +133,7 @@ export class Panel {
     say(this.summary, said.filter((text) => typeof text === "string").join(" · "));
   }
 
-  tabulate({ last, total, tasks, saturated, skipped }) {
+  tabulate({ last, total, tasks, saturated, skipped, cosines }) {
     const pace = median((this.store.series.get("seconds")?.[1] ?? []).slice(-200));
     const figures = [
       ["Steps", whole(total)],
@@ -153,25 +154,26 @@ export class Panel {
             columns.map(([name, , text]) => h("td", {}, text(last[name][k]))), h("td", {}, percent(saturated[k]))))),
       ),
     );
-    this.matrix(last.cosines, tasks);
+    this.matrix(cosines, tasks);
   }
 
-  /** The last cosines that were measured, as a table whose cells are coloured. */
+  /** The median cosines, and of how many steps, as a table whose cells are coloured. */
   matrix(cosines, tasks) {
-    if (!cosines.some((row, i) => row.some((value, j) => i !== j && value !== null))) return;
+    this.heat.hidden = !cosines;
+    if (!cosines) return;
+    const { median, steps } = cosines;
     const cell = (value, own) => {
       const part = own ? 0 : Math.round(38 * Math.abs(value ?? 0));
       const background = `color-mix(in srgb, var(${(value ?? 0) < 0 ? "--bad" : "--good"}) ${part}%, var(--surface))`;
       return h("td", { style: { background } }, value === null ? "–" : value.toFixed(2));
     };
-    this.heat.hidden = false;
     this.heat.replaceChildren(
       h(
         "table",
         { class: "heat" },
-        h("caption", { class: "small muted" }, "Cosines between the tasks' gradients"),
+        h("caption", { class: "small muted" }, `Cosines between the tasks' gradients, median of ${whole(steps)} step${steps === 1 ? "" : "s"}`),
         h("thead", {}, h("tr", {}, h("td"), tasks.map((task) => h("th", { scope: "col" }, task)))),
-        h("tbody", {}, tasks.map((task, i) => h("tr", {}, h("th", { scope: "row" }, task), cosines[i].map((value, j) => cell(value, i === j))))),
+        h("tbody", {}, tasks.map((task, i) => h("tr", {}, h("th", { scope: "row" }, task), median[i].map((value, j) => cell(value, i === j))))),
       ),
     );
   }
@@ -181,12 +183,13 @@ export class Panel {
     const said = JSON.stringify(diagnosis);
     if (!diagnosis || this.concluded === said) return;
     this.concluded = said;
-    const { steps, verdict, code, evidence } = diagnosis;
+    const { steps, grade, verdict, code, evidence } = diagnosis;
     this.verdict.textContent = verdict;
+    this.verdict.className = `verdict ${GRADES[grade]}`;
     this.code.textContent = code;
     this.code.parentElement.hidden = !code;
     this.since.textContent = `Evidence of ${steps < total ? "the last " : ""}${whole(steps)} steps`;
-    this.evidence.replaceChildren(...evidence.map(({ kind, text }) => h("li", { class: TROUBLE.includes(kind) ? "trouble" : "watch", "data-kind": kind }, text)));
+    this.evidence.replaceChildren(...evidence.map(({ kind, grade: of, text }) => h("li", { class: GRADES[of], "data-kind": kind }, text)));
   }
 
   // --- charts ----------------------------------------------------------------------------------
