@@ -39,6 +39,7 @@ from gaba.measurement.tracked import PRODUCTS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "tracked.md"
 TASKS = (2, 3, 8, 40)
+PRECISIONS = ("float32", "bfloat16")
 BUDGET = 0.05
 NEVER = 10**9
 Step = Callable[[], None]
@@ -281,10 +282,10 @@ def error_table(results: dict[str, Any]) -> str:
     rows = [["model", "K", *kinds, "wrong signs"], ["---"] * 7]
     for key, found in results.items():
         model, k = key.split("/")
-        values = [found[kind]["rms"] for kind in kinds]
-        cells = ["–" if value is None or math.isnan(value) else f"{value:.4f}" for value in values]
-        wrong = sum(found[kind]["wrong signs"] for kind in kinds)
-        of = sum(found[kind]["of"] for kind in kinds)
+        values = [found[kind]["rms"] if kind in found else "" for kind in kinds]
+        cells = [v if v == "" else "–" if math.isnan(v) else f"{v:.4f}" for v in values]
+        wrong = sum(part["wrong signs"] for part in found.values())
+        of = sum(part["of"] for part in found.values())
         rows.append([FULL[model].title, k, *cells, f"{wrong} of {of:,}"])  # type: ignore[index]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -303,7 +304,7 @@ def page(results: dict[str, Any]) -> str:
         for name in ("default", "first 1,000", "idle", "again")
     )
     worst = max(found["float32"]["rms"] for found in errors.values())
-    believed = [found["bfloat16"]["rms"] for found in errors.values()]
+    believed = [found["bfloat16"]["rms"] for found in errors.values() if "bfloat16" in found]
     coarse = max((rms for rms in believed if not math.isnan(rms)), default=math.nan)
     return f"""# What knowing the shares costs, and how right they are
 
@@ -334,7 +335,7 @@ Shares of the default against one backward pass a task on the same batch, in the
 over tasks with K s_k > 0.01: root mean square of log s_k. The probe in every fourth step of
 the second half of training by AdamW: near balance (limit 1,000), and with one loss 500 times as
 loud and all multipliers held at 1. A dash: the probe did not pass its checks, so gradients took
-its place.
+its place. An empty cell was not measured.
 
 {error_table(errors)}
 
@@ -354,6 +355,9 @@ def main() -> None:
         "--quick", action="store_true", help="a trial with tiny models, not to cite"
     )
     parser.add_argument("--only", choices=["cost", "error"])
+    parser.add_argument(
+        "--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS, help="of the error"
+    )
     parser.add_argument(
         "--ways", nargs="+", default=list(ways()), choices=list(ways()), help="which to time"
     )
@@ -383,18 +387,21 @@ def main() -> None:
                         specs[model], k, asked.seconds, asked.device, asked.ways, before
                     )
                 if asked.only != "cost":
-                    results["error"][key] = {
-                        f"{precision}{far}": error(
-                            specs[model],
-                            k,
-                            asked.device,
-                            autocast=precision == "bfloat16",
-                            apart=bool(far),
-                            steps=asked.steps,
+                    results["error"].setdefault(key, {}).update(
+                        (
+                            f"{precision}{far}",
+                            error(
+                                specs[model],
+                                k,
+                                asked.device,
+                                autocast=precision == "bfloat16",
+                                apart=bool(far),
+                                steps=asked.steps,
+                            ),
                         )
-                        for precision in ("float32", "bfloat16")
+                        for precision in asked.precisions
                         for far in ("", ", 500 to 1")
-                    }
+                    )
             store.write_text(json.dumps(results, indent=1) + "\n")
             print(key, flush=True)
     if results["cost"] and results["error"]:

@@ -91,7 +91,7 @@ def turbofan(text: str) -> None:
     assert paper.startswith("Act")
     assert "reached its minimum" in " ".join(paper.split())
     assert "Use: gaba.Balancer(tasks, shared, limit=1_000)\n" in default
-    assert "no loss is multiplied or divided by more than 32" in " ".join(default.split())
+    assert "no loss is multiplied or divided by more than 64" in " ".join(default.split())
     apart = [
         number(r"Contributions were ([\d.]+) times apart in", part) for part in (paper, default)
     ]

@@ -131,6 +131,19 @@ def test_the_training_is_the_same_bit_for_bit_and_the_norms_are_true(tmp_path: P
     ]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_compiled_model_is_observed_too(tmp_path: Path) -> None:
+    compiled: dict[str, Any] = {"torch_compile": True, "torch_compile_backend": "eager"}
+    mine, other, third = Net(), Net(), Net()
+    observer = observed(mine, every=1)
+    plain(mine, tmp_path, ObserverCallback(observer), **compiled).train()
+    plain(other, tmp_path, **compiled).train()
+    assert_same_bits(mine, other)
+    eager = plain(third, tmp_path)
+    expected = truth(third, third.net.trunk, lambda outputs: outputs["losses"], eager)
+    np.testing.assert_allclose(observer.history.norms, expected, rtol=1e-5)
+
+
 # --- DETR, which keeps its losses in loss_dict, without the weights of its sum --------------------
 
 

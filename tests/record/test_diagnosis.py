@@ -268,6 +268,17 @@ def test_a_task_that_opposes_the_update_is_not_dead(part: float) -> None:
         assert "'third' in 10" in finding.text
 
 
+@pytest.mark.parametrize("cosine", [-0.01, -0.049, -0.06, -0.5])
+def test_a_quiet_task_at_a_right_angle_is_not_opposed(cosine: float) -> None:
+    """Two orthogonal loud tasks and a quiet one that points a little against the first."""
+    quiet = 0.001
+    share = quiet * cosine * 1.0 + quiet**2
+    length = 1.0 + 2 * quiet * cosine + quiet**2
+    norms, shares = [[1.0, quiet]] * 100, [1 - share / length, share / length]
+    history = make_history(norms, [1.0] * 2, losses=np.ones((100, 2)), shares=[shares] * 100)
+    assert ("opposed" in diagnose(history).kinds) is (cosine < -0.052)
+
+
 def test_a_task_without_any_product_is_dead_also_along_the_update() -> None:
     history = make_history(
         [[1.0, 0.0]] * 60, [1.0, 1.0], losses=np.ones((60, 2)), shares=[1.0, 0.0], engine="products"

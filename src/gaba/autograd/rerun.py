@@ -61,6 +61,8 @@ class Rerun:
         kinds = {p.dtype for p in self.parameters}
         kinds |= {kind for call in self.calls.values() for kind in call.autocast.values()}
         kinds |= {mark.value.dtype for mark in self.marks if mark.value is not None}
+        if _rounds_to_tf32(self.module, self.parameters):
+            kinds.add(torch.float16)  # which keeps as many bits
         return max(steps.get(kind.to_real(), 0.0) for kind in kinds)
 
     def values(self) -> list[Tensor]:
@@ -83,6 +85,18 @@ class Rerun:
                     outputs[number] = tree_leaves(self.module(*call.args, **call.kwargs))
         found = [outputs[mark.call][mark.position] for mark in self.marks]
         return [tensor for tensor in found if isinstance(tensor, Tensor)]
+
+
+def _rounds_to_tf32(module: nn.Module, parameters: Sequence[Tensor]) -> bool:
+    """Whether a GPU may round factors to 10 bits: in convolutions and RNNs that is the default."""
+    if not any(p.device.type == "cuda" and p.dtype == torch.float32 for p in parameters):
+        return False
+    if torch.get_float32_matmul_precision() != "highest":
+        return True
+    of_cudnn = (nn.RNNBase, *(getattr(nn, f"Conv{n}d") for n in (1, 2, 3)))
+    return torch.backends.cudnn.allow_tf32 and any(
+        isinstance(m, of_cudnn) for m in module.modules()
+    )
 
 
 @contextmanager

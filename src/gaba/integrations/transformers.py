@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from gaba import Balancer
-from gaba.autograd.uncompiled import uncompiled
 from gaba.extras import needs
 from gaba.integrations._accumulation import follow
 from gaba.integrations._logger import HistoryLogger, Sink
@@ -266,9 +265,9 @@ class ObserverCallback(TrainerCallback):
         self._logger = HistoryLogger(self.observer, self.prefix, sinks)
         self._scaler = getattr(optimizer, "scaler", None)
         self._compared = False
-        self._hook = model.register_forward_hook(self._observe)
+        observe: Any = torch.compiler.disable(self._observe)
+        self._hook = model.register_forward_hook(observe)
 
-    @uncompiled
     def _observe(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         if not (module.training and torch.is_grad_enabled()):
             return

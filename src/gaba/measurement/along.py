@@ -20,7 +20,7 @@ from gaba.measurement.base import Request
 from gaba.measurement.derivative import by_difference
 from gaba.tensors import dense, flat, work_dtype
 
-STEP = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 3e-3}
+STEP = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 3e-3}
 """ε‖u‖/‖θ‖ by the coarsest dtype at work: between rounding and the bend of the network."""
 SLOPE, COARSE = 0.1, 0.2
 """How far Σ m_k q_k may be from ‖u‖², as a part of it; below 32 bits."""

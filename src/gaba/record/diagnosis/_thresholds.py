@@ -74,6 +74,10 @@ now and then points the other way."""
 OPPOSED_MOSTLY = 0.5
 """A task that the update goes against in more than half of its steps loses by it on the whole."""
 
+OPPOSED_COSINE = 0.05
+"""How far a task that is known by its norm must point against the update: the sign of a quiet task
+at a right angle to it says nothing."""
+
 NON_FINITE_SHARE = 0.01
 """A GradScaler that looks for its scale skips up to one step in a hundred, and no harm is done."""
 
@@ -109,4 +113,5 @@ covers, and is not reported."""
 
 DEFAULT_LIMIT = 64.0
 """The limit of the default method. Where it would leave one task drowned, the code to switch to
-that method names a larger one, so that the next diagnosis does not have to."""
+that method names a larger one. Where it leaves less, the smaller limit comes first: it is the safe
+one, and the next diagnosis says whether it is enough."""

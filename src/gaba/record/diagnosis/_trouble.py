@@ -9,6 +9,7 @@ from gaba.record.diagnosis._thresholds import (
     DEAD_STEPS,
     NON_FINITE_MANY,
     NON_FINITE_SHARE,
+    OPPOSED_COSINE,
     OPPOSED_MOSTLY,
     OPPOSED_SHARE,
 )
@@ -117,7 +118,10 @@ def opposed(view: View) -> Finding | None:
     """Tasks whose loss rises along the update: their share is negative."""
     known = view.finite[:, None] & view.present & np.isfinite(view.shares)
     counts = known.sum(axis=0)
-    parts = (known & (view.shares < 0)).sum(axis=0) / np.maximum(counts, 1)
+    pulls = view.multipliers * np.nan_to_num(view.norms)
+    whole = pulls.sum(axis=1, keepdims=True)
+    noise = OPPOSED_COSINE * np.where(whole > 0, pulls / np.where(whole > 0, whole, 1.0), 0.0)
+    parts = (known & (view.shares < -noise)).sum(axis=0) / np.maximum(counts, 1)
     at = np.flatnonzero(parts >= OPPOSED_SHARE)
     if not len(at):
         return None
