@@ -186,7 +186,7 @@ def test_a_loud_task_that_is_rare_is_pressed_down_less(every: int) -> None:
 
 def test_no_task_is_amplified_for_being_rare() -> None:
     norms, bounds = vector(1.0, 8.0), Bounds(excuse_rare=True)
-    state = bounds.init(2)
+    found, state = norms, bounds.init(2)
     for n in range(200):
         there = torch.tensor([n == 0, True])
         found, state = bounds.update(Asked(1 / norms, norms, there), state)

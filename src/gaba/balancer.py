@@ -200,7 +200,7 @@ class Balancer(nn.Module):
                 f"accumulate must be 1 with heads={self.method.heads!r}, found {accumulate}: it "
                 "needs the gradients of each task in each step"
             )
-        self.accumulate = accumulate
+        self.accumulate: int = int(accumulate)
         self.on_nonfinite = on_nonfinite
         self.history: History = History(self.tasks)
         self.last_step: Step | None = None

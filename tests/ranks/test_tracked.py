@@ -12,7 +12,14 @@ FAST, SLOW = split(
     _tracked_cases,
     slow=(
         *("small_buckets", "view", "unused_products", "unused_by", "static_by", "static_products"),
-        *("fsdp_trunk", "fsdp_without_resharding_by", "fsdp_whole_by", "observe_small", "one_each", "gone_every"),
+        *(
+            "fsdp_trunk",
+            "fsdp_without_resharding_by",
+            "fsdp_whole_by",
+            "observe_small",
+            "one_each",
+            "gone_every",
+        ),
     ),
 )
 

@@ -24,6 +24,10 @@ class Cosines:
     Attributes:
         median: (K, K), over the steps; NaN for a pair that was never measured together.
         steps: in how many finite steps any pair was measured.
+
+    Example:
+        >>> Cosines(np.array([[1.0, -0.5], [-0.5, 1.0]]), steps=12).median[0, 1].item()
+        -0.5
     """
 
     median: NDArray[np.float64]
