@@ -462,14 +462,17 @@ class Pipeline:
     last: Vector = field(init=False)
     used: Vector = field(init=False)
     peak: Vector = field(init=False)
-    presence: Vector = field(init=False)
+    gap: Vector = field(init=False)
+    away: Vector = field(init=False)
+    seen: Vector = field(init=False)
 
     def __post_init__(self) -> None:
         simplex = self.scale == "simplex" and self.anchor is None
         self.last = np.full(self.n_tasks, 1 / self.n_tasks if simplex else 1.0)
         self.used = np.array(self.last)
         self.peak = np.zeros(self.n_tasks)
-        self.presence = np.ones(self.n_tasks)
+        self.gap, self.away = np.ones(self.n_tasks), np.zeros(self.n_tasks)
+        self.seen = np.zeros(self.n_tasks)
         self.at_limit = [False] * self.n_tasks
 
     @property
@@ -521,9 +524,14 @@ class Pipeline:
             wanted = self.smooth.step(wanted, [k in known for k in range(K)])
         asked = [k for k in range(K) if not math.isnan(wanted[k])]
         for k in range(K):
-            if self.peak[k] > 0:
-                pulls = bool(present[k]) and g[k] != 0
-                self.presence[k] = 0.95 * self.presence[k] + 0.05 * pulls
+            if present[k] and g[k] != 0:
+                if self.seen[k]:
+                    rate = max(0.05, 1 / (1 + self.seen[k]))
+                    self.gap[k] += rate * (min(self.away[k] + 1, 40) - self.gap[k])
+                self.seen[k] += 1
+                self.away[k] = 0
+            elif self.seen[k]:
+                self.away[k] += 1
         self.last = self._multiplied(asked, wanted, floored)
         for k in known:
             self.peak[k] = max(self.peak[k], floored[k])
@@ -566,12 +574,11 @@ class Pipeline:
             loud = dict.fromkeys(asked, 1.0)
         factor = self._factor(asked, wanted, loud)
         seen = [k for k in range(self.n_tasks) if self.peak[k] > 0 or k in asked]
-        most = max((self.presence[k] for k in seen), default=1.0)
+        most = max((1 / self.gap[k] for k in seen), default=1.0)
         for k in asked:
             exact = factor * wanted[k]
             if self.excuse_rare and exact < 1:
-                part = min(1.0, 4 * self.presence[k] / most) if most > 0 else 1.0
-                exact = min(exact / part, 1.0) if part > 0 else 1.0
+                exact = min(exact / min(1.0, 4 / self.gap[k] / most), 1.0)
             result[k] = min(max(exact, 1 / self.limit), self.limit)
             self.at_limit[k] = abs(exact - result[k]) > 1e-9 * result[k]
         return result

@@ -172,7 +172,7 @@ def live_through(events: list[tuple[str, int]], kind: dict[str, Any]) -> None:
 
 
 def refused(balancer: gaba.Balancer, losses: dict[str, Any], event: str, k: int) -> None:
-    """Refused with state and ``.grad`` as they were; a known task may be apart for a step."""
+    """Refused with state and ``.grad`` as they were; a known task may be away for a step."""
     before, count = tensors(balancer), len(balancer.history)
     try:
         balancer.backward(losses)
@@ -185,7 +185,7 @@ def refused(balancer: gaba.Balancer, losses: dict[str, Any], event: str, k: int)
         assert_unchanged(before, balancer)
         assert len(balancer.history) == count
     else:
-        assert event == "apart"
+        assert event in ("apart", "detached")
         assert not balancer.history.norms[-1, k] > 0
 
 

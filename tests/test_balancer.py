@@ -663,8 +663,9 @@ def test_a_later_loss_without_a_gradient_changes_nothing_for_the_others(
         found.append([None if p.grad is None else p.grad.clone() for p in model.trunk.parameters()])
     for mine, left_out in zip(*found, strict=True):
         torch.testing.assert_close(mine, left_out, rtol=1e-6, atol=1e-7)
+    rounding = 1e-7 / 1e-5 / 80**0.5  # of 16 · 5 features, over the step of a probe
     mine, left_out = (twin.multipliers for twin in twins)
-    assert mine == pytest.approx(left_out, rel=1e-5)
+    assert mine == pytest.approx(left_out, rel=rounding)
 
 
 def test_a_loss_that_stays_a_constant_is_named_once() -> None:

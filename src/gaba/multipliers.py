@@ -17,8 +17,10 @@ Scale: TypeAlias = Literal["sum", "geometric", "max", "simplex", "rule"]
 
 DEAD = 1e-6
 """A task that contributes less than this part of the median has no gradient worth an answer."""
-PRESENCE = 0.05
-"""The rate of the average of presence: that of the last 20 measurements or so."""
+GAP = 0.05
+"""The smallest rate of the mean gap between two batches with a task: over the last 20 or so."""
+LONGEST = 40.0
+"""A gap counts as no longer than this: a task that was away for long need not be rare."""
 RARE = 0.25
 """A task is rare if it pulls in less than this part of the batches of the most frequent one."""
 
@@ -48,13 +50,17 @@ class Multiplied:
         multipliers: (K,), m; a task of which nothing is known keeps its own.
         peak: (K,), the largest ĝ_k so far; 0 as long as nothing is known.
         saturated: (K,), bool, which multipliers are at the limit.
-        presence: (K,), in which part of the latest batches a task pulled; 1 until it is known.
+        gap: (K,), from how many batches one had the task, in the mean; 1 until more is known.
+        away: (K,), for how many batches a task has been away.
+        seen: (K,), how many batches had it.
     """
 
     multipliers: Tensor
     peak: Tensor
     saturated: Tensor
-    presence: Tensor
+    gap: Tensor
+    away: Tensor
+    seen: Tensor
 
 
 @final
@@ -126,6 +132,8 @@ class Bounds(Piece[Asked, Tensor]):
             torch.zeros(n_tasks, dtype=DTYPE),
             torch.zeros(n_tasks, dtype=torch.bool),
             torch.ones(n_tasks, dtype=DTYPE),
+            torch.zeros(n_tasks, dtype=DTYPE),
+            torch.zeros(n_tasks, dtype=DTYPE),
         )
 
     def living(self, norms: Tensor, state: Multiplied) -> Tensor:
@@ -159,10 +167,10 @@ class Bounds(Piece[Asked, Tensor]):
         wanted = torch.where(known, told.wanted, 0.0)
         norms = torch.where(known & (told.norms > 0), told.norms, 0.0)
         peak = torch.maximum(state.peak, told.norms.nan_to_num(nan=0.0))
-        presence = _presence(told.there, state)
+        gap, away, seen = _gaps(told.there, state)
         multipliers = self._factor(wanted, norms, known, state) * wanted
         if self.excuse_rare:
-            multipliers = _excused(multipliers, torch.where(peak > 0, presence, 0.0))
+            multipliers = _excused(multipliers, torch.where(peak > 0, 1 / gap, 0.0))
         saturated = torch.zeros_like(known)
         if self.limited and self.limit is not None:
             low, high = 1 / self.limit, self.limit
@@ -172,7 +180,7 @@ class Bounds(Piece[Asked, Tensor]):
             )
             multipliers = multipliers.clamp(low, high)
         multipliers = torch.where(known, multipliers, state.multipliers)
-        return multipliers, Multiplied(multipliers, peak, saturated, presence)
+        return multipliers, Multiplied(multipliers, peak, saturated, gap, away, seen)
 
     def _factor(self, wanted: Tensor, norms: Tensor, known: Tensor, state: Multiplied) -> Tensor:
         """The common factor a, ()."""
@@ -197,12 +205,22 @@ class Bounds(Piece[Asked, Tensor]):
         return _filled(wanted, loud, self.limit)
 
 
-def _presence(there: Tensor | None, state: Multiplied) -> Tensor:
-    """In which part of the latest batches each task pulled, (K,)."""
+def _gaps(there: Tensor | None, state: Multiplied) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean gap, how long each task has been away, and how often it was seen, each (K,).
+
+    The gap of a task moves when it comes, so one that is away keeps its own.
+    """
     if there is None:
-        return state.presence
-    move = PRESENCE * (there.to(state.presence) - state.presence)
-    return torch.where(state.peak > 0, state.presence + move, state.presence)
+        return state.gap, state.away, state.seen
+    gap = (state.away + 1).clamp(max=LONGEST)
+    rate = (1 / (1 + state.seen)).clamp(min=GAP)
+    mean = torch.where(state.seen > 0, state.gap + rate * (gap - state.gap), state.gap)
+    away = torch.where(state.seen > 0, state.away + 1, state.away)
+    return (
+        torch.where(there, mean, state.gap),
+        torch.where(there, 0.0, away),
+        state.seen + there.to(state.seen),
+    )
 
 
 def _excused(multipliers: Tensor, presence: Tensor) -> Tensor:
