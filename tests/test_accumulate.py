@@ -126,3 +126,25 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     net = model()
     with pytest.raises(ValueError, match="accumulate"):
         gaba.Balancer(net.names, net.trunk, **wrong)
+
+
+@pytest.mark.parametrize("method", ["gaba", "inverse"])
+def test_a_window_that_is_cut_short_does_not_shift_the_next(method: str) -> None:
+    net = model()
+    balancer = gaba.Balancer(net.names, net.trunk, method, accumulate=3)
+    sizes, count = [3, 2, 3, 3, 1, 3], 0
+    for n, size in enumerate(sizes):
+        balancer.begin_window()
+        if n == 4:  # and a checkpoint knows where it is
+            twin = gaba.Balancer(net.names, net.trunk, method, accumulate=3)
+            twin.load_state_dict(balancer.state_dict())
+            twin.history, balancer = balancer.history, twin
+        used = []
+        for _ in range(size):
+            used.append(balancer.backward(net.losses(x(count))).multipliers)
+            count += 1
+        for multipliers in used:
+            assert torch.equal(multipliers, used[0])
+    changes = np.any(np.diff(balancer.history.multipliers, axis=0) != 0, axis=1)
+    assert set(np.flatnonzero(changes) + 1) <= set(np.cumsum(sizes))
+    assert changes.sum() >= 4

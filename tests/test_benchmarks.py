@@ -59,6 +59,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_step_cost(tmp_path: Path) -> None:
     run("step_cost.py", tmp_path, "--tasks", "2", "--budget", "0")
     found = records(tmp_path, "step_cost")
@@ -82,6 +83,7 @@ def test_step_cost(tmp_path: Path) -> None:
             assert methods["gaba"]["steps"] == 8
 
 
+@pytest.mark.slow
 def test_memory(tmp_path: Path) -> None:
     run("memory.py", tmp_path, "--models", "mlp", "--tasks", "2", "8")
     found = records(tmp_path, "memory")

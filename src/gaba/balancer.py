@@ -60,6 +60,7 @@ AsTheMethod = Literal["method"]
 class _Saved(TypedDict):
     tasks: list[str]
     step: int
+    begun: int
     reached: list[int]
     cadence: dict[str, Any]
 
@@ -213,7 +214,7 @@ class Balancer(nn.Module):
             by_name(sync), self.roles.terms, self._shared, self.method.measured.loss_shape
         )
         self._closures = ClosureGuard()
-        self._steps = 0
+        self._steps = self._begun = 0
         self._cadence = Cadence()
         self._absences = Absences()
         self._looked = isinstance(shared, str)  # "auto" is what two losses reach
@@ -614,7 +615,7 @@ class Balancer(nn.Module):
     @property
     def _held(self) -> bool:
         """Whether this micro-batch uses the multipliers of an earlier one."""
-        return self._steps % self.accumulate > 0
+        return (self._steps - self._begun) % self.accumulate > 0
 
     def _asked(self, request: Request, *, by_hand: bool) -> Sequence[int]:
         """Whose norms are to be measured before the losses are combined."""
@@ -728,12 +729,31 @@ class Balancer(nn.Module):
         """What the history says, in plain words: see :func:`gaba.diagnose`."""
         return diagnose(self.history)
 
+    def begin_window(self) -> None:
+        """The next micro-batch is the first of an optimizer step, however many came before.
+
+        Call it where a window may be shorter than ``accumulate``, as the last one of an epoch is.
+        The integrations with Lightning and Transformers do.
+
+        Example:
+            >>> import torch, gaba
+            >>> w = torch.nn.Parameter(torch.ones(2))
+            >>> balancer = gaba.Balancer(["a", "b"], [w], "inverse", accumulate=4)
+            >>> for n in range(3):  # the epoch ends within a window
+            ...     _ = balancer.backward({"a": w[0], "b": 3 * w[1]})
+            >>> balancer.begin_window()
+            >>> balancer.backward({"a": w[0], "b": 9 * w[1]}).measured
+            True
+        """
+        self._begun = self._steps
+
     def reset(self) -> None:
         """Forget everything that was learnt; the history is kept."""
         self._forget_pending()
         device = self._state.get().method.multipliers.device
         self._state = StateBuffers(self._initial()).to(device)
-        self._steps, self._cadence, self._held_back = 0, Cadence(), False
+        self._steps = self._begun = 0
+        self._cadence, self._held_back = Cadence(), False
         self._absences = Absences()
         self._keep_calls()
 
@@ -754,8 +774,13 @@ class Balancer(nn.Module):
         """The names of the tasks and the number of steps, saved with the state."""
         cadence = self._cadence.to_dict()
         reached = sorted(self._absences.reached)
-        tasks = list(self.tasks)
-        return {"tasks": tasks, "step": self._steps, "reached": reached, "cadence": cadence}
+        return {
+            "tasks": list(self.tasks),
+            "step": self._steps,
+            "begun": self._begun,
+            "reached": reached,
+            "cadence": cadence,
+        }
 
     def set_extra_state(self, state: _Saved) -> None:
         """Take over the number of steps from a saved state of the same tasks."""
@@ -764,7 +789,7 @@ class Balancer(nn.Module):
                 f"state_dict is of the tasks {tuple(state['tasks'])}, this Balancer of "
                 f"{self.tasks}: make the Balancer with the tasks that were saved"
             )
-        self._steps = state["step"]
+        self._steps, self._begun = state["step"], state.get("begun", 0)
         self._cadence = Cadence.from_dict(state.get("cadence", {}))
         self._absences = Absences(reached=frozenset(state.get("reached", ())))
         self._keep_calls()

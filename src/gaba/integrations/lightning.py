@@ -37,7 +37,8 @@ class BalanceMonitor(Callback):
     weight λ_k, contribution c_k, share s_k and how often the multiplier was saturated, under
     ``gaba/weights/rul`` and the like; and the imbalance. What was not measured is left out.
     ``callback_metrics`` has the same names. Nothing waits for the device in between. With several
-    processes, the first one logs. It changes no training. It warns if the ``accumulate`` of the
+    processes, the first one logs. It begins a window of micro-batches with each epoch, whose last
+    window may be cut short; otherwise it changes no training. It warns if the ``accumulate`` of the
     Balancer is not the trainer's ``accumulate_grad_batches``.
 
     Args:
@@ -82,9 +83,10 @@ class BalanceMonitor(Callback):
         self._warned = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn once if the multipliers may change within an optimizer step."""
+        """Begin a window; warn once if multipliers may change within an optimizer step."""
         assert self._logger is not None
         balancer, steps = self._logger.balancer, trainer.accumulate_grad_batches
+        balancer.begin_window()
         if not (self._warned or agrees(balancer, steps)):
             self._warned = True
             warn(balancer, steps, "accumulate_grad_batches")

@@ -93,6 +93,7 @@ class BalancedTrainer(Trainer):
                 "but tensors: make it beside the model, with shared=model.backbone"
             )
         self.balancer: Balancer = balancer.to(self.args.device)
+        self.add_callback(_Windows(self.balancer))
         follow(balancer, self.args.gradient_accumulation_steps)
         self._gaba_logger = HistoryLogger(
             balancer, prefix, sinks if self.is_world_process_zero() else ()
@@ -179,6 +180,18 @@ class BalancedTrainer(Trainer):
             warnings.warn(
                 f"{checkpoint} has no {STATE_FILE}: the balancer starts from scratch", stacklevel=2
             )
+
+
+@final
+class _Windows(TrainerCallback):
+    """Begins a window with each optimizer step: the last one of an epoch is shorter."""
+
+    def __init__(self, balancer: Balancer) -> None:
+        self._balancer = balancer
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        """The next micro-batch is the first of its step."""
+        self._balancer.begin_window()
 
 
 @final
