@@ -132,8 +132,9 @@ class Run:
         at = self.history
         last = f", the last of them step {int(at.steps[-1]):,}"
         said = f"{at.recorded:,} steps of {len(at.tasks)} tasks ({', '.join(at.tasks)}){last}."
-        middle, end = _median(at.imbalance), _figure(float(at.imbalance[-1]))
-        balance = f"Imbalance: {middle} in the median step, {end} in the last; 1 is balanced."
+        known = at.imbalance[~np.isnan(at.imbalance)]
+        middle, end = _median(at.imbalance), _figure(float(known[-1])) if len(known) else "–"
+        balance = f"Imbalance: {middle} in the median step, {end} when last seen; 1 is balanced."
         about = " · ".join(f"{name}: {value}" for name, value in at.about.items())
         return [text for text in (self.heading, said, balance, about) if text]
 

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 BUCKETS = 500
 """A picture is not much wider than this many lines."""
 
+JOINED = 4
+"""A gap in a line is bridged up to so many times the usual distance of its points."""
+
 NUMBERED = 16
 """The cells of a matrix of more tasks are too small for numbers."""
 
@@ -154,10 +157,26 @@ def lines(
         colour = style.tasks[k % len(style.tasks)]
         if len(history) > BUCKETS:
             axes.fill_between(steps, low[:, k], high[:, k], color=colour, alpha=0.22, linewidth=0)
-        marker = "o" if len(steps) < 3 else None
-        axes.plot(steps, middle[:, k], color=colour, linewidth=1.5, label=label, marker=marker)
+        places, seldom = joined(np.isfinite(middle[:, k]))
+        marker = "o" if len(steps) < 3 else "." if seldom else None
+        points = np.append(middle[:, k], np.nan)[places]
+        at = np.append(steps, steps[-1])[places]
+        axes.plot(at, points, color=colour, linewidth=1.5, label=label, marker=marker, ms=4)
     if logarithmic:
         axes.set_yscale("log")
+
+
+def joined(known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], bool]:
+    """The places (n,) to draw a line through, and whether most have none beside them.
+
+    What is measured now and then, or a task that some batches lack, is joined up; a gap of more
+    than four times the usual one stays open, by a place behind the last.
+    """
+    places = np.flatnonzero(known)
+    gaps = np.diff(places)
+    usual = float(np.median(gaps)) if len(gaps) else 1.0
+    wide = np.flatnonzero(gaps > JOINED * usual)
+    return np.insert(places, wide + 1, len(known)), usual > 1
 
 
 def shade(axes: Axes, history: History, style: Style) -> None:
