@@ -391,7 +391,7 @@ PIPELINES: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("k", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_thousand_random_steps_against_the_reference(name: str, k: int) -> None:
     """Norms are dialled in exactly: L_k = c_k·θ_k has the gradient norm c_k."""
     make, oracle_of = PIPELINES[name]

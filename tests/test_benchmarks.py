@@ -119,6 +119,7 @@ def test_tracked(tmp_path: Path) -> None:
     assert error["float32"]["wrong signs"] == 0
 
 
+@pytest.mark.slow
 def test_tracked_quality(tmp_path: Path) -> None:
     """A run a method and seed, taken up again where it was; ratios to exact equal shares."""
     page = tmp_path / "tracked_quality.md"

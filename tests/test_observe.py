@@ -79,9 +79,19 @@ def steps(
             optimizer.step()
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize("kind", TRUNKS)
-@pytest.mark.parametrize("n", [2, 5])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("n", "form"),
+    [
+        *((5, by_backward), (2, beside_the_own_sum), (5, by_the_sum_that_is_returned)),
+        pytest.param(2, by_backward, marks=SLOW),
+        pytest.param(5, beside_the_own_sum, marks=SLOW),
+        pytest.param(2, by_the_sum_that_is_returned, marks=SLOW),
+    ],
+)
 def test_training_is_that_of_the_plain_sum_bit_for_bit(kind: str, n: int, form: Train) -> None:
     mine, other = twins(Model(kind, n))
     observer = gaba.Observer(mine.names, mine.trunk, every=1)
