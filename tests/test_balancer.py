@@ -1042,3 +1042,26 @@ def test_what_a_person_sees_of_a_balancer_a_step_and_a_method() -> None:
     method = gaba.methods.get("inverse", limit=None)
     assert repr(method) == "Method(InverseNorm(power=1.0), limit=None)"
     assert repr(gaba.methods.get("uniform")).startswith("Method(Uniform(), believe=Identity()")
+
+
+def test_a_result_that_nobody_trains_on_is_told_once() -> None:
+    model = TwoStage([1.0, 50.0])
+    balancer = gaba.Balancer(model.names, model.trunk, every=1)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for n in range(20):
+            losses: Any = model.losses(batch(n))
+            balancer(losses)
+            sum(losses.values()).backward()
+    (warning,) = heard
+    assert "balancer(losses) returns was not trained on" in str(warning.message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        used = gaba.Balancer(model.names, model.trunk, every=1)
+        for n in range(20):
+            total = used(model.losses(batch(n)))
+            if n % 3:  # a step may be left out
+                total.backward()
+        observer = gaba.Observer(model.names, model.trunk, every=1)
+        for n in range(20):
+            observer(model.losses(batch(n)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -55,6 +56,10 @@ from gaba.tensors import on_device, spread
 
 AsTheMethod = Literal["method"]
 """The value of a setting that is as the method has it."""
+
+
+UNUSED = 3
+"""After so many results in a row that nobody called ``backward`` on, one warning."""
 
 
 class _Saved(TypedDict):
@@ -219,6 +224,7 @@ class Balancer(nn.Module):
         self._absences = Absences()
         self._looked = isinstance(shared, str)  # "auto" is what two losses reach
         self._pending: Along | None = None
+        self._unused = 0
         self._held_back = False
         self._keep_calls()
         bounds = self.method.bounds
@@ -594,7 +600,7 @@ class Balancer(nn.Module):
 
         def correct() -> None:
             if self._pending is along:
-                self._pending = None
+                self._pending, self._unused = None, 0
                 corrected = self._correct(batch, plan, along.finish(), decided)
                 self._record(batch, corrected, "caller", again=True)
 
@@ -609,6 +615,14 @@ class Balancer(nn.Module):
         if self._pending is not None:
             self._pending.release()
             self._pending = None
+            self._unused += 1
+            if self._unused == UNUSED:
+                warnings.warn(
+                    "what balancer(losses) returns was not trained on in the last steps that were "
+                    "to be measured: call backward() on it, or use balancer.backward(losses), or "
+                    "gaba.Observer if you keep your own sum",
+                    stacklevel=5,
+                )
 
     # ---- when -----------------------------------------------------------------------------------
 

@@ -1173,3 +1173,26 @@ def test_pulls_are_judged_by_their_targets() -> None:
     for step in balancer.history:
         history.append(dataclasses.replace(step, about={}))
     assert gaba.diagnose(history).grade == "watch"
+
+
+def test_the_ratio_is_that_of_the_run_not_of_its_dense_beginning() -> None:
+    """20 of 24 measurements are in the first 20 of 200 steps, where the ratio is another."""
+    at = [*range(20), 60, 100, 140, 180]
+    norms = np.full((200, 2), np.nan)
+    for n in at:
+        norms[n] = [40.0 if n < 20 else 3.0, 1.0]
+    measured = np.isin(np.arange(200), at)
+    history = make_history(norms, [1.0, 1.0], losses=np.ones((200, 2)), measured=measured)
+    finding = found(history, "imbalance")
+    assert finding.figures["median"] == pytest.approx(3.0)
+    assert (finding.figures["worst"], finding.figures["worst_step"]) == (40.0, 0.0)
+    assert found(history, "dominated").figures["ratio"] == pytest.approx(3.0)
+
+
+def test_the_line_to_paste_keeps_what_is_fixed() -> None:
+    w = torch.nn.Parameter(torch.ones(3))
+    observer = gaba.Observer(["a", "b"], [w], fixed={"kl": 0.1, "entropy": 2.0})
+    for _ in range(60):
+        observer.backward({"a": 50 * w[0], "b": w[1], "kl": w[2], "entropy": w[2] ** 2})
+    code = observer.diagnose().code
+    assert code == 'gaba.Balancer(tasks, shared, fixed={"kl": 0.1, "entropy": 2})'

@@ -135,8 +135,9 @@ _REMEDIES = {
     "through the graph a second time": (
         "losses must have a graph that is still there, found that an earlier pass has freed it and "
         "this one goes through it a second time: compute the losses again for each step, and call "
-        "balancer.backward(losses) in place of loss.backward(), not beside it. If two passes are "
-        "meant, give the earlier one retain_graph=True"
+        "balancer.backward(losses) in place of loss.backward(), not beside it; call "
+        "observer(losses) in front of it. If two passes are meant, give the earlier one "
+        "retain_graph=True"
     ),
     "Checkpointing is not compatible": (
         "checkpoint must be called with use_reentrant=False, found that an activation checkpoint "

@@ -37,7 +37,7 @@ from gaba.record.diagnosis._words import LISTED_TASKS, briefly, named, percent, 
 def limited(view: View) -> Finding | None:
     """Tasks that stay unequal because a multiplier is at its limit; and the limit to use."""
     limit = view.limit
-    typical = task_medians(view.contributions)
+    typical = view.typical(view.contributions)
     if not math.isfinite(limit) or np.isfinite(typical).sum() < 2:
         return None
     strong, weak = int(np.nanargmax(typical)), int(np.nanargmin(typical))

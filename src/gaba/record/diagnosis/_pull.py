@@ -103,7 +103,7 @@ def _switch(view: View) -> str:
 
 def _strongest(view: View, pulls: Floats) -> tuple[int, float, list[float]] | None:
     """The task that pulls hardest, its pull over that of all others together, and the medians."""
-    rows = pulls[view.contested]
+    rows = pulls[view.lived]
     if not len(rows):
         return None
     parts = task_medians(over(rows, np.nansum(rows, axis=1, keepdims=True)))
@@ -122,7 +122,7 @@ def _others(view: View, strong: int) -> str:
 
 def imbalance(view: View) -> Finding | None:
     """How far the contributions were from equal, among the tasks that pulled at all."""
-    rows = np.flatnonzero(view.contested)
+    rows = view.lived
     contributions = view.contributions[rows] if len(rows) else view.contributions
     typical = task_medians(contributions)
     if np.isfinite(typical).sum() < 2:
@@ -201,7 +201,7 @@ def _apart(
 
 def faded(view: View) -> Finding | None:
     """Tasks that pull less because their norm fell far, as it does when a task converges."""
-    typical = task_medians(view.contributions)
+    typical = view.typical(view.contributions)
     low = UNEQUAL * typical < np.nanmax(typical, initial=0)
     at = [k for k in np.flatnonzero(low) if view.converged(int(k))]
     if not at:
@@ -217,8 +217,8 @@ def faded(view: View) -> Finding | None:
 
 def shrunk(view: View) -> Finding | None:
     """By how much the update of SGD was shorter than that of the plain sum of the losses."""
-    rows = view.contested
-    if set(view.about.get("optimizer", "").split(", ")) != {"SGD"} or not rows.any():
+    rows = view.lived
+    if set(view.about.get("optimizer", "").split(", ")) != {"SGD"} or not len(rows):
         return None
     plain = np.nansum(view.pulls[rows], axis=1)
     used = np.nansum(view.contributions[rows], axis=1)

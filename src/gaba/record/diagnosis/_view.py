@@ -110,6 +110,22 @@ class View:
         return np.isfinite(self.pulls).sum(axis=1) >= 2
 
     @property
+    def lived(self) -> NDArray[np.int64]:
+        """For each step (M,), the row of the last contested one up to it; empty if there is none.
+
+        Measurements are dense in the beginning. Medians over these rows are of the run, not of
+        its beginning.
+        """
+        rows = np.where(self.contested, np.arange(len(self.steps)), -1)
+        latest = np.maximum.accumulate(rows) if len(rows) else rows
+        return latest[latest >= 0]
+
+    def typical(self, values: Floats) -> Floats:
+        """The medians (K,) of ``values`` (N, K) over the run; of all there is if none contests."""
+        rows = self.lived
+        return task_medians(values[rows] if len(rows) else values)
+
+    @property
     def along(self) -> Bools:
         """Steps (N,) that were measured along their update."""
         return np.isin(self.engines, ("products", "probe"))
@@ -178,32 +194,36 @@ class View:
         method = self.about.get("method", "gaba")
         if method != "gaba" and "(" not in method:
             settings = {"method": method, **settings}
-        return _balancer(settings)
+        return _balancer(settings, self.about)
 
     def balancing(self) -> str:
         """The line that balances these tasks: the default method, with the limit it needs."""
         settings: dict[str, object] = {} if self.observed else {"method": "gaba"}
-        pulls = task_medians(self.pulls)
+        pulls = self.typical(self.pulls)
         pulls = pulls[pulls > 0]
         limit = DEFAULT_LIMIT
         while len(pulls) > 1 and left_by(limit, pulls) >= DROWNS:
             limit = 10 * limit if limit > DEFAULT_LIMIT else 1000
         if limit > DEFAULT_LIMIT:
             settings["limit"] = int(limit)
-        return _balancer(settings)
+        return _balancer(settings, self.about)
 
     @property
     def _all(self) -> range:
         return range(len(self.tasks))
 
 
-def _balancer(settings: Mapping[str, object]) -> str:
+def _balancer(settings: Mapping[str, object], about: Mapping[str, str]) -> str:
+    """The line that makes a Balancer of these settings, with the fixed losses of the run."""
     shared = "shared" if "shared" not in settings else f'shared="{settings["shared"]}"'
+    words = [word.rpartition(" ") for word in about.get("fixed", "").split(", ") if word]
+    fixed = ", ".join(f'"{name}": {value}' for name, _, value in words)
     written = [
         f"{name}={value:_}" if isinstance(value, int) else f'{name}="{value}"'
         for name, value in settings.items()
         if name != "shared"
     ]
+    written += [f"fixed={{{fixed}}}"] if fixed else []
     return f"gaba.Balancer({', '.join(['tasks', shared, *written])})"
 
 
