@@ -1052,7 +1052,7 @@ def test_a_result_that_nobody_trains_on_is_told_once() -> None:
         for n in range(20):
             losses: Any = model.losses(batch(n))
             balancer(losses)
-            sum(losses.values()).backward()
+            sum(losses.values(), start=torch.zeros(())).backward()
     (warning,) = heard
     assert "balancer(losses) returns was not trained on" in str(warning.message)
     with warnings.catch_warnings():
