@@ -116,9 +116,9 @@ def page(lines: list[dict[str, Any]]) -> str:
     near = sum(mean <= 1.03 for mean in means)
     return f"""# What measuring along the update costs in quality
 
-On {near} of {len(means)} problems the default ends at most 3 % behind exact equal shares, or before
-them, in the mean. The largest ratio is {max(means):.3f}. On {within} of {len(uppers)} problems the default is within 3 % of exact equal shares, by the upper
-end of the 95 % interval. Exact equal shares cost K backward passes in every step.
+On {near} of {len(means)} problems the default ends at most 3 % behind exact equal shares in the
+mean over the seeds; the largest ratio is {max(means):.3f}. By the upper end of the 95 % interval
+it is within 3 % on {within} of {len(uppers)}. Exact equal shares cost K backward passes a step.
 
 Measured by `python benchmarks/tracked_quality.py`.
 
