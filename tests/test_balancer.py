@@ -1065,3 +1065,20 @@ def test_a_result_that_nobody_trains_on_is_told_once() -> None:
         observer = gaba.Observer(model.names, model.trunk, every=1)
         for n in range(20):
             observer(model.losses(batch(n)))
+
+
+@pytest.mark.parametrize("method", ["gaba", "inverse", "observe"])
+def test_a_loss_that_reaches_nothing_for_long_is_named_once(method: str) -> None:
+    model = TwoStage([1.0, 2.0, 5.0])
+    balancer = gaba.Balancer(model.names, model.trunk, method, every=1)
+    step = balancer.backward(model.losses(batch()))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for n in range(250):
+            apart = model.heads[1](torch.ones(5)).sum()
+            step = balancer.backward(_losses(model, task1=apart))
+            assert len(heard) == (n >= 100), n
+    assert "losses['task1'] has reached no shared parameter" in str(heard[0].message)
+    assert step.about["unreached"] == "task1"
+    balancer.backward(model.losses(batch()))
+    assert "unreached" not in balancer.backward(model.losses(batch())).about

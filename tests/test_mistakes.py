@@ -240,7 +240,7 @@ SHARED: dict[str, tuple[Code, type[Exception], tuple[str, ...]]] = {
     "the backbone of another model": (
         another_model,
         ValueError,
-        ("reaches no shared parameter, and no other loss does", "a copy, or made anew?"),
+        ("reaches no shared parameter, and no other loss does", "a copy, or one created again?"),
     ),
     "a layer that one task uses": (
         the_layer_of_one_task,
@@ -248,7 +248,7 @@ SHARED: dict[str, tuple[Code, type[Exception], tuple[str, ...]]] = {
         ("losses['mlm']", "does not reach the layer", "name a layer that every task reaches"),
     ),
 }
-"""Mistakes in what is said to be shared."""
+"""Mistakes in the argument ``shared``."""
 
 NAMES: dict[str, tuple[Code, type[Exception], tuple[str, ...]]] = {
     "shared comes first": (

@@ -402,7 +402,7 @@ class Balancer(nn.Module):
             refuse_reentrant(graph)
             says = self.method.measured.unreached_says
             raise ValueError(out_of_reach(request.graph, self.tasks, strange, says))
-        self._absences = self._absences.measured(asked, seen.unreached)
+        self._note(asked, seen.unreached)
         if self.method.measured.tracks:
             self._cadence = self._tracked.first(self._cadence, asked, self._steps)
         return balanced(seen, len(self.tasks)), remembered
@@ -500,6 +500,7 @@ class Balancer(nn.Module):
             plan, found, self._cadence, decided.step, self.roles.terms
         )
         self._keep_calls()
+        self._note(plan.along.tasks, plan.along.unreached)
         n = len(self.tasks)
         slopes, multipliers = found.slopes[:n], found.multipliers[:n]
         if found.problem:
@@ -682,6 +683,12 @@ class Balancer(nn.Module):
             self._looked = True
             if found := misplaced(graph, self.roles.terms):
                 self._about["shared"] = found
+
+    def _note(self, asked: Sequence[int], unreached: Sequence[int]) -> None:
+        """Note who reaches nothing shared; on several ranks a loss may be another's."""
+        lost = () if self._agreement.ranks.several else unreached
+        names = self.roles.terms
+        self._absences = self._absences.measured(asked, lost, self._steps, names)
 
     def _split(self, losses: Any) -> tuple[Any, dict[str, Tensor]]:
         """What is added up, and the values of what is recorded beside."""

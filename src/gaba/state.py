@@ -192,7 +192,7 @@ class StateBuffers(nn.Module, Generic[S]):
             error_msgs.append(
                 "the state must be of a Balancer with the same method and settings, found one of "
                 f"others at {prefix!r}: make the Balancer as it was when it was saved, or leave "
-                "its keys out to begin anew"
+                "its keys out to start from scratch"
             )
             return
         super()._load_from_state_dict(

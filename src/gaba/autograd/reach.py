@@ -98,8 +98,8 @@ def out_of_reach(
         )
     return (
         f"{found}, and no other loss does: shared must be part of the model that computes the "
-        "losses, found parameters of another one (a copy, or made anew?) or an output that is "
-        "detached on the way"
+        "losses, found parameters of another one (a copy, or one created again?) or an output that "
+        "is detached on the way"
     )
 
 

@@ -87,7 +87,7 @@ def compare(
         _check_again(name, batches)
     named = _named(methods)
     if seeds > 1:
-        t_interval([0.0, 1.0])  # an absent SciPy is said before the trainings, not after them
+        t_interval([0.0, 1.0])  # fails before the trainings, not after, without SciPy
     engine = _Engine(
         make_model,
         data,
@@ -470,7 +470,7 @@ def _number(name: str, loss: object) -> float:
 
 
 def _strange(figures: Mapping[str, Mapping[str, float]]) -> str | None:
-    """What is said of the first figure that is not finite."""
+    """The message about the first figure that is not finite."""
     for split, found in figures.items():
         for name, value in found.items():
             if not math.isfinite(value):

@@ -107,6 +107,7 @@ class Along:
         self._heads = _Heads(rerun, len(self.tasks))
         self._rows: dict[int, Gradients] = {}
         self._caught: dict[int, Tensor] = {}
+        self.unreached: tuple[int, ...] = ()
         self._handles = [
             p.register_hook(self._catch(i))
             for i, p in enumerate(self._theta)
@@ -127,6 +128,8 @@ class Along:
             self._heads.take(i, row[: len(edges)], self._multipliers[i])
             if theta:
                 self._rows[i] = row[len(edges) :]
+            if row and all(g is None for g in row):
+                self.unreached += (k,)
 
     def begin(self, factor: Tensor) -> None:
         """Take note of what the weighted sum of the losses is multiplied by in its backward pass.

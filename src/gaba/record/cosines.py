@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from gaba.record.history import History
 
-__all__ = ["Cosines", "median_cosines"]
+__all__ = ["Cosines", "known_cosines", "median_cosines"]
 
 _CHUNK = 1024
 
@@ -46,16 +46,27 @@ def median_cosines(history: History) -> Cosines | None:
         >>> found.steps, found.median.round(3).tolist()
         (1, [[1.0, 0.707], [0.707, 1.0]])
     """
-    k, rows = len(history.tasks), []
-    for start in range(0, len(history), _CHUNK):
-        part = history[start : start + _CHUNK]
-        cosines = part.cosines
-        known = part.finite & np.isfinite(cosines[:, ~np.eye(k, dtype=bool)]).any(axis=1)
-        rows.append(cosines[known])
-    found = np.concatenate(rows) if rows else np.empty((0, k, k))
+    k, found = len(history.tasks), known_cosines(history)
     if not len(found):
         return None
     median = np.full((k, k), np.nan)
     seen = np.isfinite(found).any(axis=0)
     median[seen] = np.nanmedian(found[:, seen], axis=0)
     return Cosines(median, len(found))
+
+
+def known_cosines(history: History) -> NDArray[np.float64]:
+    """The cosines (M, K, K) of the finite steps where some are known, read in pieces.
+
+    Example:
+        >>> import gaba
+        >>> known_cosines(gaba.History(["a", "b"])).shape
+        (0, 2, 2)
+    """
+    k, found = len(history.tasks), []
+    for start in range(0, len(history), _CHUNK):
+        part = history[start : start + _CHUNK]
+        cosines = part.cosines
+        known = part.finite & np.isfinite(cosines[:, ~np.eye(k, dtype=bool)]).any(axis=1)
+        found.append(cosines[known])
+    return np.concatenate(found) if found else np.empty((0, k, k))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gaba.record.cosines import known_cosines
 from gaba.record.diagnosis._thresholds import DEFAULT_LIMIT, DROWNS, EARLY, FADED, FEW_STEPS, RARE
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ RISE = "1.2"
 """The factor by which the default method lets a multiplier grow in one step."""
 
 CONSTANT = ("observe", "uniform", "fixed", "single", "from-run", "inverse-initial")
-
-_CHUNK = 1024
 
 
 @final
@@ -77,7 +76,7 @@ class View:
             multipliers=history.multipliers,
             weights=history.weights,
             shares=history.shares,
-            cosines=_cosines(history),
+            cosines=known_cosines(history),
             engines=history.engines,
             rising=rising,
             saturated=history.saturated & ~rising,
@@ -245,17 +244,6 @@ def left_by(limit: float, norms: Floats) -> float:
 def next_power(value: float) -> int:
     """The next power of ten."""
     return 10 ** math.ceil(math.log10(value) - 1e-9)
-
-
-def _cosines(history: History) -> Floats:
-    """The cosines of the finite steps where some are known, read in pieces."""
-    k, found = len(history.tasks), []
-    for start in range(0, len(history), _CHUNK):
-        part = history[start : start + _CHUNK]
-        cosines = part.cosines
-        known = part.finite & np.isfinite(cosines[:, ~np.eye(k, dtype=bool)]).any(axis=1)
-        found.append(cosines[known])
-    return np.concatenate(found)
 
 
 def _rising(multipliers: Floats, steps: NDArray[np.int64], rise: float) -> Bools:
