@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PINS   := requirements/pins.txt
 STAMP  := $(VENV)/.installed
 FLWR   := .venv-flwr
+ZOO    := .venv-zoo
 OLDEST := .venv-oldest
 TOGETHER := .venv-oldest-together
 INSTALL := -m pip --disable-pip-version-check install --quiet
@@ -34,7 +35,7 @@ EVIDENCE := benchmarks/evidence.py
 BENCHES := $(filter-out $(RESULTS) $(EVIDENCE) benchmarks/federated.py,$(sort $(wildcard benchmarks/[a-z]*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help docs train test test-all test-flwr check format bench results evidence results-flwr install clean dist test-extras test-oldest
+.PHONY: help docs train test test-all test-flwr check format bench results evidence results-flwr zoo install clean dist test-extras test-oldest
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -44,7 +45,7 @@ train: $(STAMP) ## train the turbofan model on FD001 with the published balancer
 	if [ -z "$$subset" ] && $(BIN)/python -c "$(FIND_DATA)" 2>/dev/null; then subset=FD001; fi; \
 	if [ -z "$$subset" ]; then subset=simulated; \
 	  echo "No C-MAPSS data found: this trains on a SIMULATED fleet. To get the real data:"; \
-	  echo "  $(BIN)/gaba data cmapss --dest data/cmapss"; fi; \
+	  echo "  $(BIN)/gaba data cmapss"; fi; \
 	set -x; $(BIN)/gaba train turbofan --subset $$subset --method $(METHOD) --run-dir $(RUN) $(ARGS)
 
 test: check ## lint, types, doctests, examples, README snippets and tests
@@ -93,6 +94,9 @@ test-oldest: $(OLDEST)/.installed $(TOGETHER)/.installed ## the core's tests, th
 test-flwr: $(FLWR)/.installed ## the tests of the Flower strategy, in an environment of its own
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python -m pytest -q -W "ignore::DeprecationWarning" --doctest-modules src/gaba/domains/_flower.py tests/domains/test_federated.py tests/domains/test_federated_flower.py
 
+zoo: $(ZOO)/.installed ## train public codes as they are and balanced, or what is missing of that (four hours of one core, if all is)
+	OMP_NUM_THREADS=1 $(ZOO)/bin/python benchmarks/zoo/run.py --jobs $(JOBS)
+
 results-flwr: $(FLWR)/.installed ## federated averaging on MNIST against clients weighted by inverse update norm
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python benchmarks/federated.py
 
@@ -107,6 +111,14 @@ $(STAMP): pyproject.toml src/gaba/__init__.py $(PINS)
 	$(PIP) torch
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation -e ".[dev]"
+	touch $@
+
+# What the public codes of the zoo need, which is no part of the project's own environment.
+$(ZOO)/.installed: pyproject.toml requirements/zoo.txt
+	test -x $(ZOO)/bin/python || $(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/python $(INSTALL) torch==2.13.0
+	$(ZOO)/bin/python $(INSTALL) -r requirements/zoo.txt
+	$(ZOO)/bin/python $(INSTALL) --no-deps -e .
 	touch $@
 
 # Flower pins versions that conflict with the other extras, so it has its own environment.

@@ -65,7 +65,8 @@ class Combined:
         """A function in place of ``sum(losses).backward()``."""
         if self.setting is None:
             return _plain
-        method = gaba.methods.get("gaba", limit=self.setting.limit, recovery=self.setting.recovery)
+        limit, recovery = self.setting.limit, self.setting.recovery
+        method = gaba.methods.get("gaba", tasks, limit=limit, recovery=recovery)
         balancer = gaba.Balancer(tasks, shared, method, accumulate=accumulate)
 
         def backward(losses: Losses) -> None:
@@ -258,29 +259,36 @@ def alternating(combined: Combined, name: str, seed: int) -> float:
     return max(pulls) / min(pulls)
 
 
-def entropy(combined: Combined, name: str, seed: int) -> float:
-    """A policy and its entropy bonus as two tasks: the reward that sampled actions miss."""
-    torch.manual_seed(seed)
-    policy = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 2))
-    last = policy[2]
-    assert isinstance(last, nn.Linear)
-    with torch.no_grad():
-        last.weight.mul_(0.01)
-        last.bias.zero_()
-    backward = combined.over(["policy", "entropy"], policy)
-    optimizer = _optimizer(name, policy.parameters(), 0.3)
-    for _ in range(300):
-        x = torch.randn(64, 4)
-        chosen = torch.distributions.Categorical(logits=policy(x))
-        action = chosen.sample()
-        reward = ((action == 1) == (x[:, 0] > 0)).float() * 2 - 1
-        gain = (reward * chosen.log_prob(action)).mean()
-        losses = {"policy": -gain, "entropy": -0.01 * chosen.entropy().mean()}
-        _step(optimizer, backward, losses)
-    x = torch.randn(5000, 4)
-    with torch.no_grad():
-        right = policy(x).softmax(1).gather(1, (x[:, :1] > 0).long())
-    return 1 / float(right.mean())
+def bonus(called: str) -> Run:
+    """A policy and its entropy bonus as two tasks: the reward that sampled actions miss.
+
+    The default amplifies no loss that has the name of a regularizer.
+    """
+
+    def run(combined: Combined, name: str, seed: int) -> float:
+        torch.manual_seed(seed)
+        policy = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 2))
+        last = policy[2]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.mul_(0.01)
+            last.bias.zero_()
+        backward = combined.over(["policy", called], policy)
+        optimizer = _optimizer(name, policy.parameters(), 0.3)
+        for _ in range(300):
+            x = torch.randn(64, 4)
+            chosen = torch.distributions.Categorical(logits=policy(x))
+            action = chosen.sample()
+            reward = ((action == 1) == (x[:, 0] > 0)).float() * 2 - 1
+            gain = (reward * chosen.log_prob(action)).mean()
+            losses = {"policy": -gain, called: -0.01 * chosen.entropy().mean()}
+            _step(optimizer, backward, losses)
+        x = torch.randn(5000, 4)
+        with torch.no_grad():
+            right = policy(x).softmax(1).gather(1, (x[:, :1] > 0).long())
+        return 1 / float(right.mean())
+
+    return run
 
 
 def rare(masked: bool) -> Run:
@@ -354,8 +362,15 @@ CASES = {
         "norm 10, then 1e-6, then 10", AFTER, comeback(1e-6), ONE, drawn=False, returns=True
     ),
     "alternating": Case("one task a batch, norms 500 to 1", "imbalance", alternating, ONE, False),
+    "bonus": Case(
+        "policy and entropy bonus, called exploration",
+        "1 over the mean reward of sampled actions",
+        bonus("exploration"),
+    ),
     "entropy": Case(
-        "policy and entropy bonus", "1 over the mean reward of sampled actions", entropy
+        "policy and entropy bonus, called entropy",
+        "1 over the mean reward of sampled actions",
+        bonus("entropy"),
     ),
     "rare": Case("labels in 5 % of the batches", "final MSE", rare(masked=False)),
     "masked": Case("the same, a loss of 0 in the others", "final MSE", rare(masked=True)),

@@ -36,6 +36,8 @@ LAYERS: dict[str, dict[str, str]] = {
     "pieces of a method": {
         "roles": "balanced, fixed, observed",
         "absences": "losses without a gradient",
+        "refusals": "losses that a rule cannot take",
+        "windows": "micro-batches of one step",
         "measurement": "losses → norms",
         "rules": "norms → multipliers",
         "stabilisers": "steady over steps",
@@ -46,10 +48,13 @@ LAYERS: dict[str, dict[str, str]] = {
     "torch": {"autograd": "graph and gradients"},
     "ground": {
         "state": "kept and restored",
+        "files": "named when writing fails",
         "pieces": "init and update",
         "measures": "figures of a step",
         "extras": "optional libraries",
         "folders": "where data are",
+        "spelling": "what was meant",
+        "late": "loaded when asked for",
     },
     "numbers": {"tensors": "dtype and device", "splitmix": "seeded draws"},
 }
@@ -60,14 +65,16 @@ A file imports from its own part and from lower layers.
 KNOWS = {"bench": {"turbofan"}}
 """Part → the parts of its own layer that it may import from."""
 ONLY: dict[str, set[str]] = {
-    "autograd": {"state", "tensors"},
+    "autograd": {"state", "tensors", "spelling"},
     "extras": {"folders"},
     "folders": set(),
+    "spelling": set(),
+    "late": set(),
 }
 """Part → all that it may import from, for parts that may know less than all lower layers."""
 BELOW = {"ranks": "measurement", "autograd": "measurement"}
 """Part → the part that it stands right below in the picture."""
-BESIDE = ("extras", "folders")
+BESIDE = ("extras", "folders", "spelling", "late")
 """Parts that need the standard library only. Every layer uses them, so they stand beside it."""
 
 

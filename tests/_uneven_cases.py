@@ -222,6 +222,21 @@ def case_raise_is_raised_on_all_ranks(world: World) -> None:
             balancer.backward(losses)
 
 
+def case_skip_leaves_grad_on_all_ranks_as_it_was(world: World) -> None:
+    with world.group():
+        net = Net()
+        balancer = balanced(TASKS, net.trunk, on_nonfinite="skip")
+        x, y = Plan().batch(0, world.rank)
+        out = net(x)
+        losses: Any = {t: loss(t, out[t], y) for t in TASKS}
+        if world.rank:
+            losses["b"] = _Poison.apply(losses["b"], torch.nan) + losses["b"]
+        assert not bool(balancer.backward(losses).finite)
+        assert all(p.grad is None for p in net.parameters())
+        out = net(x)
+        assert bool(balancer.backward({t: loss(t, out[t], y) for t in TASKS}).finite)
+
+
 def case_a_loss_that_leaves_the_shared_part_on_one_rank(world: World) -> None:
     """Its gradient there is 0; on all ranks it is refused, on all of them."""
     with world.group():

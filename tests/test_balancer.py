@@ -708,7 +708,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ValueError,
         "accumulate",
     ),
-    "nonfinite": ({"on_nonfinite": "ignore"}, ValueError, "skip, raise"),
+    "nonfinite": ({"on_nonfinite": "ignore"}, ValueError, "pass, skip, drop, raise"),
     "method": ({"method": "best"}, ValueError, "found 'best'"),
     "nearly a method": ({"method": "invers"}, ValueError, "Did you mean 'inverse'"),
     "method without argument": ({"method": "fixed"}, ValueError, "fixed:ARGUMENT"),
@@ -1082,3 +1082,35 @@ def test_a_loss_that_reaches_nothing_for_long_is_named_once(method: str) -> None
     assert step.about["unreached"] == "task1"
     balancer.backward(model.losses(batch()))
     assert "unreached" not in balancer.backward(model.losses(batch())).about
+
+
+@pytest.mark.parametrize("method", ["gaba", "inverse", "paper", "uncertainty", "observe"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_eval_is_the_same_for_backward_and_forward(method: str, accumulate: int) -> None:
+    """The multipliers are used as they are; nothing is learnt and nothing recorded."""
+    if (method, accumulate) == ("observe", 3):
+        method = "equal-share"
+    model = TwoStage([1.0, 50.0], dtype=torch.float64)
+    balancer = gaba.Balancer(model.names, model.trunk, method, accumulate=accumulate)
+    x = batch(dtype=torch.float64)
+    for _ in range(4):
+        balancer.backward(model.losses(x))
+    before, last = balancer.state_dict(), balancer.last_step
+    multipliers = balancer.multipliers
+    balancer.eval()
+    found = []
+    for by_hand in (True, False):
+        model.zero_grad()
+        if by_hand:
+            step = balancer.backward(model.losses(x))
+            assert not step.measured
+            assert dict(zip(model.names, step.multipliers.tolist(), strict=True)) == multipliers
+        else:
+            balancer(model.losses(x)).backward()
+        found.append(grads(model))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=0)
+    assert len(balancer.history) == 4
+    assert balancer.last_step is last
+    after = balancer.state_dict()
+    assert after.pop("_extra_state") == before.pop("_extra_state")
+    assert_same_state(after, before)

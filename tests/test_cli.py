@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from rich.console import Console
 import gaba
 import gaba.bench
 import gaba.methods
+from _python import PYTHON
 from _turbofan_runs import tiny_fleet
 from gaba import cli, demo, methods
 from gaba.cli import commands, pictures
@@ -320,7 +322,7 @@ def test_a_resumed_run_keeps_its_settings(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("train turbofan --subset FD001 --data-dir nowhere", "`gaba data cmapss --dest DIR`"),
+        ("train turbofan --subset FD001 --data-dir nowhere", "`gaba data cmapss`"),
         ("train turbofan --subset FD001 --data-dir nowhere", "`--subset simulated`"),
         ("train turbofan --subset simulated --method foo", "found 'foo'"),
         ("train turbofan --method grace", "now called --method paper --sample-weights"),
@@ -345,15 +347,14 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
 
 
 WRONG_USAGE = [
-    ("", f"Expected one of {{{', '.join(commands.COMMANDS)}}} (see gaba --help)"),
-    ("trian", "Unrecognized options: trian (see gaba --help)"),
-    ("train", "Missing from gaba train: {turbofan}"),
+    ("trian", "Unrecognized options: trian: did you mean gaba train?"),
+    ("domains run portfolio", "did you mean gaba domains portfolio?"),
+    ("foo", "Unrecognized options: foo (see gaba --help)"),
     ("train turbofan --sed 3", "Unrecognized options: --sed, 3 (see gaba train --help)"),
     ("train turbofan --steps x", "--steps: no type matching INT could be instantiated from ['x']"),
     ("train turbofan --subset FD009", "invalid choice 'FD009' for argument '--subset'"),
     ("bench", "Expected one of {run, status, report, merge, problems} (see gaba bench --help)"),
     ("bench run", "Missing from gaba bench run: CONFIG"),
-    ("data cmapss", "Missing from gaba data: --dest DIR The folder for the files."),
 ]
 
 
@@ -484,12 +485,13 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 def test_methods_lists_every_method_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["methods"]) == 0
     out = capsys.readouterr().out
-    first = [line.split()[0].partition(":")[0] for line in out.splitlines() if line.strip()]
-    for name in gaba.methods.METHODS:
-        assert first.count(name) == 1, name
-    assert out.startswith("start here\n")
-    start = [word for word in first[: first.index("methods")] if word in gaba.methods.METHODS]
+    said = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if line[:2] == "  "]
+    start = [words[0] for words in said[:5]]
     assert start == ["gaba", "observe", "paper", "inverse", "equal-share"]
+    shown = [word.partition(":")[0] for words in said[5:] for word in words]
+    assert sorted([*start, *shown]) == sorted(gaba.methods.METHODS)
+    assert out.startswith("start here\n")
+    assert len(out.splitlines()) <= 40, "one screen"
     headings = [line for line in out.splitlines() if line in gaba.methods.listed()]
     assert headings == list(gaba.methods.listed())
     assert "gaba methods NAME" in out
@@ -529,6 +531,39 @@ def test_a_method_is_shown_in_use(
     assert all(p.grad is not None for p in model.parameters())
 
 
+START_AT_ONCE = (
+    [],
+    ["--help"],
+    ["version"],
+    ["methods"],
+    ["methods", "paper"],
+    ["bench", "problems"],
+    ["data", "--help"],
+    ["train", "--help"],
+)
+
+
+@pytest.mark.parametrize("words", START_AT_ONCE, ids=" ".join)
+def test_what_only_lists_loads_neither_torch_nor_numpy(words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from gaba import cli\n"
+        f"status = cli.main({words!r})\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "print(status, sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run([*PYTHON, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "0 []\n"
+    assert done.stdout
+
+
+def test_a_bare_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    bare = capsys.readouterr().out
+    assert cli.main(["--help"]) == 0
+    assert bare == capsys.readouterr().out
+
+
 def test_an_unknown_method_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     status, line = failed(["methods", "gabba"], capsys)
     assert status == 1
@@ -540,7 +575,7 @@ def test_methods_works_without_torchjd(place: Path) -> None:
     assert not errors
     assert out.count("status 0") == 2
     flat = " ".join(out.split())
-    assert f"the peers need torchjd: {elsewhere('bench')}" in flat
+    assert f"The methods of TorchJD need torchjd: {elsewhere('bench')}" in flat
     assert f"note: needs torchjd, which is not installed: {elsewhere('bench')}" in flat
 
 
@@ -629,7 +664,7 @@ def test_the_problems_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for name in gaba.bench.PROBLEMS:
         assert f"\n{name}\n" in f"\n{out}"
-    assert "2 tasks: f1, f2" in out
+    assert "2 tasks: f1, f2; 2000 steps" in out
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ TREE = Tree(ROOT / "src")
 MODULES = sorted(TREE.paths)
 PUBLIC_FRONT = place("gaba")
 """Layers above this one are applications and integrations; those below are the core."""
-STANDARD_ONLY = ("gaba.extras", "gaba.folders")
+STANDARD_ONLY = ("gaba.extras", "gaba.files", "gaba.folders", "gaba.spelling", "gaba.late")
 module = pytest.mark.parametrize("name", MODULES)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import gaba
 from _models import TwoStage, batch, grads, task_gradients
 from gaba import methods
-from gaba.autograd.losses import nearest
 from gaba.measurement import ExactNorms
+from gaba.spelling import nearest
 
 TASKS = ["rul", "health"]
 

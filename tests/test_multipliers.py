@@ -43,6 +43,29 @@ def test_sum_pulls_as_hard_as_the_plain_sum_within_any_limit(k: int, limit: floa
         assert not free.any() or float(ratio.max() / ratio.min()) == pytest.approx(1, rel=1e-9)
 
 
+@pytest.mark.parametrize("limit", [8.0, 1000.0, None])
+@pytest.mark.parametrize("spared", [(0,), (1, 3)])
+def test_a_spared_task_is_never_amplified_and_the_sum_pulls_as_hard(
+    limit: float | None, spared: tuple[int, ...]
+) -> None:
+    others = [k for k in range(5) if k not in spared]
+    pressed = held = 0
+    for seed in range(20):
+        wanted, norms = spread(seed, 5, 1.0), spread(seed + 100, 5, 1.0)
+        found, state = bound(Bounds("sum", limit, spared=spared), wanted, norms)
+        assert float(found[list(spared)].max()) <= 1
+        free = [k for k in others if not state.saturated[k]]
+        ratio = found[free] / wanted[free]
+        assert float(ratio.max() / ratio.min()) == pytest.approx(1, rel=1e-9)
+        assert float((found * norms).sum()) == pytest.approx(float(norms.sum()), rel=1e-9)
+        for k in spared:
+            asked, low = float(ratio[0] * wanted[k]), 0.0 if limit is None else 1 / limit
+            assert float(found[k]) == pytest.approx(min(1.0, max(low, asked)), rel=1e-9)
+            held, pressed = held + (asked > 1), pressed + (asked < 1)
+    assert held
+    assert pressed
+
+
 @pytest.mark.parametrize("k", [2, 5, 40])
 def test_without_a_limit_each_scale_is_a_common_factor_with_the_length_it_names(k: int) -> None:
     for seed in range(10):

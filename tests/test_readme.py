@@ -218,7 +218,7 @@ COMMANDS: dict[str, Callable[[Path], None]] = {
     "gaba train turbofan --subset FD001 --method gaba --run-dir runs/gaba": after_training(),
     "gaba evaluate runs/gaba": after_training("evaluate"),
     "gaba explain runs/gaba": after_training("explain"),
-    "gaba data cmapss --dest data/cmapss": downloads_nothing_here,
+    "gaba data cmapss": downloads_nothing_here,
     "gaba methods": lists_the_methods,
     f"gaba bench run {TOY}": runs_a_small_benchmark,
     f"gaba bench report {STORE} --out report.html": reports_the_benchmark,

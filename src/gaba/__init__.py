@@ -3,14 +3,16 @@
 check → measure → decide → combine → record
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-from gaba import measurement, methods, ranks, rules, stabilisers
-from gaba.balancer import Balancer, Observer
-from gaba.measures import contributions, imbalance, shares
-from gaba.methods import Method
-from gaba.record import History, RunRecord, Step, diagnose
+from gaba.late import late
+
+if TYPE_CHECKING:
+    from gaba import measurement, methods, ranks, rules, stabilisers
+    from gaba.balancer import Balancer, Observer
+    from gaba.measures import contributions, imbalance, shares
+    from gaba.methods.method import Method
+    from gaba.record import History, RunRecord, Step, diagnose
 
 __version__ = "0.2.0"
 
@@ -33,15 +35,18 @@ __all__ = [
     "stabilisers",
 ]
 
-_LATE = {"compare": "gaba.bench.compare"}
-"""Names of applications that stand here as well; their module is imported when asked for."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module 'gaba' has no attribute {name!r}")
-    return getattr(import_module(_LATE[name]), name)
+__getattr__ = late(
+    __name__,
+    {
+        **dict.fromkeys(("Balancer", "Observer"), "gaba.balancer"),
+        **dict.fromkeys(("contributions", "imbalance", "shares"), "gaba.measures"),
+        **dict.fromkeys(("History", "RunRecord", "Step", "diagnose"), "gaba.record"),
+        "Method": "gaba.methods.method",
+        "compare": "gaba.bench.compare",
+    },
+    modules=("measurement", "methods", "ranks", "rules", "stabilisers"),
+)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATE})
+    return sorted({*globals(), *__all__})

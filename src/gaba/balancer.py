@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, Literal, TypedDict, final
+from typing import Any, Literal, TypedDict, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from gaba.autograd.passes import at_the_end, compile_to_keep, refuse_reentrant
 from gaba.autograd.reach import misplaced, out_of_reach
 from gaba.autograd.shared import SharedSpec, as_shared
 from gaba.autograd.uncompiled import uncompiled
+from gaba.autograd.undo import Undo, unsound
 from gaba.measurement import Observation, Request, Tracked, Watched
 from gaba.measurement.along import Along, Products
 from gaba.measurement.base import balanced
@@ -49,10 +50,15 @@ from gaba.ranks.processes import running
 from gaba.ranks.wrappers import in_first_static_pass
 from gaba.record import Diagnosis, History, Step, diagnose
 from gaba.record.step import Engine
+from gaba.refusals import Refusals
 from gaba.roles import Roles
 from gaba.rules import Proportional, Targets
 from gaba.state import StateBuffers, select
 from gaba.tensors import on_device, spread
+from gaba.windows import Windows
+
+OnNonfinite = Literal["pass", "skip", "drop", "raise"]
+"""The value of ``on_nonfinite``."""
 
 AsTheMethod = Literal["method"]
 """The value of a setting that is as the method has it."""
@@ -68,6 +74,7 @@ class _Saved(TypedDict):
     begun: int
     reached: list[int]
     cadence: dict[str, Any]
+    windows: dict[str, Any]
 
 
 @final
@@ -123,12 +130,14 @@ class Balancer(nn.Module):
             proportions matter.
         optimizer: that of θ, or several: for ``metric="optimizer"``, and with ``shared="auto"`` to
             leave out what others move, such as a discriminator.
-        accumulate: how many micro-batches make one step of the optimizer. All of them get the
-            multipliers of the first. Without an update to measure along, it alone is measured.
+        accumulate: how many micro-batches make one step of the optimizer. A task has one multiplier
+            in all of them, and pulls are equal over the whole step: a task with labels in few of
+            them is amplified for it. Exact methods measure each task once in such a step.
         sync: how the ranks of a distributed run come to one decision: ``"auto"`` (exactly),
             ``"sketch"``, a :class:`gaba.ranks.Sync`, or ``False`` for each rank by itself.
-        on_nonfinite: what a NaN or infinite loss or norm does. ``"skip"``: nothing is learnt and
-            ``.grad`` is filled with the last multipliers. ``"raise"``: FloatingPointError.
+        on_nonfinite: what NaN or ∞ in a loss or gradient does. Nothing is learnt from it.
+            ``"pass"`` fills ``.grad`` all the same, as a GradScaler needs it; ``"skip"`` leaves
+            ``.grad`` as it was; ``"drop"`` leaves out the task; ``"raise"``: FloatingPointError.
 
     Raises:
         ValueError, TypeError: a setting breaks its rule; the message says which and what to do.
@@ -167,12 +176,12 @@ class Balancer(nn.Module):
         optimizer: Optimizer | Iterable[Optimizer] | None = None,
         accumulate: int = 1,
         sync: Sync | Literal["auto", "exact", "sketch", False] = "auto",
-        on_nonfinite: Literal["skip", "raise"] = "skip",
+        on_nonfinite: OnNonfinite = "pass",
     ) -> None:
         super().__init__()
         self.roles: Roles = Roles.of(tasks, fixed, observed)
         self.tasks: tuple[str, ...] = self.roles.tasks
-        check_choice("on_nonfinite", on_nonfinite, ("skip", "raise"))
+        check_choice("on_nonfinite", on_nonfinite, get_args(OnNonfinite))
         if isinstance(shared, Iterable) and not isinstance(shared, str | nn.Module | Tensor):
             shared = list(shared)
         if optimizer is None:
@@ -218,21 +227,22 @@ class Balancer(nn.Module):
         self._agreement = Agreement(
             by_name(sync), self.roles.terms, self._shared, self.method.measured.loss_shape
         )
-        self._closures = ClosureGuard()
+        self._closures, self._refusals = ClosureGuard(), Refusals()
         self._steps = self._begun = 0
         self._cadence = Cadence()
-        self._absences = Absences()
+        self._absences, self._windows = Absences(), Windows.of(len(self.tasks))
         self._looked = isinstance(shared, str)  # "auto" is what two losses reach
         self._pending: Along | None = None
         self._unused = 0
         self._held_back = False
         self._keep_calls()
-        bounds = self.method.bounds
+        bounds, spared = self.method.bounds, self.method.spared
         self._about = {
             "method": methods.spelled(method) if isinstance(method, str) else repr(method.rule),
             "metric": self.method.metric,
             "measurement": repr(self.method.measure),
             **({"limit": f"{bounds.limit:g}"} if bounds.limited and bounds.limit else {}),
+            **({"spared": ", ".join(self.tasks[k] for k in spared)} if spared else {}),
             **({"rise": f"{self.method.rise:g}"} if self.method.rise else {}),
             **({"warm-up": str(self.method.warm_up)} if self.method.warm_up else {}),
             **(
@@ -268,6 +278,8 @@ class Balancer(nn.Module):
     ) -> Step:
         """Balance ``losses`` and add the combined gradient to ``.grad``, as a backward pass would.
 
+        After ``balancer.eval()`` it uses the multipliers as they are, and records nothing.
+
         Args:
             losses: scalars by task name. A task that is absent or ``None`` is missing: what is
                 believed of it stays, and it changes nothing for the others.
@@ -286,17 +298,72 @@ class Balancer(nn.Module):
             RuntimeError: an optimizer asks for the second time within one step, or the graph is
                 gone. In each case no state has changed, and before the pass itself no ``.grad``.
         """
-        batch, request = self._check(losses, features, scaler, retain_graph=retain_graph)
+        if not self.training:
+            return self._unlearnt(losses, features, scaler, retain_graph=retain_graph)
+        self._closures.check()
+        return self._backward(losses, features, scaler, retain_graph=retain_graph)
+
+    def _backward(
+        self,
+        losses: Mapping[str, Tensor | None],
+        features: object,
+        scaler: torch.amp.GradScaler | None,
+        *,
+        retain_graph: bool,
+    ) -> Step:
+        keep = retain_graph or self.on_nonfinite == "drop"
+        batch, request = self._check(losses, features, scaler, retain_graph=keep)
+        undo, cadence = self._undo(request.graph, scaler), self._cadence
         seen, remembered = self._measure(batch, request, by_hand=True)
         decided = self._decide(batch, seen, remembered)
         plan = self._plan(batch, request, decided)
         combined = self._combine(batch, request, seen, decided, scaler)
         if plan is not None:
             found = plan.along.finish(arrived=combined == "backward")
-            decided = self._correct(batch, plan, found, decided)
+            decided = self._correct(batch, plan, found, decided, guarded=undo is not None)
         elif scaler is not None:
             decided = self._unless_overflown(request.graph, decided)
+        if undo is not None and not self._is_sound(undo, batch, decided):
+            undo.put_back()
+            if bad := self._to_drop(request.graph):
+                self._cadence = cadence
+                left = {name: None if name in bad else loss for name, loss in losses.items()}
+                return self._backward(left, features, scaler, retain_graph=retain_graph)
+            finite = torch.zeros_like(decided.finite)
+            decided = replace(decided, finite=finite, state=self._state.get())
         return self._record(batch, decided, combined)
+
+    def _unlearnt(
+        self,
+        losses: Mapping[str, Tensor | None],
+        features: object,
+        scaler: torch.amp.GradScaler | None,
+        *,
+        retain_graph: bool,
+    ) -> Step:
+        """The step with the multipliers as they are, which is not recorded."""
+        batch, decided = self._as_they_are(losses, need_graph=True)
+        used = batch if scaler is None else batch.scaled(scaler)
+        places = {"tasks": batch.present, "n_tasks": len(self.roles.terms)}
+        graph = LossGraph(used.losses, self._shared, features, **places, given=used.given)
+        request = Request(graph, retain_graph=retain_graph)
+        combined = self._combine(batch, request, None, decided, scaler)
+        return self._step(batch, decided, combined)
+
+    def _as_they_are(
+        self, losses: Mapping[str, Tensor | None], *, need_graph: bool
+    ) -> tuple[Batch, _Decided]:
+        """The losses, and the multipliers as they are."""
+        shape = self.method.measured.loss_shape
+        terms, others = self._split(losses)
+        met = self._absences.met
+        batch = check_losses(
+            terms, self.roles.terms, loss_shape=shape, need_graph=need_graph, met=met
+        )
+        batch = replace(batch, others=others)
+        self._state.to(batch.device)
+        decided = self._decide(batch, None, self._state.get().measure, learning=False)
+        return batch, decided
 
     @uncompiled
     def forward(
@@ -318,12 +385,8 @@ class Balancer(nn.Module):
                 "heads='weighted'"
             )
         if not (self.training and torch.is_grad_enabled()):
-            shape = self.method.measured.loss_shape
-            terms, _ = self._split(losses)
-            batch = check_losses(terms, self.roles.terms, loss_shape=shape, need_graph=False)
-            self._state.to(batch.device)
-            decided = self._decide(batch, None, self._state.get().measure, learning=False)
-            return self._scalar(batch, decided)
+            return self._scalar(*self._as_they_are(losses, need_graph=False))
+        self._closures.check()
         batch, request = self._check(losses, None, scaler)
         seen, remembered = self._measure(batch, request)
         decided = self._decide(batch, seen, remembered)
@@ -333,7 +396,9 @@ class Balancer(nn.Module):
         self._record(batch, decided, "caller")
         total = self._scalar(batch, decided)
         if plan is not None:
-            self._listen(batch, plan, decided, total)
+            self._listen(batch, plan, decided, total, guarded=scaler is None)
+        if self.on_nonfinite != "pass" and scaler is None:
+            self._stand_by(request.graph, total)
         return total
 
     def _check(
@@ -345,7 +410,6 @@ class Balancer(nn.Module):
         retain_graph: bool = False,
     ) -> tuple[Batch, Request]:
         """The losses, sound on every rank, and what a measurement is told of them."""
-        self._closures.check()
         if isinstance(features, torch.amp.GradScaler):
             raise TypeError(
                 "features must hold tensors, found a GradScaler: write "
@@ -369,6 +433,13 @@ class Balancer(nn.Module):
             given=used.given,
         )
         self._agreement.check(graph, roll)
+        if not self._held and self.accumulate > 1:
+            window = self._steps // self.accumulate
+            self._windows = self._windows.begun(due=window % self.method.every == 0)
+        if not self._held:
+            n, about = len(self.tasks), self._about["method"]
+            unfit, takes = self.method.unfit(batch.values[:n], self._state.get().method)
+            self._refusals.check(unfit, batch.values[:n], self.tasks, takes, about)
         self._look_at(graph)
         self._absences = self._absences.after(batch)
         return batch, Request(
@@ -395,8 +466,13 @@ class Balancer(nn.Module):
             alone = len(asked) == len(batch.present)  # what is fixed comes by a backward pass
             gradients = by_hand and alone and not someone_listens(graph.leaves)
             request = replace(request, gradients=gradients)
+        if self.accumulate > 1:
+            measured = tuple({*self._windows.measured, *asked})
+            self._windows = replace(self._windows, measured=measured)
         with self._shared.undisturbed():
             seen, remembered = self.method.measured.update(request, remembered)
+        if seen.asked is None and len(asked) < len(tasks):
+            seen = replace(seen, asked=request.graph.present)
         strange = [k for k in seen.unreached if k not in self._absences.reached]
         if strange:
             refuse_reentrant(graph)
@@ -422,7 +498,8 @@ class Balancer(nn.Module):
             asked = mask if seen.asked is None else seen.asked
             finite = finite & (norms.isfinite() | ~asked).all()
         if learning and self._learns(seen):
-            sound, new = self.method.update(Seen(values, norms, gramian, statistics), old)
+            told = Seen(values, norms, gramian, statistics)
+            sound, new = self.method.update(*self._over_window(told, old))
             finite = finite & sound
             new = select(finite, new, old)
             remembered = select(finite, remembered, state.measure)
@@ -446,6 +523,17 @@ class Balancer(nn.Module):
             groups=statistics if self.method.observes else None,
             engine="" if seen is None else "norms",
         )
+
+    def _over_window(
+        self, seen: Seen, state: MethodState
+    ) -> tuple[Seen, MethodState, Tensor | None]:
+        """What the method is told: the mean norms of the gradients of a whole optimizer step."""
+        if self.accumulate == 1 or self._windows.even:
+            return seen, state, None
+        parts = on_device(self._windows.parts, seen.norms.device).to(seen.norms)
+        gramian = None if seen.gramian is None else seen.gramian * parts[:, None] * parts
+        there = on_device(self._windows.there, seen.norms.device)
+        return replace(seen, norms=seen.norms * parts, gramian=gramian), state, there
 
     def _usable(self, batch: Batch, window: Tensor) -> Tensor:
         """(K,), the multipliers as they can be used; NaN where a task is missing."""
@@ -494,8 +582,13 @@ class Balancer(nn.Module):
             request = replace(request, direction=direction)
         return self._tracked.plan(request, self._used(batch, decided), self._cadence)
 
-    def _correct(self, batch: Batch, plan: Plan, found: Products, decided: _Decided) -> _Decided:
-        """The same with what the update revealed, for the steps that follow."""
+    def _correct(
+        self, batch: Batch, plan: Plan, found: Products, decided: _Decided, *, guarded: bool
+    ) -> _Decided:
+        """The same with what the update revealed, for the steps that follow.
+
+        Where the pass is ``guarded``, what is not finite is refused once ``.grad`` is put back.
+        """
         self._cadence = self._tracked.learn(
             plan, found, self._cadence, decided.step, self.roles.terms
         )
@@ -513,9 +606,10 @@ class Balancer(nn.Module):
         finite = decided.finite & found.square.isfinite()
         new = decided.state.method
         if not self.method.observes:
-            sound, new = self.method.update(Seen(batch.values[:n], told), new)
+            told = Seen(batch.values[:n], told)
+            sound, new = self.method.update(*self._over_window(told, new))
             finite = finite & sound
-        if self.on_nonfinite == "raise":
+        if self.on_nonfinite == "raise" and not guarded:
             self._refuse_unless(finite, batch, norms)
         pulls = slopes * multipliers
         whole = pulls.nansum()  # along another direction it may be below 0
@@ -539,7 +633,7 @@ class Balancer(nn.Module):
                 f"losses, norms and all that the method remembers must be finite, found losses "
                 f"{_named(self.roles.terms, batch.values)} and norms "
                 f"{_named(self.tasks, norms)}: fix the loss (or, if these are finite, the rule or "
-                "stabiliser), or let on_nonfinite='skip' leave such steps out"
+                "stabiliser), or let on_nonfinite='skip' leave such steps out, 'drop' the task"
             )
 
     def _unless_overflown(self, graph: LossGraph, decided: _Decided) -> _Decided:
@@ -561,7 +655,23 @@ class Balancer(nn.Module):
         again: bool = False,
     ) -> Step:
         """The step, in the history, and the state that it leaves."""
-        step = Step(
+        step = self._step(batch, decided, combined)
+        self._state.set(decided.state)
+        if again:
+            self.history.amend(step)
+        else:
+            if self.accumulate > 1:
+                self._windows = self._windows.after(batch.present)
+            self._steps += 1
+            self.history.append(step)
+            self._keep_calls()
+        self.last_step = step
+        return step
+
+    def _step(
+        self, batch: Batch, decided: _Decided, combined: Literal["by-hand", "backward", "caller"]
+    ) -> Step:
+        return Step(
             tasks=self.tasks,
             step=decided.step,
             measured=decided.engine != "",
@@ -578,31 +688,70 @@ class Balancer(nn.Module):
             groups=self._by_part(decided.groups),
             about=self._about | self._noted,
         )
-        self._state.set(decided.state)
-        if again:
-            self.history.amend(step)
-        else:
-            self._steps += 1
-            self.history.append(step)
-            self._keep_calls()
-        self.last_step = step
-        return step
 
     def _by_part(self, norms: Tensor | None) -> dict[str, Tensor]:
         """Norms (K, G) by part of the shared module."""
         names = parts_of(self._shared) if norms is not None else ()
         return {} if norms is None else dict(zip(names, norms.unbind(dim=1), strict=True))
 
+    # ---- what is not finite ---------------------------------------------------------------------
+
+    def _undo(self, graph: LossGraph, scaler: torch.amp.GradScaler | None) -> Undo | None:
+        """What puts ``.grad`` back, if it is to be; a GradScaler must see what overflows."""
+        if self.on_nonfinite == "pass" or scaler is not None:
+            return None
+        return Undo((*graph.shared.parameters(), *graph.leaves))
+
+    def _is_sound(self, undo: Undo, batch: Batch, decided: _Decided) -> bool:
+        """Whether losses, norms and ``.grad`` are finite on every rank."""
+        sound = bool(decided.finite) and undo.sound()
+        sound = self._agreement.ranks.all(sound, batch.device)
+        if not sound and self.on_nonfinite == "raise":
+            undo.put_back()
+            raise _not_finite()
+        return sound
+
+    def _to_drop(self, graph: LossGraph) -> set[str]:
+        """The tasks to be left out of this step, if others remain; ranks leave out all."""
+        if self.on_nonfinite != "drop" or self._agreement.ranks.several:
+            return set()
+        bad = unsound(graph)
+        return {self.roles.terms[k] for k in bad} if len(bad) < len(graph.tasks) else set()
+
+    def _stand_by(self, graph: LossGraph, total: Tensor) -> None:
+        """Put ``.grad`` back if the caller's backward pass of ``total`` brings NaN or ∞."""
+        leaves = (*graph.shared.parameters(), *graph.leaves)
+        device, number = graph.device, self._steps - 1
+
+        def begin(_: Tensor) -> None:
+            undo = Undo(leaves)
+            at_the_end(lambda: end(undo))
+
+        def end(undo: Undo) -> None:
+            if self._agreement.ranks.all(undo.sound(), device):
+                return
+            undo.put_back()
+            last = self.last_step
+            if last is not None and last.step == number:
+                self.last_step = replace(last, finite=torch.zeros_like(last.finite))
+                self.history.amend(self.last_step)
+            if self.on_nonfinite == "raise":
+                raise _not_finite()
+
+        total.register_hook(begin)
+
     # ---- the backward pass of somebody else --------------------------------------------------
 
-    def _listen(self, batch: Batch, plan: Plan, decided: _Decided, total: Tensor) -> None:
+    def _listen(
+        self, batch: Batch, plan: Plan, decided: _Decided, total: Tensor, *, guarded: bool
+    ) -> None:
         """Measure as soon as the backward pass of ``total`` has filled ``.grad``."""
         along = self._pending = plan.along
 
         def correct() -> None:
             if self._pending is along:
                 self._pending, self._unused = None, 0
-                corrected = self._correct(batch, plan, along.finish(), decided)
+                corrected = self._correct(batch, plan, along.finish(), decided, guarded=guarded)
                 self._record(batch, corrected, "caller", again=True)
 
         def begin(factor: Tensor) -> None:
@@ -642,8 +791,10 @@ class Balancer(nn.Module):
             new = [k for k in graph.tasks if k not in self._cadence.known]
             asked = self._tracked.exact(request, self._cadence, new, self._steps, probing=by_hand)
         else:
-            due = not self._held and self._steps // self.accumulate % self.method.every == 0
-            asked = graph.tasks if due else ()
+            due, done = self._steps % self.method.every == 0, ()
+            if self.accumulate > 1:
+                due, done = self._windows.due, self._windows.measured
+            asked = [k for k in graph.tasks if k not in done] if due else ()
         return () if asked and self._in_first_static_pass(graph) else asked
 
     def _in_first_static_pass(self, graph: LossGraph) -> bool:
@@ -672,8 +823,10 @@ class Balancer(nn.Module):
     @property
     def _noted(self) -> dict[str, str]:
         """What happened on the way, for the record."""
-        probe = {"probe": self._cadence.reason} if self._cadence.reason else {}
-        return probe | self._absences.about(self.tasks)
+        noted = {"probe": self._cadence.reason} if self._cadence.reason else {}
+        if self.accumulate > 1:  # an integration may have set it
+            noted["accumulate"] = str(self.accumulate)
+        return noted | self._absences.about(self.tasks)
 
     # ---- the terms ------------------------------------------------------------------------------
 
@@ -775,7 +928,7 @@ class Balancer(nn.Module):
         self._state = StateBuffers(self._initial()).to(device)
         self._steps = self._begun = 0
         self._cadence, self._held_back = Cadence(), False
-        self._absences = Absences()
+        self._absences, self._windows = Absences(), Windows.of(len(self.tasks))
         self._keep_calls()
 
     def _initial(self) -> BalancerState:
@@ -801,6 +954,7 @@ class Balancer(nn.Module):
             "begun": self._begun,
             "reached": reached,
             "cadence": cadence,
+            "windows": self._windows.to_dict() if self.accumulate > 1 else {},
         }
 
     def set_extra_state(self, state: _Saved) -> None:
@@ -812,12 +966,21 @@ class Balancer(nn.Module):
             )
         self._steps, self._begun = state["step"], state.get("begun", 0)
         self._cadence = Cadence.from_dict(state.get("cadence", {}))
+        self._windows = Windows.from_dict(state.get("windows", {}), len(self.tasks))
         self._absences = Absences(reached=frozenset(state.get("reached", ())))
         self._keep_calls()
 
 
 def _named(tasks: Sequence[str], values: Tensor) -> dict[str, float]:
     return dict(zip(tasks, values.tolist(), strict=True))
+
+
+def _not_finite() -> FloatingPointError:
+    return FloatingPointError(
+        "gradients must be finite, found NaN or ∞ in .grad after the backward pass, which is as it "
+        "was before: torch.autograd.set_detect_anomaly(True) finds where it comes from; or let "
+        "on_nonfinite='skip' leave such steps out, 'drop' the task"
+    )
 
 
 def _kinds(optimizers: Iterable[Optimizer]) -> str:

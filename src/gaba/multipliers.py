@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from gaba.pieces import Piece
-from gaba.tensors import DTYPE
+from gaba.tensors import DTYPE, on_device
 
 Scale: TypeAlias = Literal["sum", "geometric", "max", "simplex", "rule"]
 
 DEAD = 1e-6
 """A task that contributes less than this part of the median has no gradient worth an answer."""
+ENDLESS = 1e30
+"""Stands for no limit where an infinite number cannot be calculated with."""
 GAP = 0.05
 """The smallest rate of the mean gap between two batches with a task: over the last 20 or so."""
 LONGEST = 40.0
@@ -85,6 +87,7 @@ class Bounds(Piece[Asked, Tensor]):
         recovery: R ≥ 1; a norm below its peak over R counts as that, so a task that converges is
             not amplified by more than R. ``None`` for none.
         anchor: the position of the task that keeps the multiplier 1.
+        spared: the positions of tasks that are never amplified: their limit is 1 to above.
         excuse_rare: a task that pulls in a part p < 1/4 of the batches of the most frequent one is
             pressed down less, its multiplier divided by 4p up to 1, but never amplified for it: a
             loud task with few labels may stay loud in its few batches.
@@ -103,6 +106,7 @@ class Bounds(Piece[Asked, Tensor]):
     limit: float | None = 1000.0
     recovery: float | None = None
     anchor: int | None = None
+    spared: tuple[int, ...] = ()
     excuse_rare: bool = False
 
     def __post_init__(self) -> None:
@@ -172,13 +176,13 @@ class Bounds(Piece[Asked, Tensor]):
         if self.excuse_rare:
             multipliers = _excused(multipliers, torch.where(peak > 0, 1 / gap, 0.0))
         saturated = torch.zeros_like(known)
-        if self.limited and self.limit is not None:
-            low, high = 1 / self.limit, self.limit
+        if self.limited and self._within:
+            low, high = self._lowest, self._highest(multipliers)
             edge = 1e-9  # rounding at a limit that is just reached saturates nothing
             saturated = known & (
                 (multipliers < low * (1 - edge)) | (multipliers > high * (1 + edge))
             )
-            multipliers = multipliers.clamp(low, high)
+            multipliers = torch.minimum(multipliers.clamp(min=low), high)
         multipliers = torch.where(known, multipliers, state.multipliers)
         return multipliers, Multiplied(multipliers, peak, saturated, gap, away, seen)
 
@@ -200,9 +204,22 @@ class Bounds(Piece[Asked, Tensor]):
         loud = torch.where((norms > 0).any(), norms, known.to(norms.dtype))
         if self.scale == "max":
             return _ratio(loud.max(), (wanted * loud).max())
-        if self.limit is None:
+        if not self._within:
             return _ratio(loud.sum(), (wanted * loud).sum())
-        return _filled(wanted, loud, self.limit)
+        return _filled(wanted, loud, self._lowest, self._highest(wanted))
+
+    @property
+    def _within(self) -> bool:
+        return self.limit is not None or bool(self.spared)
+
+    @property
+    def _lowest(self) -> float:
+        return 0.0 if self.limit is None else 1 / self.limit
+
+    def _highest(self, like: Tensor) -> Tensor:
+        """(K,), the most by which each loss may be multiplied."""
+        high = torch.full_like(like, self.limit or ENDLESS)
+        return high.index_fill(0, on_device(self.spared, like.device), 1.0) if self.spared else high
 
 
 def _gaps(there: Tensor | None, state: Multiplied) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,17 +247,17 @@ def _excused(multipliers: Tensor, presence: Tensor) -> Tensor:
     return torch.minimum(raised, multipliers.clamp(min=1.0))
 
 
-def _filled(wanted: Tensor, norms: Tensor, limit: float) -> Tensor:
-    """The factor a with Σ clip(a w_k, 1/L, L) g_k = Σ g_k, by water-filling.
+def _filled(wanted: Tensor, norms: Tensor, low: float, high: Tensor) -> Tensor:
+    """The factor a with Σ clip(a w_k, low, high_k) g_k = Σ g_k, by water-filling.
 
     The sum is linear in a between the 2 K points where a limit begins to act.
     """
-    low, high, target = 1 / limit, limit, norms.sum()
-    usable = wanted > 0
+    target, usable = norms.sum(), wanted > 0
     safe = torch.where(usable, wanted, 1.0)
-    points = torch.cat([torch.where(usable, b / safe, 0.0) for b in (low, high)]).sort().values
-    sums = ((points[:, None] * wanted).clamp(low, high) * norms).sum(-1)
-    above = (sums < target).sum().clamp(max=len(points) - 1)
+    ends = torch.cat([low / safe, high / safe])
+    points = torch.where(usable.repeat(2), ends, 0.0).sort().values
+    clipped = torch.minimum((points[:, None] * wanted).clamp(min=low), high)
+    above = ((clipped * norms).sum(-1) < target).sum().clamp(max=len(points) - 1)
     around = torch.stack([above, (above - 1).clamp(min=0)])
     inside = points.gather(0, around).mean()  # points[above] would wait for the device
     at_low, at_high = inside * wanted <= low, inside * wanted >= high

@@ -11,7 +11,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gaba.autograd.losses import checked_tasks, did_you_mean
+from gaba.autograd.losses import checked_tasks
+from gaba.spelling import did_you_mean
 
 
 @final

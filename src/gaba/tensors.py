@@ -27,7 +27,7 @@ def as_work(tensor: Tensor) -> Tensor:
     return tensor.detach().to(work_dtype(tensor.device))
 
 
-def on_device(values: Sequence[int] | Sequence[bool], device: torch.device) -> Tensor:
+def on_device(values: Sequence[float] | Sequence[bool], device: torch.device) -> Tensor:
     """``values`` as a tensor on ``device``, copied there without waiting for it."""
     return torch.tensor(values).to(device, non_blocking=True)
 

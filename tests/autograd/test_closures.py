@@ -65,6 +65,22 @@ def test_the_remedy_works() -> None:
     assert len(balancer.history) == 1
 
 
+def test_the_remedy_works_with_backward_too() -> None:
+    model, balancer, optimizer, closure = training(torch.optim.LBFGS)
+    balancer.backward(model.losses(batch()))
+    multipliers = balancer.multipliers
+    balancer.eval()
+    first = closure()
+    for _ in range(5):
+        optimizer.step(closure)
+    assert closure() < first
+    assert len(balancer.history) == 1
+    assert balancer.multipliers == multipliers
+    balancer.train()
+    with pytest.raises(RuntimeError, match="LBFGS evaluates its closure"):
+        optimizer.step(closure)
+
+
 def test_a_second_evaluation_in_one_step_is_refused() -> None:
     _, balancer, optimizer, closure = training(lambda p: Twice(p, lr=1e-3))
     with pytest.raises(RuntimeError, match="Twice evaluates its closure several times"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gaba.bench import PROBLEMS, Metric, Problem, Session, Split, load
+from gaba.bench import CARDS, PROBLEMS, Metric, Problem, Session, Split, load
 from gaba.bench.problems.turbofan import Turbofan
 
 CPU = torch.device("cpu")
@@ -33,6 +33,14 @@ def loaded(name: str) -> Problem:
         return load(name)
     except FileNotFoundError as error:
         pytest.skip(f"needs data: {error}")
+
+
+def test_a_list_says_what_the_problem_has(problem: Problem) -> None:
+    card = CARDS.get(problem.name)
+    if card is None:
+        assert problem.name == "turbofan-simulated"
+    else:
+        assert (card.tasks, card.steps) == (tuple(problem.tasks), problem.steps)
 
 
 def floats(losses: dict[str, Tensor]) -> dict[str, float]:

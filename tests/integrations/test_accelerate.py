@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +46,7 @@ def parts() -> tuple[Model, gaba.Balancer, torch.optim.Optimizer]:
 
 def by_hand(steps: int, accumulate: int) -> tuple[Model, gaba.Balancer]:
     model, balancer, optimizer = parts()
+    balancer.accumulate = accumulate
     for i in range(steps):
         (balancer(model(batch(i))) / accumulate).backward()
         if (i + 1) % accumulate == 0:
@@ -85,6 +87,35 @@ def test_a_loop_is_the_loop_written_by_hand(accumulate: int) -> None:
     looped, expected = by_hand(6, accumulate)
     assert_same(model, looped)
     assert balancer.multipliers == pytest.approx(expected.multipliers, rel=1e-6)
+
+
+def test_a_window_that_the_end_of_the_data_cuts_short_is_the_last_of_its_epoch() -> None:
+    """Of seven batches, four and three make a step; the next epoch begins with a window of four."""
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
+    model = Model()
+    balancer = gaba.Balancer(model.net.names, model.net.trunk, method="inverse")
+    balanced = AcceleratedBalancer(accelerator, balancer)
+    batches: Any = [batch(i) for i in range(7)]
+    data = torch.utils.data.DataLoader(batches, batch_size=None)
+    wrapped, stepper, loader = accelerator.prepare(
+        model, torch.optim.Adam(model.parameters(), lr=1e-2), data
+    )
+    for _ in range(2):
+        for x in loader:
+            with accelerator.accumulate(wrapped):
+                balanced.backward(wrapped(x))
+                stepper.step()
+                stepper.zero_grad()
+    assert balancer.accumulate == 4
+    assert balancer.history.measured.nonzero()[0].tolist() == [0, 4, 7, 11]
+
+
+def test_another_accumulate_is_warned_of() -> None:
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
+    model = Model()
+    balancer = gaba.Balancer(model.net.names, model.net.trunk, accumulate=2)
+    with pytest.warns(UserWarning, match="of the accelerator, 4, found 2"):
+        AcceleratedBalancer(accelerator, balancer)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -205,3 +205,28 @@ def test_the_diagnosis_blames_a_rule_that_answers_nothing_and_not_the_losses() -
     assert "left the rule or a stabiliser with a number that was not finite" in " ".join(
         str(found).split()
     )
+
+
+@pytest.mark.parametrize(
+    ("tasks", "spared"),
+    [
+        (["reconstruction", "kl"], (1,)),
+        (["EntropyBonus", "policy", "weight_decay"], (0, 2)),
+        (["cross_entropy", "box", "health"], ()),
+    ],
+)
+def test_the_default_spares_what_has_the_name_of_a_regularizer(
+    tasks: list[str], spared: tuple[int, ...]
+) -> None:
+    assert methods.get("gaba", tasks).spared == spared
+    assert methods.get("gaba", tasks, spared=()).spared == ()
+    assert methods.get("inverse", tasks).spared == ()
+
+
+def test_every_entry_can_be_built_and_every_builder_has_an_entry() -> None:
+    from gaba.methods import own, peers, published, relatives
+
+    assert all(callable(entry.build) for entry in methods.METHODS.values())
+    built = [name for part in (own, published, relatives, peers) for name in part.BUILDS]
+    plain = [entry.name for entry in methods.METHODS.values() if entry.rule]
+    assert sorted([*built, *plain]) == sorted(methods.METHODS)

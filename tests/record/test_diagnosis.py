@@ -656,6 +656,29 @@ def test_a_real_run_is_observed() -> None:
     assert "pulls in the Euclidean metric" in str(diagnosis)
 
 
+@pytest.mark.parametrize("tasks", [["image", "kl"], ["image", "label", "kl"]])
+def test_a_quiet_regularizer_is_kept_from_being_amplified_and_told(tasks: list[str]) -> None:
+    theta = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    balancer = gaba.Balancer(tasks, [theta])
+    scales = [10.0, *[3.0] * (len(tasks) - 2), 0.1]
+    for _ in range(100):
+        losses = [s * part for s, part in zip(scales, theta, strict=False)]
+        balancer.backward(dict(zip(tasks, losses, strict=True)))
+    multipliers = balancer.history.multipliers
+    assert (multipliers[:, -1] == 1).all()
+    diagnosis = balancer.diagnose()
+    assert diagnosis.grade in ("fine", "watch")
+    assert found_in(diagnosis, "spared").figures["tasks"] == ["kl"]
+    assert "limit=" not in diagnosis.code
+    if len(tasks) == 2:
+        assert diagnosis.verdict == (
+            "Fine: there is nothing to balance beside 'image': 'kl' is a regularizer."
+        )
+    else:
+        contributions = balancer.history.contributions[balancer.history.measured][-1, :2]
+        assert contributions[0] == pytest.approx(contributions[1], rel=1e-6)
+
+
 # --- convergence, amplification, noise, conflict ------------------------------------------------
 
 

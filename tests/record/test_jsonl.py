@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +276,59 @@ def test_what_is_no_json_leaves_no_file(value: object, tmp_path: Path) -> None:
 
 
 # --- line by line --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """Lets no file of this process grow beyond some bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_was_written_stays(
+    full_disk: Callable[[int], None], tmp_path: Path
+) -> None:
+    path, steps = tmp_path / "run.jsonl", list(some_steps(20))
+    record = RunRecord(path, TASKS)
+    for step in steps[:10]:
+        record.write(step)
+    full_disk(path.stat().st_size + 20)
+    with pytest.raises(OSError, match=re.escape(f"'{path}'")) as caught:
+        record.write(steps[10])
+    assert caught.value.filename == str(path)
+    assert [step.step for step in read(path)] == [step.step for step in steps[:10]]
+    full_disk(1 << 20)  # there is room again: the line that was cut is completed
+    record.write(steps[11])
+    record.close()
+    assert [step.step for step in read(path)] == [step.step for step in steps[:12]]
+
+
+def test_a_full_disk_from_the_first_line_on(
+    full_disk: Callable[[int], None], tmp_path: Path
+) -> None:
+    full_disk(0)
+    with pytest.raises(OSError, match=re.escape(f"'{tmp_path / 'run.jsonl'}'")):
+        RunRecord(tmp_path / "run.jsonl", TASKS)
+    with pytest.raises(OSError, match=re.escape("whole.jsonl")):
+        some_steps(20).write(tmp_path / "whole.jsonl")
+    assert not (tmp_path / "whole.jsonl").exists()
+
+
+def test_resuming_over_a_damaged_line_names_file_and_line_and_leaves_the_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.jsonl"
+    for damaged in ("garbage", '{"step": 1}', ""):
+        path.write_text(HEADER + line_of(some_steps()) + damaged + "\n")
+        content = path.read_bytes()
+        with pytest.raises(ValueError, match=re.escape(f"{path}, line 3: not a step")):
+            RunRecord(path, TASKS, resume_at=3)
+        assert path.read_bytes() == content
+    path.write_text("garbage\n")
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 1: not the header")):
+        RunRecord(path, TASKS, resume_at=3)
 
 
 def test_lines_of_a_growing_file_give_the_history_of_the_whole(tmp_path: Path) -> None:

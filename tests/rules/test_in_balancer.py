@@ -285,11 +285,17 @@ def test_the_update_is_the_gradient_of_the_scalar(rule: Rule) -> None:
 
 
 @LOGARITHMIC
-def test_a_negative_loss_is_a_step_without_learning(rule: Rule) -> None:
+@pytest.mark.parametrize("factor", [0.0, -1.0])
+def test_a_loss_without_logarithm_is_refused_and_nothing_has_changed(
+    rule: Rule, factor: float
+) -> None:
     model = three()
     balancer = balanced(rule, model)
     balancer.backward(model.losses(batch(1, dtype=torch.float64)))
-    before = balancer.multipliers
+    before, found = balancer.multipliers, grads(model)
     losses = losses_of(model, batch(2, dtype=torch.float64))
-    assert not bool(balancer.backward({**losses, "task1": -losses["task1"]}).finite)
+    with pytest.raises(ValueError, match=r"losses\['task1'\] must be above 0"):
+        balancer.backward({**losses, "task1": factor * losses["task1"]})
     assert balancer.multipliers == before
+    assert len(balancer.history) == 1
+    torch.testing.assert_close(grads(model), found, rtol=0, atol=0)

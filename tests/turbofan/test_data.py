@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import lzma
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gaba.cli.commands import Data
 from gaba.turbofan.data import (
     DataFormatError,
     DataNotFoundError,
@@ -224,21 +224,19 @@ def test_here_is_looked_at_before_the_shared_folder_beside_it(
         place.unlink()
 
 
-@pytest.mark.parametrize("page", ["README.md", "Makefile"])
-def test_data_are_found_where_this_page_says_to_download_them(
-    page: str, folder: Path, tmp_path_factory: pytest.TempPathFactory,
+@pytest.mark.parametrize("named", [False, True])
+def test_data_are_found_where_the_command_puts_them(
+    *, named: bool, folder: Path, tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
-    destinations = re.findall(r"gaba data cmapss --dest ([^\s\"]+)", text)
-    assert destinations
+    monkeypatch.chdir(tmp_path_factory.mktemp("project"))
     monkeypatch.delenv("GABA_DATA", raising=False)
-    for destination in destinations:
-        project = tmp_path_factory.mktemp("project")
-        (project / destination).parent.mkdir(parents=True)
-        (project / destination).symlink_to(folder)
-        monkeypatch.chdir(project)
-        assert find_data_dir() == Path(destination)
+    if named:
+        monkeypatch.setenv("GABA_DATA", str(tmp_path_factory.mktemp("elsewhere")))
+    destination = Data().folder
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    destination.symlink_to(folder)
+    assert find_data_dir() == destination
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
@@ -250,7 +248,7 @@ def test_a_named_place_without_data_is_an_error(
         find_data_dir(tmp_path if by == "argument" else None)
     message = str(caught.value)
     assert str(tmp_path) in message
-    assert "gaba data cmapss --dest DIR" in message
+    assert "`gaba data cmapss`" in message
     assert "--subset simulated" in message
     assert "\n" not in message
 

@@ -276,6 +276,49 @@ def test_more_than_the_real_archive_could_hold_is_refused(
     assert_refused(tmp_path / "data", url, f"more than {most} bytes")
 
 
+def test_a_server_that_drips_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte restarts a timeout; the deadline is for all of it."""
+    monkeypatch.setattr("gaba.turbofan.download.DEADLINE", 0.3)
+    over = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000000")
+        handler.end_headers()
+        while not over.wait(0.01):
+            try:
+                handler.wfile.write(b".")
+            except OSError:
+                return
+
+    server.replies["/archive.zip"] = drip
+    try:
+        assert_refused(tmp_path / "data", server.url("/archive.zip"), "not there after 0.3 seconds")
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize("room", [1000, 1 << 21], ids=["for no archive", "for no file"])
+def test_a_full_disk_is_told_and_what_was_there_stays(
+    originals: dict[str, bytes], tmp_path: Path, room: int
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    archive = tmp_path / "archive.zip"
+    archive.write_bytes(zipped(of_subset(originals, "FD001")))
+    (tmp_path / "train_FD001.txt").write_bytes(b"mine")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))  # 0.9 MB, and a file of 3.5 MB
+    try:
+        with pytest.raises(DownloadError, match=r"gaba-\w+: cannot be written: .*large"):
+            fetch(tmp_path, archive.as_uri(), ["FD001"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "train_FD001.txt").read_bytes() == b"mine"
+    assert not (tmp_path / "test_FD001.txt").exists()
+
+
 def test_what_is_no_zip_is_refused(server: Server, tmp_path: Path) -> None:
     url = server.serve(b"<html>moved</html>")
     assert_refused(tmp_path / "data", url, "not a readable zip")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -164,11 +165,31 @@ def test_a_damaged_checkpoint_is_one_line_that_names_it(tmp_path: Path) -> None:
     train(config, fleet=FLEET)
     path = tmp_path / checkpoint.CHECKPOINT
     content = path.read_bytes()
-    for damaged in (b"", b"no checkpoint", content[: len(content) // 2]):
+    held = io.BytesIO()
+    torch.save([1, 2, 3], held)
+    for damaged in (b"", b"no checkpoint", content[: len(content) // 2], held.getvalue()):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint") as caught:
             train(config, fleet=FLEET, resume=True)
         assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_told_with_the_file_and_the_old_checkpoint_stays(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path, lines = tmp_path / checkpoint.CHECKPOINT, tmp_path / checkpoint.EPOCHS
+    checkpoint.save(path, {"step": 3})
+    checkpoint.append_line(lines, {"epoch": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (lines.stat().st_size, before[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"'{path}'")):
+            checkpoint.save(path, {"weights": torch.zeros(1000)})
+        with pytest.raises(OSError, match=re.escape(f"'{lines}'")):
+            checkpoint.append_line(lines, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoint.load(path) == {"step": 3}
+    assert sorted(found.name for found in tmp_path.iterdir()) == sorted([path.name, lines.name])
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

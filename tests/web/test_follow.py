@@ -15,7 +15,7 @@ import pytest
 import gaba
 from _web_records import append, as_of_0_1, header, read, step_lines, write
 from gaba.web._buckets import Buckets, stride_for
-from gaba.web.follow import Follower
+from gaba.web.follow import CELLS, MOST_TASKS, Follower
 
 COLUMNS = ("steps", "measured", "finite", "losses", "norms", "multipliers", "weights")
 COLUMNS += ("contributions", "shares", "saturated", "imbalance", "times", "cosines")
@@ -307,6 +307,64 @@ def test_a_thousand_tasks_are_followed_in_bounded_memory(tmp_path: Path) -> None
     follower = followed(path)
     assert (follower.total, follower.error) == (12, "")
     np.testing.assert_array_equal(follower.latest.steps, [8, 9, 10, 11])
+
+
+@pytest.mark.parametrize("k", [1, 2, 13, 100, MOST_TASKS])
+def test_the_memory_of_a_run_is_bounded_for_any_number_of_tasks(k: int, tmp_path: Path) -> None:
+    """Least, mean, greatest and count of as many numbers as the window has, and no more."""
+    tasks = tuple(f"task{i}" for i in range(k))
+    path = write(tmp_path / "run.jsonl", step_lines(3, tasks), tasks)
+    follower = followed(path)
+    assert follower._run is not None
+    buckets, series = follower._run.buckets, len(follower.names)
+    for first in range(0, 40_000, 500):
+        steps = np.arange(first, first + 500, dtype=np.float64)
+        buckets.add(np.repeat(steps[:, None], series, axis=1), np.zeros(500, dtype=np.int64))
+    assert buckets.nbytes <= 4 * 8 * CELLS + 8 * (1 << 14)
+    found = buckets.slice(1)
+    assert found.high[:, -1].max() == 39_999
+    assert found.low.shape[1] >= 64
+
+
+def test_more_tasks_than_a_page_can_show_are_told_and_not_followed(tmp_path: Path) -> None:
+    tasks = tuple(f"t{i}" for i in range(MOST_TASKS + 1))
+    path = write(tmp_path / "run.jsonl", step_lines(1, tasks), tasks)
+    follower = followed(path)
+    assert follower.state == "error"
+    assert follower.error.startswith(f"{path}, line 1: 1,025 tasks: the page follows at most 1,024")
+    assert follower.total == 0
+
+
+@pytest.mark.parametrize("what", ["others", "groups"])
+def test_names_that_are_new_in_every_line_do_not_fill_the_memory(what: str, tmp_path: Path) -> None:
+    lines = []
+    for n, line in enumerate(step_lines(400, ("a", "b"))):
+        value: Any = n if what == "others" else {"a": n, "b": 1}
+        beside = {f"{what}{i}": value for i in (0, n)}  # the first name comes again
+        lines.append(json.dumps({**json.loads(line), what: beside}) + "\n")
+    follower = followed(write(tmp_path / "run.jsonl", lines))
+    assert (follower.total, follower.error) == (400, "")
+    found = getattr(follower.latest, what)
+    assert len(found) <= 80
+    assert found[f"{what}0"].reshape(400, -1)[:, 0].tolist() == list(range(400))
+
+
+def test_a_stretch_of_many_tasks_is_read_again_in_bounded_memory(tmp_path: Path) -> None:
+    """A stretch of more numbers than the window has comes from the buckets."""
+    tasks = tuple(f"task{k}" for k in range(400))
+    path = write(tmp_path / "run.jsonl", step_lines(600, tasks), tasks)
+    follower = followed(path)
+    series, at = len(follower.names), follower.names.index("norms/7")
+    whole, near = follower.between(0, 599, 2048), follower.between(300, 301, 2048)
+    assert whole is not None
+    assert near is not None
+    assert 600 * series > CELLS
+    assert whole.stride > near.stride == 1
+    steps = near.low[0].astype(int).tolist()
+    assert {300, 301} <= set(steps)
+    assert len(steps) * series <= CELLS
+    expected = read(path).norms[steps, 7]
+    np.testing.assert_array_equal(near.low[at], expected)
 
 
 def test_a_short_stretch_is_read_again_step_by_step(

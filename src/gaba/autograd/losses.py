@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from gaba.spelling import did_you_mean
 from gaba.tensors import on_device, spread, spread_square, work_dtype
 
 
@@ -244,41 +243,3 @@ def check_choice(name: str, found: object, choices: Iterable[str | None]) -> Non
             f"{name} must be one of {', '.join(map(str, known))}, found {found!r}"
             f"{did_you_mean(found, words)}"
         )
-
-
-def nearest(found: object, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that ``found`` most likely means; ``None`` if there is none.
-
-    Case, dashes and underscores do not count.
-
-    Example:
-        >>> nearest("Nash_MTL", ["gaba", "nash-mtl"]), nearest("loss_rul", ["rul", "health"])
-        ('nash-mtl', 'rul')
-    """
-    by_letters = {letters(name): name for name in reversed(tuple(known))}
-    word = letters(str(found))
-    parts = [part for part in re.split(r"[^0-9a-z]+", str(found).lower()) if part in by_letters]
-    near = difflib.get_close_matches(word, by_letters, n=1)
-    same = [word] if word in by_letters else []
-    return next((by_letters[match] for match in (*same, *near, *parts)), None)
-
-
-def letters(name: str) -> str:
-    """``name`` in small letters, without dashes, underscores and blanks.
-
-    Example:
-        >>> letters("IMTL-G")
-        'imtlg'
-    """
-    return re.sub(r"[\W_]+", "", name.lower())
-
-
-def did_you_mean(found: object, known: Iterable[str]) -> str:
-    """A suggestion to put behind what was found; empty if nothing is near.
-
-    Example:
-        >>> did_you_mean("helth", ["rul", "health"])
-        " (did you mean 'health'?)"
-    """
-    near = nearest(found, known)
-    return "" if near is None else f" (did you mean {near!r}?)"

@@ -132,6 +132,11 @@ def refuse_reentrant(graph: LossGraph) -> None:
 
 
 _REMEDIES = {
+    "cudnn RNN backward can only be called in training mode": (
+        "an RNN on CUDA must be in training mode for any backward pass, found one in eval(): call "
+        "rnn.train() (with dropout=0.0 it computes the same), or run its forward pass within "
+        "torch.backends.cudnn.flags(enabled=False)"
+    ),
     "through the graph a second time": (
         "losses must have a graph that is still there, found that an earlier pass has freed it and "
         "this one goes through it a second time: compute the losses again for each step, and call "

@@ -6,13 +6,20 @@
 (40, 'excess_t00')
 """
 
-from gaba.bench.config import Config
-from gaba.bench.problem import PROBLEMS, Metric, Problem, Session, Split, load
-from gaba.bench.store import Row, Store
-from gaba.bench.sweep import Summary, run, status
-from gaba.bench.trial import Trial, run_trial
+from typing import TYPE_CHECKING
+
+from gaba.bench.problems import CARDS, PROBLEMS
+from gaba.late import late
+
+if TYPE_CHECKING:
+    from gaba.bench.config import Config
+    from gaba.bench.problem import Metric, Problem, Session, Split, load
+    from gaba.bench.store import Row, Store
+    from gaba.bench.sweep import Summary, run, status
+    from gaba.bench.trial import Trial, run_trial
 
 __all__ = [
+    "CARDS",
     "PROBLEMS",
     "Config",
     "Metric",
@@ -28,3 +35,14 @@ __all__ = [
     "run_trial",
     "status",
 ]
+
+__getattr__ = late(
+    __name__,
+    {
+        "Config": "gaba.bench.config",
+        **dict.fromkeys(("Metric", "Problem", "Session", "Split", "load"), "gaba.bench.problem"),
+        **dict.fromkeys(("Row", "Store"), "gaba.bench.store"),
+        **dict.fromkeys(("Summary", "run", "status"), "gaba.bench.sweep"),
+        **dict.fromkeys(("Trial", "run_trial"), "gaba.bench.trial"),
+    },
+)

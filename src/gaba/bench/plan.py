@@ -14,7 +14,8 @@ from gaba import methods
 from gaba.bench import _points
 from gaba.bench._points import Candidate
 from gaba.bench.config import SWEEP, TUNED, Config
-from gaba.bench.problem import PROBLEMS, Problem, load
+from gaba.bench.problem import Problem, load
+from gaba.bench.problems import PROBLEMS
 from gaba.bench.store import Row
 from gaba.bench.trial import Optimizer, Trial
 

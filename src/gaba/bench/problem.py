@@ -18,28 +18,11 @@ from typing import Any, ClassVar, Literal, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from gaba.bench.problems import PROBLEMS
+
 Split = Literal["validation", "test"]
 Rates: TypeAlias = "Mapping[str, tuple[float, ...]]"
 """The grid of learning rates of each optimizer, by its name."""
-
-_HERE = "gaba.bench.problems"
-
-PROBLEMS: Mapping[str, str] = MappingProxyType(
-    {
-        "gas-turbine-time": f"{_HERE}.gas_turbine:in_time",
-        "gas-turbine-random": f"{_HERE}.gas_turbine:at_random",
-        "conflict-toy": f"{_HERE}.conflict_toy:ConflictToy",
-        "synthetic-40": f"{_HERE}.synthetic:Synthetic",
-        "turbofan-fd001": f"{_HERE}.turbofan:fd001",
-        "turbofan-fd002": f"{_HERE}.turbofan:fd002",
-        "turbofan-fd003": f"{_HERE}.turbofan:fd003",
-        "turbofan-fd004": f"{_HERE}.turbofan:fd004",
-        "multi-mnist": f"{_HERE}.multi_mnist:MultiMnist",
-        "pinn-burgers": f"{_HERE}.pinn_burgers:Burgers",
-        "pinn-poisson": f"{_HERE}.pinn_poisson:Poisson",
-    }
-)
-"""The problems of the benchmark: name → where it is; imported when asked for."""
 
 
 @final

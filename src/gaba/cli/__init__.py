@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from gaba import __version__
 from gaba.extras import install
+from gaba.spelling import nearest
 
 __all__ = ["main"]
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words == ["--version"]:
+    if words in (["--version"], ["version"]):
         print(f"gaba {__version__}")
         return 0
     if words == ["demo"]:  # the one command that needs no extra
@@ -72,6 +73,7 @@ def _run(words: list[str]) -> int:
         return 0
     from gaba.cli.commands import parse
 
+    words = words or ["--help"]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -113,5 +115,35 @@ def _usage(box: str, words: list[str]) -> str:
     ends = (i for i, line in enumerate(body) if not line.strip("─-╰╯"))
     said = " ".join(body[: next(ends, len(body))])
     text = " ".join(said.split()).replace("{None}|", "") or "wrong usage"
+    if meant := _meant(words):
+        return f"{text.rstrip('.')}: {meant}"
     help_of = f"{words[0]} " if words and words[0] in COMMANDS else ""
     return f"{text.rstrip('.')} (see gaba {help_of}--help)"
+
+
+_ELSEWHERE = {
+    "predict": "gaba evaluate RUN predicts the test engines of a run",
+    "run": "gaba train turbofan, or gaba bench run CONFIG",
+    "list": "gaba methods, gaba domains and gaba bench problems list what there is",
+    "observe": "gaba.Observer is for your own loop; gaba explain RUN says what a run did",
+    "plot": "gaba report RUN... -o FILE draws what the balancer did",
+    "download": "gaba data cmapss",
+}
+"""What people type for other commands."""
+
+
+def _meant(words: list[str]) -> str:
+    """What to type instead, where a command is unknown or has a word too many; or nothing."""
+    from gaba.cli.commands import COMMANDS
+
+    if not words or words[0].startswith("-"):
+        return ""
+    first = words[0]
+    if first == "domains" and words[1:2] in (["run"], ["show"]) and len(words) > 2:
+        return f"did you mean gaba domains {words[2]}?"
+    if first in COMMANDS:
+        return ""
+    if first in _ELSEWHERE:
+        return _ELSEWHERE[first]
+    near = nearest(first, COMMANDS)
+    return f"did you mean gaba {near}?" if near else ""

@@ -118,9 +118,13 @@ class Problems:
 
     def run(self) -> None:
         """Print them."""
-        from gaba.cli import sweep
+        from gaba.bench import CARDS
 
-        print(sweep.problems())
+        for name, card in sorted(CARDS.items()):
+            tasks = card.tasks
+            shown = ", ".join(tasks) if len(tasks) <= 6 else f"{tasks[0]}, ..., {tasks[-1]}"
+            print(f"{name}\n    {card.about}\n    {len(tasks)} tasks: {shown}; {card.steps} steps")
+        print("\none of your own: FILE.py:NAME (see examples/own_problem.py)")
 
 
 Action: TypeAlias = (

@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from gaba.cli.bench import Bench
+from gaba.folders import ENVIRONMENT
 
 RECIPE = "(default: the recipe's)"
 RUN = "The folder of a run, or the JSONL file of a gaba.RunRecord."
@@ -36,7 +37,7 @@ class Demo:
 class Train:
     """Train a model with balanced losses, evaluate it, and show what the balancer did."""
 
-    application: Positional[Literal["turbofan"]]
+    application: Positional[Literal["turbofan"]] = "turbofan"
     """What to train: turbofan, the remaining life and health of engines (NASA C-MAPSS)."""
     subset: Subset = "FD001"
     """The data; "simulated" needs no files."""
@@ -125,10 +126,13 @@ class Explain:
 class Data:
     """Download a public data set and verify every file of it."""
 
-    name: Positional[Literal["cmapss"]]
+    name: Positional[Literal["cmapss"]] = "cmapss"
     """Which: cmapss, the turbofan engines of NASA (12 MB)."""
-    dest: Annotated[Path, arg(metavar="DIR")]
-    """The folder for the files."""
+    dest: Annotated[
+        Path | None,
+        arg(metavar="DIR", help_behavior_hint="(default: cmapss in $GABA_DATA, else in data)"),
+    ] = None
+    """The folder for the files. `gaba train` finds the default by itself."""
     url: Annotated[
         str | None, arg(metavar="URL", help_behavior_hint="(default: $GABA_CMAPSS_URL, else NASA)")
     ] = None
@@ -140,9 +144,15 @@ class Data:
         from gaba.cli.screen import console
         from gaba.turbofan.download import fetch
 
-        paths = fetch(self.dest, self.url, progressbar=Download(console()))
-        print(f"{len(paths)} files, each verified by its sha256, are in {self.dest}")
-        print(f"train on them: gaba train turbofan --data-dir {self.dest}")
+        paths = fetch(self.folder, self.url, progressbar=Download(console()))
+        print(f"{len(paths)} files, each verified by its sha256, are in {self.folder}")
+        where = "" if self.dest is None else f" --data-dir {self.folder}"
+        print(f"train on them: gaba train turbofan{where}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go, so that everything else finds them."""
+        return self.dest or Path(os.environ.get(ENVIRONMENT) or "data", self.name)
 
 
 @final

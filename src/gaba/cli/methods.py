@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import textwrap
-from collections.abc import Sequence
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from gaba.cli.screen import console, paragraph
+from gaba.cli.screen import WIDTH, paragraph
 from gaba.extras import install
 from gaba.methods import GROUPS, METHODS, START, Entry, find, listed
 
@@ -27,41 +21,34 @@ EXAMPLES = {"fixed": "1,20", "single": "rul", "from-run": "runs/first"}
 
 def show(name: str | None) -> None:
     """Print all methods, or everything about one."""
-    console().print(listing() if name is None else details(name), markup=False)
+    print(listing() if name is None else details(name))
 
 
-def listing() -> RenderableType:
-    """All methods: those to start with, then the others by group."""
-    parts: list[RenderableType] = []
+def listing() -> str:
+    """All methods on one screen: those to start with and what they do, then names by group.
+
+    >>> print(listing().partition("paper")[0].rstrip())
+    start here
+      gaba         balances any number of tasks at 5 % of a step: the default
+      observe      changes nothing and says whether a loss dominates
+    """
+    parts: list[str] = []
     for title, entries in listed().items():
         if all(entry.name in START for entry in entries):
-            parts.append(_start(title, entries))
-            continue
-        table = _table(title, "multipliers m or weights λ", "needs", "cost", "source")
-        for entry in entries:
-            cells = (written(entry), entry.formula, entry.needs, entry.cost, entry.source)
-            table.add_row(*(Text(cell) for cell in cells))
-        parts.append(table)
+            lines = [f"  {written(entry):12} {START[entry.name]}" for entry in entries]
+        else:
+            names = "  ".join(written(entry) for entry in entries)
+            lines = [textwrap.indent(line, "  ") for line in wrapped(names)]
+        parts.append("\n".join([title, *lines]))
     if not _torchjd():
-        parts.append(Text(f"the peers need torchjd: {install('bench')}"))
-    parts.append(Text("about one of them: gaba methods NAME"))
-    return Group(*parts)
+        parts.append(f"The methods of TorchJD need torchjd: {install('bench')}")
+    parts.append("What one computes, needs and costs, and how to use it: gaba methods NAME")
+    return "\n\n".join(parts)
 
 
-def _start(title: str, entries: Sequence[Entry]) -> Table:
-    table = _table(title, "what it does", "needs", "cost")
-    for entry in entries:
-        cells = (written(entry), START[entry.name], entry.needs, entry.cost)
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    table.add_column("method", no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
+def wrapped(names: str) -> list[str]:
+    """Names in lines; none is broken at its dash."""
+    return textwrap.wrap(names, WIDTH - 2, break_on_hyphens=False)
 
 
 def written(entry: Entry) -> str:

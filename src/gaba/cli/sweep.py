@@ -121,19 +121,3 @@ def _said(summary: bench.Summary, path: Path, config: bench.Config, jobs: int) -
     if lost := sum(stage.lost for stage in summary.stages):
         lines.append(f"{lost} cannot run: what they follow from failed or diverged")
     return "\n".join(lines)
-
-
-def problems() -> str:
-    """The problems that come with the benchmark, or why one cannot be had."""
-    lines: list[str] = []
-    for name in sorted(bench.PROBLEMS):
-        try:
-            problem = bench.load(name)
-        except (FileNotFoundError, ImportError) as error:
-            lines.append(f"{name}\n    {' '.join(str(error).split())}")
-            continue
-        said = " ".join((type(problem).__doc__ or "").strip().split("\n\n")[0].split())
-        tasks = problem.tasks
-        shown = ", ".join(tasks) if len(tasks) <= 6 else f"{tasks[0]}, ..., {tasks[-1]}"
-        lines.append(f"{name}\n    {said}\n    {len(tasks)} tasks: {shown}; {problem.steps} steps")
-    return "\n".join([*lines, "", "one of your own: FILE.py:NAME (see examples/own_problem.py)"])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gaba import Balancer
 from gaba.extras import needs
+from gaba.integrations._accumulation import follow
 from gaba.integrations._logger import HistoryLogger, Sink
 
 with needs("the Accelerate integration needs", "accelerate", "accelerate"):
@@ -26,7 +27,8 @@ class AcceleratedBalancer:
 
     Args:
         accelerator: the Accelerator that prepares the model.
-        balancer: the Balancer, with ``shared`` a part of the model.
+        balancer: the Balancer, with ``shared`` a part of the model. An ``accumulate`` of 1 becomes
+            ``gradient_accumulation_steps``; another one is warned of.
         prefix: what the names of logged scalars begin with.
         sinks: get every step at each :meth:`log`, on the main process only.
 
@@ -53,6 +55,8 @@ class AcceleratedBalancer:
     ) -> None:
         self.accelerator = accelerator
         self.balancer: Balancer = balancer.to(accelerator.device)
+        follow(self.balancer, accelerator.gradient_accumulation_steps, "accelerator")
+        self._ended = True
         accelerator.register_for_checkpointing(balancer)
         self._logger = HistoryLogger(balancer, prefix, sinks if accelerator.is_main_process else ())
 
@@ -62,13 +66,15 @@ class AcceleratedBalancer:
         The accelerator divides by ``gradient_accumulation_steps``, scales and accumulates as
         always; norms, contributions and shares are those of the losses as you give them. Shares are
         measured at the end of this pass, before you clip. Its gradient scaler serves the
-        measurement too. To hold the multipliers within a window, give the
-        Balancer ``accumulate=`` the same number of steps.
+        measurement too. The multipliers stay the same until the accelerator syncs the gradients.
 
         Args:
             losses: scalars by task name, as for :class:`gaba.Balancer`.
             **kwargs: passed to ``accelerator.backward``.
         """
+        if self._ended:  # an epoch may end within a window
+            self.balancer.begin_window()
+        self._ended = self.accelerator.sync_gradients
         loss = self.balancer(losses, scaler=self.accelerator.scaler)
         self.accelerator.backward(loss, **kwargs)
 

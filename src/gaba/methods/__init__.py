@@ -6,18 +6,17 @@ the benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from gaba.autograd.losses import letters, nearest
+from gaba.late import late
+from gaba.methods.catalogue import METHODS, START
 from gaba.methods.entry import GROUPS, Entry
-from gaba.methods.method import Method
-from gaba.methods.own import CONTROLS, OWN, settled
-from gaba.methods.peers import PEERS
-from gaba.methods.published import PUBLISHED
-from gaba.methods.relatives import RELATIVES
-from gaba.rules import Rule
+from gaba.spelling import letters, nearest
+
+if TYPE_CHECKING:
+    from gaba.methods.method import Method
+    from gaba.methods.own import settled
 
 __all__ = [
     "GROUPS",
@@ -31,22 +30,6 @@ __all__ = [
     "settled",
     "spelled",
 ]
-
-METHODS: Mapping[str, Entry] = MappingProxyType(
-    {entry.name: entry for entry in (*OWN, *CONTROLS, *PUBLISHED, *RELATIVES, *PEERS)}
-)
-"""All methods by name."""
-
-START: Mapping[str, str] = MappingProxyType(
-    {
-        "gaba": "balances any number of tasks at 5 % of a step: the default",
-        "observe": "changes nothing and says whether a loss dominates",
-        "paper": "is the published algorithm, to compare with it",
-        "inverse": "balances by exact norms in each step: for 2 or 3 tasks, or as a reference",
-        "equal-share": "makes shares of the update equal: for gradients that overlap or conflict",
-    }
-)
-"""The methods to start with → what each does."""
 
 _BY_LETTERS = {letters(name): name for name in METHODS}
 _KNOWN_AS = {
@@ -65,6 +48,9 @@ _KNOWN_AS = {
     "erc": "equal-share",
 }
 """What methods are called elsewhere; suggested, never taken."""
+
+
+__getattr__ = late(__name__, {"Method": "gaba.methods.method", "settled": "gaba.methods.own"})
 
 
 def listed() -> dict[str, tuple[Entry, ...]]:
@@ -147,24 +133,24 @@ def get(
         >>> get("fixed:1,3", tasks=["a", "b"]).rule
         Fixed(weights=(1.0, 3.0))
     """
-    if isinstance(name, Method):
-        return name.replace(**settings)
     if not isinstance(name, str):
-        raise TypeError(
-            f"method must be a name or a gaba.Method, found {_kind(name)}: "
-            f"{'pass gaba.Method(rule)' if _is_rule(name) else _PASS}"
-        )
+        return _given(name).replace(**settings)
     entry, argument = find(name)
     if argument is None:
         return entry.build(tasks, shared, **settings)
     return entry.build(tasks, shared, argument=argument, **settings)
 
 
-_PASS = "pass method='gaba', or leave it out"
+def _given(found: object) -> Method:
+    """The method that was given in place of a name."""
+    from gaba.methods.method import Method
+    from gaba.rules import Rule
 
-
-def _is_rule(found: object) -> bool:
-    return isinstance(found, Rule) or (isinstance(found, type) and issubclass(found, Rule))
+    if isinstance(found, Method):
+        return found
+    rule = isinstance(found, Rule) or (isinstance(found, type) and issubclass(found, Rule))
+    remedy = "pass gaba.Method(rule)" if rule else "pass method='gaba', or leave it out"
+    raise TypeError(f"method must be a name or a gaba.Method, found {_kind(found)}: {remedy}")
 
 
 def _kind(found: object) -> str:

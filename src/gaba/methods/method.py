@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gaba import measurement as measurements
 from gaba.autograd.losses import check_choice
-from gaba.measurement import Measurement, Tracked, Watched
+from gaba.measurement import Measurement, SmoothedGradients, Tracked, Watched
 from gaba.multipliers import Asked, Bounds, Multiplied, Scale
 from gaba.pieces import Piece, Seen
 from gaba.rules import Rule, asked
@@ -66,6 +66,7 @@ class Method(Piece[Seen, Tensor]):
             and would be amplified just before it gets loud. ``None`` for no bound.
         limit: no loss is multiplied or divided by more than this; ``None`` for no limit.
         recovery: a task that converges is not amplified by more than this; ``None`` for no bound.
+        spared: the positions of tasks that are never multiplied by more than 1.
         excuse_rare: press a task down less if few batches have it, see
             :class:`gaba.multipliers.Bounds`.
         observes: the backward pass is that of the plain sum, bit for bit, whatever is measured.
@@ -92,6 +93,7 @@ class Method(Piece[Seen, Tensor]):
     limit: float | None = 1000.0
     recovery: float | None = None
     rise: float | None = None
+    spared: tuple[int, ...] = ()
     excuse_rare: bool = False
     observes: bool = False
     anchor: int | None = None
@@ -193,7 +195,9 @@ class Method(Piece[Seen, Tensor]):
     @property
     def bounds(self) -> Bounds:
         """What keeps the multipliers within their limits."""
-        return Bounds(self.scale, self.limit, self.recovery, self.anchor, self.excuse_rare)
+        return Bounds(
+            self.scale, self.limit, self.recovery, self.anchor, self.spared, self.excuse_rare
+        )
 
     @property
     def warm_up(self) -> int:
@@ -217,8 +221,12 @@ class Method(Piece[Seen, Tensor]):
             self.bounds.init(n_tasks),
         )
 
-    def update(self, told: Seen, state: MethodState) -> tuple[Tensor, MethodState]:
+    def update(
+        self, told: Seen, state: MethodState, there: Tensor | None = None
+    ) -> tuple[Tensor, MethodState]:
         """Believe → weigh → smooth → scale and limit, for norms as they were measured.
+
+        ``there`` (K,), bool, are tasks that are not rare although this batch may lack them.
 
         Returns:
             Whether the rule answered and all that is remembered is finite, () bool; and the state,
@@ -239,9 +247,20 @@ class Method(Piece[Seen, Tensor]):
         raw, rule_state = asked(self.rule, seen, state.rule)
         weights = bounds.shared_out(raw, state.bounds)
         smooth, smooth_state = self.smooth.update(weights, state.smooth)
-        _, bounded = bounds.update(Asked(smooth, norms, told.norms.nan_to_num() != 0), state.bounds)
+        pulling = told.norms.nan_to_num() != 0
+        pulling = pulling if there is None else pulling | there
+        _, bounded = bounds.update(Asked(smooth, norms, pulling), state.bounds)
         new = MethodState(believe_state, rule_state, smooth_state, bounded)
         return self._sound(seen, weights, new), new
+
+    def unfit(self, losses: Tensor, state: MethodState) -> tuple[Tensor | None, str]:
+        """Which losses (K,) the method can do nothing with, and which it takes, in words.
+
+        ``None`` if it takes all.
+        """
+        if isinstance(self.measure, SmoothedGradients) and self.measure.log:
+            return losses <= 0, "above 0"
+        return self.rule.unfit(losses, state.rule), self.rule.takes
 
     def _sound(self, seen: Seen, weights: Tensor, new: MethodState) -> Tensor:
         """Whether the rule answered for each task it was told of, and all is finite: (), bool."""
@@ -255,10 +274,16 @@ class Method(Piece[Seen, Tensor]):
 
 
 def _believing(told: Seen, norms: Tensor) -> Seen:
-    """What a rule is told: the norms as believed, and the Gramian with these norms."""
+    """What a rule is told: the norms as believed, and the Gramian with these norms.
+
+    A task that is away has its believed norm there too, at right angles to the others.
+    """
     gramian = told.gramian
     if gramian is not None:
         measured = told.norms
         ratio = torch.where(measured > 0, norms / measured, norms - norms + 1)  # NaN if unknown
         gramian = gramian * ratio[:, None] * ratio
+        away = gramian.diagonal().isnan() & ~norms.isnan()
+        alone = torch.diag(norms.square()) + 0 * norms * norms[:, None]  # NaN beside the unknown
+        gramian = torch.where(away | away[:, None], alone, gramian)
     return Seen(told.losses, norms, gramian, told.statistics)

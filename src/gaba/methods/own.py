@@ -1,22 +1,36 @@
-"""The catalogue: this library's own methods, and the controls that any comparison needs."""
+"""How this library's own methods are built, and the controls that any comparison needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gaba import rules
 from gaba.measurement import HalfBatch, Tracked, Watched
-from gaba.methods.entry import FREE, PASSES, Entry, building, with_slots
+from gaba.methods.building import Build, building, with_slots
 from gaba.methods.method import Method
 from gaba.record import History, read
+from gaba.spelling import is_regularizer
 from gaba.stabilisers import EMA, Belief, Chain, Floor, Identity, Warmup
 
-PAPER = "the GABA paper, equation 4"
-OURS = "this library"
 PLAIN: dict[str, Any] = {"believe": Identity(), "scale": "rule"}
 """Norms as they are, multipliers as the rule gives them."""
+
+
+def _gaba(tasks: Sequence[str], shared: object, **settings: Any) -> Method:
+    """The default; a loss whose name is that of a regularizer is never amplified."""
+    slots = {
+        "measure": Tracked(),
+        "believe": Belief(),
+        "recovery": 8.0,
+        "rise": 1.2,
+        "limit": 64.0,
+        "spared": tuple(k for k, task in enumerate(tasks) if is_regularizer(task)),
+        "excuse_rare": True,
+    }
+    return building(rules.InverseNorm, **slots)(tasks, shared, **settings)
 
 
 def _fixed(tasks: Sequence[str], shared: object, *, argument: str, **settings: Any) -> Method:
@@ -80,168 +94,26 @@ def settled(history: History) -> dict[str, float]:
     return dict(zip(history.tasks, multipliers[whole].mean(0).tolist(), strict=True))
 
 
-OWN = (
-    Entry(
-        "gaba",
-        "own",
-        "m_k ∝ 1/ĝ_k with Σ m ĝ = Σ ĝ, ĝ_k = √(⟨∇L_k, u⟩/m_k) a belief; within 1/L and L",
-        "the defaults of this library",
-        "the update",
-        "0.05 of a step",
-        building(
-            rules.InverseNorm,
-            measure=Tracked(),
-            believe=Belief(),
-            recovery=8.0,
-            rise=1.2,
-            limit=64.0,
-            excuse_rare=True,
-        ),
-    ),
-    Entry(
-        "paper",
-        "own",
-        "λ_k = (S − g_k)/((K − 1) S), S = Σg; EMA 0.99 of the weights, floor 0.05, warm-up 100",
-        PAPER,
-        "norms",
-        PASSES,
-        building(
+BUILDS: Mapping[str, Build] = MappingProxyType(
+    {
+        "gaba": _gaba,
+        "paper": building(
             rules.Gaba,
             believe=Identity(),
             smooth=Chain((Warmup(100), EMA(0.99), Floor(0.05))),
             scale="simplex",
         ),
-    ),
-    Entry(
-        "inverse",
-        "own",
-        "m_k ∝ 1/g_k, with the logarithms of the norms smoothed",
-        OURS,
-        "norms",
-        PASSES,
-        building(rules.InverseNorm),
-    ),
-    Entry(
-        "inverse-optimizer",
-        "own",
-        "m_k ∝ 1/‖P ∇L_k‖, P the steps that the optimizer takes",
-        OURS,
-        "norms, and optimizer=",
-        PASSES,
-        building(rules.InverseNorm, metric="optimizer"),
-    ),
-    Entry(
-        "inverse-half",
-        "own",
-        "m_k ∝ ⟨a_k, b_k⟩^(−½), a and b the gradients on two halves of the batch",
-        "noise as in McCandlish et al. 2018",
-        "losses by halves of the batch",
-        "2 K − 1 backward passes",
-        building(rules.InverseNorm, measure=HalfBatch()),
-    ),
-    Entry(
-        "equal-share",
-        "own",
-        "m_k (Gm)_k equal for all k",
-        "Maillard et al. 2010 (equal risk contribution); Nash-MTL, Navon et al. 2022",
-        "Gramian",
-        PASSES,
-        building(rules.EqualShare),
-    ),
-    Entry(
-        "equal-projection",
-        "own",
-        "(Gm)_k/g_k equal for all k",
-        "IMTL-G, Liu et al. 2021",
-        "Gramian",
-        PASSES,
-        building(rules.EqualProjection),
-    ),
-    Entry(
-        "sqrt-inverse",
-        "own",
-        "m_k ∝ g_k^(−½)",
-        OURS,
-        "norms",
-        PASSES,
-        building(lambda power=0.5: rules.InverseNorm(power), ["power"]),
-    ),
-    Entry(
-        "log-inverse",
-        "own",
-        "m_k ∝ 1/log(1 + g_k/min g)",
-        "the GABA paper, as not sufficient",
-        "norms",
-        PASSES,
-        building(rules.LogInverse),
-    ),
-    Entry(
-        "rank-inverse",
-        "own",
-        "m_k ∝ 1/rank of g_k",
-        "the GABA paper, as not sufficient",
-        "norms",
-        PASSES,
-        building(rules.RankInverse),
-    ),
+        "inverse-optimizer": building(rules.InverseNorm, metric="optimizer"),
+        "inverse-half": building(rules.InverseNorm, measure=HalfBatch()),
+        "sqrt-inverse": building(lambda power=0.5: rules.InverseNorm(power), ["power"]),
+        "observe": building(
+            rules.Uniform, believe=Identity(), scale="rule", measure=Watched(), observes=True
+        ),
+        "uniform": building(rules.Uniform, **PLAIN),
+        "fixed": _fixed,
+        "single": _single,
+        "from-run": _from_run,
+        "inverse-initial": building(rules.InverseInitial, **PLAIN),
+    }
 )
-
-CONTROLS = (
-    Entry(
-        "observe",
-        "control",
-        "m_k = 1, the plain sum bit for bit; norms, shares and cosines are measured",
-        OURS,
-        "nothing",
-        "0.05 of a step",
-        building(rules.Uniform, believe=Identity(), scale="rule", measure=Watched(), observes=True),
-    ),
-    Entry(
-        "uniform",
-        "control",
-        "m_k = 1, the plain sum",
-        "",
-        "nothing",
-        FREE,
-        building(rules.Uniform, **PLAIN),
-    ),
-    Entry(
-        "fixed",
-        "control",
-        "m_k = M_k",
-        "",
-        "nothing",
-        FREE,
-        _fixed,
-        argument="M,M,... one multiplier for each task",
-    ),
-    Entry(
-        "single",
-        "control",
-        "m_TASK = 1, all others 0",
-        "",
-        "nothing",
-        FREE,
-        _single,
-        argument="TASK, the one to train",
-    ),
-    Entry(
-        "from-run",
-        "control",
-        "m_k = the mean multiplier of task k over the second half of another run",
-        "",
-        "a run",
-        FREE,
-        _from_run,
-        argument="RUN, its folder or JSONL record",
-    ),
-    Entry(
-        "inverse-initial",
-        "control",
-        "m_k = 1/L_k(0), the inverse of the first losses",
-        "",
-        "losses above 0",
-        FREE,
-        building(rules.InverseInitial, **PLAIN),
-    ),
-)
+"""How each is built, by its name in the catalogue."""

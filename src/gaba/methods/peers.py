@@ -1,17 +1,18 @@
-"""The catalogue: methods of TorchJD, through the bridge, with its own weights and length."""
+"""How the methods of TorchJD are built: through the bridge, with its own weights and length."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, final
 
 from gaba.extras import install
 from gaba.measurement import ExactNorms
-from gaba.methods.entry import Entry
+from gaba.methods.building import Build
 from gaba.methods.method import Method
 from gaba.methods.own import PLAIN
 from gaba.rules import Rule
@@ -97,105 +98,5 @@ _MAKERS = {
 }
 """Which class each is, with the settings of the papers where TorchJD sets none."""
 
-PASSES = "K backward passes"
-
-
-def _row(
-    name: str, formula: str, source: str, also: str, build: Callable[..., Method] | None = None
-) -> Entry:
-    cost = f"{PASSES}, and on the host {also}"
-    return Entry(name, "peer", formula, source, "Gramian", cost, build or _MAKERS[name])
-
-
-PEERS: tuple[Entry, ...] = (
-    _row(
-        "pcgrad",
-        "Σ_k w_k g_k = Σ_k g_k less its part along each g_l it conflicts with, l in random order",
-        "Yu et al. 2020",
-        "K² projections",
-    ),
-    _row(
-        "gradvac",
-        "as pcgrad, but each cosine is raised to its own running average φ_kl",
-        "Wang et al. 2021",
-        "K² projections",
-    ),
-    _row(
-        "mgda",
-        "w = argmin ‖Σ_k w_k g_k‖ on the simplex",
-        "Désidéri 2012; Sener and Koltun 2018",
-        "up to 100 Frank-Wolfe steps",
-    ),
-    _row(
-        "cagrad",
-        "w = 1/K + c ‖ḡ‖/‖g_u‖ u, u = argmin ⟨g_u, ḡ⟩ + c ‖ḡ‖ ‖g_u‖ on the simplex, c = 0.4",
-        "Liu et al. 2021",
-        "a cone program",
-    ),
-    _row(
-        "imtl-g",
-        "w = G⁺ √diag G, brought to sum 1: equal projections on all unit gradients, signs free",
-        "Liu et al. 2021 (IMTL)",
-        "a pseudoinverse",
-    ),
-    _row(
-        "nash-mtl",
-        "G w = 1/w: the Nash bargaining solution; ‖Σ_k w_k g_k‖ at most 1",
-        "Navon et al. 2022",
-        "up to 20 cone programs",
-    ),
-    _row(
-        "aligned-mtl",
-        "w = √λ_min G^(−½) 1/K: the gradients made orthogonal and of one length",
-        "Senushkin et al. 2023",
-        "an eigendecomposition",
-    ),
-    _row(
-        "fairgrad",
-        "(G w)_k = w_k^(−1/α), α = 2: α-fair progress of all tasks",
-        "Ban and Ji 2024",
-        "a nonlinear least squares problem",
-    ),
-    _row(
-        "config",
-        "d = Σ_k w_k g_k along U⁺1, U the unit gradients; ‖d‖ = Σ_k ⟨g_k, d/‖d‖⟩",
-        "Liu et al. 2024 (ConFIG)",
-        "an eigendecomposition",
-    ),
-    _row(
-        "dualproj",
-        "the projection of Σ_k g_k/K on {d: ⟨g_k, d⟩ ≥ 0 for all k}",
-        "Lopez-Paz and Ranzato 2017",
-        "a quadratic program",
-    ),
-    _row(
-        "upgrad",
-        "the mean of the projections of each g_k on {d: ⟨g_l, d⟩ ≥ 0 for all l}",
-        "Quinton and Rey 2024",
-        "K quadratic programs",
-    ),
-    _row(
-        "pcd",
-        "the point nearest to g_1 with ⟨g_k, d⟩ ≥ τ ‖g_k‖² for k > 1, norms averaged: 1 is primary",
-        "Priority-Constrained Descent 2026",
-        "a quadratic program",
-    ),
-    _row(
-        "krum",
-        "w = 1 for the task whose gradient lies nearest to the others', 0 for the others; K ≥ 3",
-        "Blanchard et al. 2017",
-        "K² distances",
-    ),
-    _row(
-        "cr-mogm",
-        "w ← α w + (1 − α) ŵ, α = 0.9, ŵ the weights of another peer (inner='mgda')",
-        "Zhou et al. 2022",
-        "what that peer takes",
-        _smoothed,
-    ),
-)
-"""TorchJD's methods. Its Mean, Sum, Constant and Random are "uniform", "fixed:" and "rlw" here.
-
-ExcessMTL, GradDrop and TrimmedMean look at single entries of the gradients, MoDo and SDMGrad at
-several batches in a step: no Gramian of one batch serves them.
-"""
+BUILDS: Mapping[str, Build] = MappingProxyType({**_MAKERS, "cr-mogm": _smoothed})
+"""How each is built, by its name in the catalogue."""

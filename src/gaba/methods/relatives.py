@@ -1,15 +1,16 @@
-"""The catalogue: the same rule as fields that mix losses write it by hand."""
+"""How the methods are built that fields which mix losses write by hand: the same rule."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import nn
 
 from gaba import rules
 from gaba.measurement import ElementNorms, ExactNorms, OutputNorms
-from gaba.methods.entry import Entry, with_slots
+from gaba.methods.building import Build, with_slots
 from gaba.methods.method import Method
 from gaba.methods.own import PLAIN
 from gaba.stabilisers import EMA
@@ -100,43 +101,12 @@ def _pinn_annealing(
     return with_slots(rule, {**PLAIN, "measure": ElementNorms(), "every": 10}, settings)
 
 
-RELATIVES = (
-    Entry(
-        "vqgan",
-        "relative",
-        "m_k = w clamp(g_r/(g_k + 1e-4), 0, 1e4), m_r = 1 (r: reference=, or the first task); "
-        "m_k = 0 before start=",
-        "Esser et al. 2021 (adaptive discriminator weight)",
-        "norms on the last layer (last_layer=)",
-        "K passes from the losses to that layer",
-        _vqgan,
-    ),
-    Entry(
-        "encodec",
-        "relative",
-        "m_k = R (r_k/Σr)/EMA(g_k), g_k the mean over the batch of ‖∂L_k/∂y_b‖, y the output",
-        "Défossez et al. 2022 (loss balancer)",
-        "norms at the output of what is shared (or features=)",
-        "nothing (K passes from the losses to the output, one below)",
-        _encodec,
-    ),
-    Entry(
-        "pinn",
-        "relative",
-        "m_k ← 0.9 m_k + 0.1 Σ_j g_j/g_k, in every 1000th step (every=)",
-        "Wang et al. 2023 (physics-informed networks)",
-        "norms",
-        "K − 1 backward passes in every 1000th step",
-        _pinn,
-    ),
-    Entry(
-        "pinn-annealing",
-        "relative",
-        "m_k ← 0.9 m_k + 0.1 max|∇L_r|/mean|∇L_k|, m_r = 1 (r: reference=, or the first task), in "
-        "every 10th step (every=)",
-        "Wang et al. 2021 (learning rate annealing)",
-        "largest and mean entries of the gradients",
-        "K − 1 backward passes in every 10th step",
-        _pinn_annealing,
-    ),
+BUILDS: Mapping[str, Build] = MappingProxyType(
+    {
+        "vqgan": _vqgan,
+        "encodec": _encodec,
+        "pinn": _pinn,
+        "pinn-annealing": _pinn_annealing,
+    }
 )
+"""How each is built, by its name in the catalogue."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import ParamSpec, TypeVar
 
-from gaba.autograd.losses import did_you_mean, letters
 from gaba.methods.method import Method
+from gaba.spelling import did_you_mean, letters
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +33,7 @@ _MEANT = {
     **dict.fromkeys(("device", "dtype"), "the state follows the losses, so leave it out"),
     **dict.fromkeys(("accumulationsteps", "gradaccumulation"), "it is called accumulate"),
 }
-"""What people mean by other names, spelled by :func:`gaba.autograd.losses.letters`."""
+"""What people mean by other names, spelled by :func:`gaba.spelling.letters`."""
 
 
 def meant(name: str, known: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, final, get_args
 
+from gaba.files import named
 from gaba.record.step import Combined, Engine, Step
 
 __all__ = ["Header", "Parsed", "Row", "RunRecord", "header", "parse", "parse_lines", "whole_lines"]
@@ -129,14 +130,17 @@ class RunRecord:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if resume_at is not None and self.path.exists() and (lines := whole_lines(self.path)):
             partial = self.path.with_name(self.path.name + ".partial")
-            partial.write_bytes(b"".join(line + b"\n" for line in self._kept(lines, resume_at)))
+            kept = b"".join(line + b"\n" for line in self._kept(lines, resume_at))
+            with named(partial):
+                partial.write_bytes(kept)
             partial.replace(self.path)
         elif self.path.exists() and resume_at is None:
             raise FileExistsError(
                 f"{self.path} exists: resume the run, delete the file or choose another path"
             )
         else:
-            self.path.write_text(begun, encoding="utf-8")
+            with named(self.path):
+                self.path.write_text(begun, encoding="utf-8")
         self._file: IO[str] = self.path.open("a", encoding="utf-8")
 
     def _kept(self, lines: Sequence[bytes], resume_at: int) -> list[bytes]:
@@ -154,17 +158,23 @@ class RunRecord:
         return kept
 
     def write(self, step: Step) -> None:
-        """Append ``step`` and hand the line to the system. Waits for the device."""
+        """Append ``step`` and hand the line to the system. Waits for the device.
+
+        Raises:
+            OSError: it cannot be written, on a full disk for instance; the message names the file.
+        """
         lines = _line({**step.asdict(), "time": round(step.time, 4)})
         if step.about != self._about:
             self._about = dict(step.about)
             lines = _line({"about": self._about}) + lines
-        self._file.write(lines)
-        self._file.flush()
+        with named(self.path):
+            self._file.write(lines)
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with named(self.path):
+            self._file.close()
 
     def __enter__(self) -> RunRecord:
         return self

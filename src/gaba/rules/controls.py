@@ -96,8 +96,8 @@ class InverseInitial(Rule):
         steps: at least 1.
 
     Raises:
-        ValueError: ``steps`` is out of its range. Where L̄_k is not above 0 the answer is NaN: the
-            step is dropped, and later losses are the first.
+        ValueError: ``steps`` is out of its range. A Balancer refuses a loss that brings L̄_k to 0
+            or below; here the answer is NaN.
 
     Example:
         >>> rule, norms = InverseInitial(), torch.ones(2)
@@ -108,6 +108,7 @@ class InverseInitial(Rule):
 
     steps: int = 1
     needs: ClassVar[Needs] = "losses"
+    takes: ClassVar[str] = "above 0 in the mean of its first values"
 
     def __post_init__(self) -> None:
         check_count(self, "steps", "1 takes the first loss alone")
@@ -115,6 +116,10 @@ class InverseInitial(Rule):
     def init(self, n_tasks: int) -> FirstLosses:
         """No loss seen."""
         return FirstLosses(zeros(n_tasks), counts(n_tasks))
+
+    def unfit(self, losses: Tensor, state: FirstLosses) -> Tensor | None:
+        """Losses that bring the mean of the first ones to 0 or below (K,)."""
+        return (state.count < self.steps) & (state.total + losses <= 0)
 
     def update(self, seen: Seen, state: FirstLosses) -> tuple[Tensor, FirstLosses]:
         """The inverse first losses (K,), and the state with this step's, as long as they count."""

@@ -180,8 +180,9 @@ class FAMO(Rule):
         minimum: b, one number or one a task.
 
     Raises:
-        ValueError: A setting is out of its range, or ``minimum`` does not hold K numbers. Where D_k
-            is not above 0 the answer is NaN, and the step is dropped.
+        ValueError: A setting is out of its range, or ``minimum`` does not hold K numbers. A loss
+            that is not above b is refused by a Balancer; here the answer is NaN where D_k is not
+            above 0.
 
     Source: Liu, Feng, Stone and Liu, FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023,
     algorithm 1; defaults and 1e-8 of its published code.
@@ -196,6 +197,7 @@ class FAMO(Rule):
     decay: float = 0.01
     minimum: float | Sequence[float] = 0.0
     needs: ClassVar[Needs] = "losses"
+    takes: ClassVar[str] = "above the rule's `minimum`"
 
     def __post_init__(self) -> None:
         check_number(self, "learning_rate", "the published code has 0.025")
@@ -209,11 +211,17 @@ class FAMO(Rule):
             check_each(self, "minimum", n_tasks)
         return Logits(zeros(n_tasks), zeros(n_tasks), nobody(n_tasks), Moments.zero(n_tasks))
 
+    def unfit(self, losses: Tensor, state: Logits) -> Tensor | None:
+        """Losses that are not above their lower bound (K,)."""
+        return losses <= self._bound(losses)
+
+    def _bound(self, losses: Tensor) -> Tensor | float:
+        return row(self.minimum, losses) if isinstance(self.minimum, Sequence) else self.minimum
+
     def update(self, seen: Seen, state: Logits) -> tuple[Tensor, Logits]:
         """The multipliers (K,) of this step, and the state: ξ has learnt what the last one did."""
         losses, here = known(seen.losses, 1.0)
-        bound = row(self.minimum, losses) if isinstance(self.minimum, Sequence) else self.minimum
-        gap = positive(torch.where(here, losses - bound + _EPS, 1.0))
+        gap = positive(torch.where(here, losses - self._bound(losses) + _EPS, 1.0))
         both = here & state.seen
         z = softmax(state.logits, both)
         fallen = torch.where(both, torch.where(both, state.last, 1.0).log() - gap.log(), 0.0)
@@ -261,7 +269,8 @@ class GradNorm(Rule):
         descent: ``"adam"`` or ``"sgd"``.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is out of its range. A Balancer refuses a loss whose sign is not that
+            of its first value where α is not 0: its rate has no power.
 
     Source: Chen et al., GradNorm, ICML 2018, equations 1 and 2 and algorithm 1; the defaults are
     those of its experiments, which measure at the last shared layer, unsmoothed.
@@ -279,6 +288,7 @@ class GradNorm(Rule):
     learning_rate: float = 0.025
     descent: Descent = "adam"
     defined_at_zero: ClassVar[bool] = True
+    takes: ClassVar[str] = "of the sign that it had first"
 
     def __post_init__(self) -> None:
         check_number(self, "alpha", "the paper has 1.5", zero=True)
@@ -292,6 +302,10 @@ class GradNorm(Rule):
     def init(self, n_tasks: int) -> LearntWeights:
         """All weights 1, no loss seen."""
         return LearntWeights(ones(n_tasks), zeros(n_tasks), nobody(n_tasks), Moments.zero(n_tasks))
+
+    def unfit(self, losses: Tensor, state: LearntWeights) -> Tensor | None:
+        """Losses that have changed their sign (K,)."""
+        return state.seen & (losses * state.first.sign() < 0) if self.alpha else None
 
     def update(self, seen: Seen, state: LearntWeights) -> tuple[Tensor, LearntWeights]:
         """The weights w (K,) of this step, and the state with the step of w made."""

@@ -20,8 +20,8 @@ class ScaleInvariant(Rule):
     """Descend on Σ_k log L_k, m_k = 1/L_k.
 
     The factor of a loss cancels in m_k ∇L_k, so relative falls count alike. Contributions g_k/L_k
-    are equal only where norms are in proportion to losses. A loss that is not above 0 makes the
-    answer NaN, and the step is dropped.
+    are equal only where norms are in proportion to losses. A loss that is not above 0 has no
+    logarithm: a Balancer refuses it, and here the answer is NaN.
 
     Source: Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022 (a baseline there).
 
@@ -32,6 +32,10 @@ class ScaleInvariant(Rule):
     """
 
     needs: ClassVar[Needs] = "losses"
+
+    def unfit(self, losses: Tensor, state: Any) -> Tensor | None:
+        """Losses that have no logarithm (K,)."""
+        return losses <= 0
 
     def update(self, seen: Seen, state: Any) -> tuple[Tensor, Any]:
         """1/L_k (..., K)."""
@@ -44,8 +48,8 @@ class GeometricMean(Rule):
     """Descend on the geometric mean of the losses, m_k = (Π_j L_j)^{1/K} / (K L_k).
 
     The proportions are those of :class:`ScaleInvariant`; the length of the update falls with the
-    losses. K and the product are over the tasks present. A loss that is not above 0 makes the
-    answer NaN, and the step is dropped.
+    losses. K and the product are over the tasks present. A loss that is not above 0 has no
+    logarithm: a Balancer refuses it, and here the answer is NaN.
 
     Source: Chennupati et al., MultiNet++, CVPR workshops 2019 (geometric loss strategy).
 
@@ -56,6 +60,10 @@ class GeometricMean(Rule):
     """
 
     needs: ClassVar[Needs] = "losses"
+
+    def unfit(self, losses: Tensor, state: Any) -> Tensor | None:
+        """Losses that have no logarithm (K,)."""
+        return losses <= 0
 
     def update(self, seen: Seen, state: Any) -> tuple[Tensor, Any]:
         """(Π L)^{1/K} / (K L_k) (..., K)."""
@@ -175,8 +183,8 @@ class SmoothTchebycheff(Rule):
         window: how many are averaged, at least 1.
 
     Raises:
-        ValueError: A setting is out of its range. Where a loss is not above 0 the answer is NaN,
-            and the step is dropped.
+        ValueError: A setting is out of its range. A loss that is not above 0 is refused by a
+            Balancer, and here the answer is NaN.
 
     Source: Lin et al., Smooth Tchebycheff Scalarization for Multi-Objective Optimization, ICML
     2024, definition of g^(STCH); relative log-losses, n_k and K as in its published code.
@@ -201,6 +209,10 @@ class SmoothTchebycheff(Rule):
     def init(self, n_tasks: int) -> Nadir:
         """No loss seen."""
         return Nadir(zeros(n_tasks), counts(n_tasks))
+
+    def unfit(self, losses: Tensor, state: Any) -> Tensor | None:
+        """Losses that have no logarithm (K,)."""
+        return losses <= 0
 
     def update(self, seen: Seen, state: Nadir) -> tuple[Tensor, Nadir]:
         """The multipliers (K,) of this step, and the state with its losses taken in."""

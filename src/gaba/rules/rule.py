@@ -29,6 +29,7 @@ class Rule(Piece[Seen, Tensor]):
         needs: what must be measured; the losses are always there.
         defined_at_zero: whether the multiplier of a task with norm 0 is the rule's own. If not, the
             task gets the mean of the others, which is 1/K on the simplex.
+        takes: which losses the rule takes, in words, if :meth:`unfit` refuses some.
 
     Example:
         >>> from dataclasses import dataclass
@@ -43,6 +44,14 @@ class Rule(Piece[Seen, Tensor]):
 
     needs: ClassVar[Needs] = "norms"
     defined_at_zero: ClassVar[bool] = False
+    takes: ClassVar[str] = "above 0"
+
+    def unfit(self, losses: Tensor, state: Any) -> Tensor | None:
+        """(K,), bool: whose loss the rule can do nothing with; ``None`` if it takes every loss.
+
+        A Balancer refuses such a loss by name, and says what the rule :attr:`takes`.
+        """
+        return None
 
     @final
     def __call__(self, measured: Array, /) -> Array:

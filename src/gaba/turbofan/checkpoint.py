@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -11,6 +12,8 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+
+from gaba.files import named
 
 CONFIG = "config.json"
 HISTORY = "history.jsonl"
@@ -35,7 +38,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
     path = Path(path)
     beside = path.with_name(f".{path.name}.part")
     try:
-        with open(beside, "wb") as file:
+        with named(path), open(beside, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -54,7 +57,9 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
     ...     load(Path(folder, "checkpoint.pt"))
     {'step': 3}
     """
-    write_atomically(path, lambda file: torch.save(dict(state), file))
+    held = io.BytesIO()  # torch says nothing of a full disk that the user could act on
+    torch.save(dict(state), held)
+    write_atomically(path, lambda file: file.write(held.getbuffer()))
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -68,7 +73,10 @@ def load(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint in {path.parent}: train a run there first")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, dict):
+            raise ValueError(f"found {type(found).__name__}, not names with values")
+        return found
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint of a run ({reason})") from error
@@ -87,7 +95,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def append_line(path: str | Path, value: object) -> None:
     """Add one line of JSON to ``path`` and bring it to the disk."""
-    with open(path, "a", encoding="utf-8") as file:
+    with named(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(value, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SIMULATED", "find_data_dir", "load", "write"]
 
 _KINDS = ("train", "test", "RUL")
-_REMEDY = "download them with `gaba data cmapss --dest DIR`, or use `--subset simulated`"
+_REMEDY = "download them with `gaba data cmapss`, or use `--subset simulated`"
 
 
 @final

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, final
 from urllib.parse import urlsplit
@@ -33,8 +35,14 @@ ENVIRONMENT = "GABA_CMAPSS_URL"
 TIMEOUT = 60.0
 """Seconds that the server may stay silent."""
 
+DEADLINE = 1800.0
+"""Seconds that the whole download may take, all tries together; a server that drips has no more."""
+
 RETRIES = 2
 """A transfer that fails is tried again this often."""
+
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""What the system says where there is no room for a file."""
 
 MOST_BYTES = 256 * 2**20
 """The largest archive, and the largest file in it, that is read; the real archive has 12 MiB."""
@@ -85,8 +93,9 @@ def fetch(
 
     Raises:
         ValueError: An unknown subset.
-        DownloadError: No network, an HTTP error, an incomplete transfer, no zip, a file that is
-            missing in it or differs from the published one, or a folder that cannot be written.
+        DownloadError: No network, an HTTP error, a transfer that is incomplete or takes longer
+            than half an hour, no zip, a file that is missing in it or differs from the published
+            one, or a folder that cannot be written.
 
     >>> fetch("folder", subsets=["FD005"])
     Traceback (most recent call last):
@@ -98,7 +107,7 @@ def fetch(
     missing = [name for name in names if not _is_published(folder / name)]
     if missing:
         url = url or os.environ.get(ENVIRONMENT) or DEFAULT_URL
-        with tempfile.TemporaryDirectory(prefix="gaba-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="gaba-", ignore_cleanup_errors=True) as scratch:
             files = _extract(_download(url, Path(scratch), progressbar), missing, url)
             for path in files:
                 if not _is_published(path):
@@ -137,22 +146,56 @@ def _download(url: str, scratch: Path, progressbar: Any) -> Path:
     http = pooch.HTTPDownloader(progressbar, 2**16, timeout=TIMEOUT, hooks={"response": look})
     source = pooch.create(scratch, "", registry={"archive.zip": None}, urls={"archive.zip": url})
     source.retry_if_failed = RETRIES
+    transfer: Any = _copy if urlsplit(url).scheme == "file" else http
+
+    def fetched() -> str:
+        try:
+            return source.fetch("archive.zip", downloader=transfer)
+        finally:
+            for answer in answers:  # by the thread that reads it: another one would wait for it
+                answer.close()
+
     try:
-        transfer: Any = _copy if urlsplit(url).scheme == "file" else http
-        return Path(source.fetch("archive.zip", downloader=transfer))
+        return Path(_in_time(fetched, url))
     except DownloadError:
         raise
     except ChunkedEncodingError as error:
         raise DownloadError(f"{url}: the transfer broke off: {_one_line(error)}") from None
     except (RequestException, OSError) as error:
+        if error.errno in FULL:
+            raise DownloadError(f"{scratch}: cannot be written: {_one_line(error)}") from None
         cause = _one_line(getattr(next(iter(error.args), None), "reason", error))
         raise DownloadError(
             f"{url}: cannot be reached: {cause.partition('): ')[2] or cause}; without a network, "
             "get the archive another way and give its address as file:///PATH"
         ) from None
-    finally:
-        for answer in answers:
-            answer.close()
+
+
+def _in_time(transfer: Callable[[], str], url: str) -> str:
+    """What ``transfer`` returns, if it is done before the deadline.
+
+    Each byte restarts a timeout, so a thread transfers and is left behind if it is late.
+    """
+    done: list[str] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(transfer())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="gaba-download", daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise DownloadError(
+            f"{url}: not there after {DEADLINE:g} seconds, so it was given up: try again later, "
+            "or get the archive another way and give its address as file:///PATH"
+        )
+    return done[0]
 
 
 def _copy(url: str, output_file: str, _: object) -> None:
@@ -168,6 +211,11 @@ def _extract(archive: Path, names: list[str], url: str) -> list[Path]:
             found[name].write_bytes(member.read())
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise DownloadError(f"{url}: not a readable zip: {_one_line(error)}") from None
+    except OSError as error:
+        if isinstance(error, DownloadError):
+            raise
+        folder = archive.parent
+        raise DownloadError(f"{folder}: cannot be written: {_one_line(error)}") from None
     if absent := [name for name in names if name not in found]:
         raise DownloadError(f"{url}: the archive lacks {', '.join(absent)}")
     return [found[name] for name in names]

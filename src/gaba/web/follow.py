@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from gaba import History, diagnose
 from gaba.record import Diagnosis
 from gaba.record.cosines import Cosines, median_cosines
-from gaba.record.jsonl import Header, Parsed, header, parse_lines
+from gaba.record.jsonl import Header, Parsed, Row, header, parse_lines
 from gaba.web._buckets import Buckets, Floats, Slice, stride_for
-from gaba.web._tail import Piece, Tail
+from gaba.web._tail import LONGEST, PIECE, Piece, Tail
 
 __all__ = ["Follower", "State"]
 
@@ -28,7 +28,11 @@ WINDOW = 50_000
 """The latest steps that are kept whole. The diagnosis is of these."""
 
 CELLS = 1_000_000
-"""Numbers kept of the latest steps at most; with many tasks these are fewer steps."""
+"""Numbers kept of the latest steps at most, and as many in the buckets of least, mean, greatest;
+with many tasks these are fewer steps and wider buckets."""
+
+MOST_TASKS = 1024
+"""A record of more tasks is not followed."""
 
 MOST_COSINES = 12
 """With more tasks than this, cosines are not followed: 66 pairs are enough for a page."""
@@ -42,6 +46,10 @@ class _Run:
 
     def __init__(self, begun: Header) -> None:
         k = len(begun.tasks)
+        if k > MOST_TASKS:
+            raise ValueError(
+                f"{k:,} tasks: the page follows at most {MOST_TASKS:,}; `gaba explain` reads all"
+            )
         self.header = begun
         self.window = max(4, min(WINDOW, CELLS // (4 * k + k * k)))
         self.history = History(begun.tasks, keep=self.window)
@@ -52,7 +60,8 @@ class _Run:
             *(f"{vector}/{i}" for vector in VECTORS for i in range(k)),
             *(f"cosines/{i}/{j}" for i, j in self.pairs),
         ]
-        self.buckets = Buckets(len(self.names))
+        self.buckets = Buckets(len(self.names), _capacity(len(self.names)))
+        self._beside: dict[str, int] = {}  # what stands beside the tasks, and its width
         self.saturated = np.zeros(k)
         self.skipped = 0
         self.diagnosed = 0
@@ -68,11 +77,25 @@ class _Run:
             self._last_time = steps.times[-1]
             self.saturated += steps.saturated.sum(axis=0)
             self.skipped += int((~steps.finite).sum())
-        self.history.add(parsed.rows, parsed.about)
+        self.history.add([self._bounded(row) for row in parsed.rows], parsed.about)
 
-    def series_of(self, parsed: Parsed) -> Floats:
-        """The series of ``names`` for these steps, (n, S)."""
-        return self._series(self._steps(parsed), np.nan)
+    def _bounded(self, row: Row) -> Row:
+        """``row`` without what stands beside the tasks under more names than there is room for."""
+        k, room = len(self.header.tasks), max(64, 4 * CELLS // self.window)
+        for found, width in ((row.others, 1), (row.groups, k)):
+            for name in found or ():
+                if name not in self._beside and sum(self._beside.values()) + width <= room:
+                    self._beside[name] = width
+        kept = [
+            {name: values for name, values in (found or {}).items() if name in self._beside}
+            for found in (row.others, row.groups)
+        ]
+        return row._replace(others=kept[0], groups=kept[1])
+
+    def series_of(self, parsed: Parsed, before: float = np.nan) -> tuple[Floats, float]:
+        """The series of ``names`` for these steps, (n, S), and the time of the last one."""
+        steps = self._steps(parsed)
+        return self._series(steps, before), steps.times[-1] if len(steps) else before
 
     def _steps(self, parsed: Parsed) -> History:
         steps = History(self.header.tasks, keep=None)
@@ -83,13 +106,14 @@ class _Run:
         """Of ``steps``, (n, S); ``before`` is the time of the step before."""
         seconds = np.diff(steps.times, prepend=before)
         pairs = np.array(self.pairs, dtype=np.int64).reshape(-1, 2)
+        angles = [steps.cosines[:, pairs[:, 0], pairs[:, 1]]] if self.pairs else []
         columns = [
             steps.steps,
             steps.imbalance,
             np.where(seconds >= 0, seconds, np.nan),
             ~steps.finite,
             *(getattr(steps, name) for name in VECTORS),
-            steps.cosines[:, pairs[:, 0], pairs[:, 1]],
+            *angles,
         ]
         return np.column_stack([np.asarray(column, dtype=np.float64) for column in columns])
 
@@ -165,7 +189,8 @@ class Follower:
         lines = piece.lines
         try:
             if piece.first == 1 and lines:
-                run, lines = _Run(header(lines[0], self.path)), lines[1:]
+                begun, lines = header(lines[0], self.path), lines[1:]
+                run = self._followed(begun)
             if run is not None and not malformed:
                 first = piece.first + len(piece.lines) - len(lines)
                 parsed = parse_lines(lines, run.header.tasks, self.path, first)
@@ -182,6 +207,12 @@ class Follower:
                 run.add(parsed, _begins(piece, len(lines))[parsed.lines])
             self.version += 1
         return True
+
+    def _followed(self, begun: Header) -> _Run:
+        try:
+            return _Run(begun)
+        except ValueError as error:
+            raise ValueError(f"{self.path}, line 1: {error}") from None
 
     def fail(self, text: str) -> None:
         """Stop at the error ``text`` until the file is another."""
@@ -288,25 +319,43 @@ class Follower:
             run, buckets = self._run, self._run.buckets
             first, last, offset = buckets.find(0, low, high)
             wanted = stride_for(last - first, points)
-            if wanted >= buckets.stride or last - first > WINDOW:
+            if wanted >= buckets.stride or last - first > min(WINDOW, CELLS // len(run.names)):
                 wanted = stride_for(last - first, points, buckets.stride)
                 return buckets.slice(wanted, first, last)
         return self._again(run, offset, last - first, points)
 
     def _again(self, run: _Run, offset: int, count: int, points: int) -> Slice | None:
         """``count`` steps of the file from the byte ``offset`` on."""
-        lines: list[bytes] = []
+        buckets = Buckets(len(run.names), capacity=count + count % 2)
         with self._opener() as file:
             file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n") or len(lines) == count:
-                    break
-                if not line.startswith(b'{"about"'):
-                    lines.append(line)
-        series = run.series_of(parse_lines(lines, run.header.tasks, self.path))
-        buckets = Buckets(len(run.names), capacity=2 * WINDOW)
-        buckets.add(series, np.zeros(len(series), dtype=np.int64))
-        return buckets.slice(stride_for(len(series), points)) if len(series) else None
+            before, more = np.nan, True
+            while more and buckets.total < count:
+                lines, more = _some_lines(file, count - buckets.total)
+                found = parse_lines(lines, run.header.tasks, self.path)
+                series, before = run.series_of(found, before)
+                buckets.add(series, np.zeros(len(series), dtype=np.int64))
+                more = more and not found.error
+        return buckets.slice(stride_for(buckets.total, points)) if buckets.total else None
+
+
+def _capacity(series: int) -> int:
+    """How many buckets of so many series there may be: a power of two."""
+    return min(1 << 14, 1 << max(1, (CELLS // series).bit_length() - 1))
+
+
+def _some_lines(file: BinaryIO, most: int) -> tuple[list[bytes], bool]:
+    """At most so many of the next steps, about a piece of them, and whether there may be more."""
+    lines: list[bytes] = []
+    size = 0
+    while len(lines) < most and size < PIECE:
+        line = file.readline(LONGEST)
+        if not line.endswith(b"\n"):
+            return lines, False
+        size += len(line)
+        if not line.startswith(b'{"about"'):
+            lines.append(line)
+    return lines, True
 
 
 def _begins(piece: Piece, last: int) -> NDArray[np.int64]:

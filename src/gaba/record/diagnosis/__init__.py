@@ -13,6 +13,7 @@ from gaba.record.diagnosis._multipliers import (
     limited,
     noisy,
     saturated,
+    spared,
     stood_still,
 )
 from gaba.record.diagnosis._pull import (
@@ -72,6 +73,7 @@ _CHECKS = (
     probe_failed,
     stood_still,
     fixed_would_do,
+    spared,
 )
 """Of two findings with one grade, the verdict tells the one that stands first here."""
 

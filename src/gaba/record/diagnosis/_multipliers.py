@@ -159,6 +159,24 @@ def amplified(view: View) -> Finding | None:
     return Finding("amplified", text, figures, code, "watch", headline)
 
 
+def spared(view: View) -> Finding | None:
+    """Losses that are never amplified because of their names."""
+    tasks = view.spared
+    if not tasks:
+        return None
+    text = (
+        f"Never multiplied by more than 1: {named(tasks)}, by name a regularizer. If it is a task "
+        "like the others, use the code below; otherwise `fixed=` says so."
+    )
+    others = [task for task in view.tasks if task not in tasks]
+    headline = ""
+    if len(others) < 2:
+        alone = f"beside '{others[0]}'" if others else "here"
+        headline = f"there is nothing to balance {alone}: {briefly(tasks)} is a regularizer."
+    code = "gaba.Balancer(tasks, shared, gaba.methods.get('gaba', spared=()))"
+    return Finding("spared", text, {"tasks": tasks}, code, "fine", headline)
+
+
 def stood_still(view: View) -> Finding | None:
     """Since when the weights have not moved."""
     rows = np.flatnonzero(view.complete)

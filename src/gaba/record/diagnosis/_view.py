@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gaba.record.cosines import known_cosines
 from gaba.record.diagnosis._thresholds import DEFAULT_LIMIT, DROWNS, EARLY, FADED, FEW_STEPS, RARE
+from gaba.record.diagnosis._windows import Windows
 
 if TYPE_CHECKING:
     from gaba.record.history import History
@@ -30,11 +31,14 @@ CONSTANT = ("observe", "uniform", "fixed", "single", "from-run", "inverse-initia
 class View:
     """The columns of a history, and the masks that every check needs.
 
+    With accumulation a row is one optimizer step: its norms are of the gradients of its window.
+
     ``present`` (N, K): the step had the task. A missing task has no multiplier.
-    ``pulls`` (N, K): norms that were measured in a finite step and are above 0; NaN elsewhere.
+    ``pulls`` (N, K): norms that were measured in a finite step and are above 0; NaN elsewhere, and
+    where a regularizer is kept from being amplified, so that nobody asks to balance it.
     ``complete`` (N,): finite steps that had every task, so that their weights can be compared.
     ``rising`` (N, K): a multiplier grew by all that the method lets it, when it last changed.
-    ``saturated`` (N, K): it is at a limit, which one that is still rising is not.
+    ``saturated`` (N, K): it is at a limit, which one that is still rising, or spared, is not.
     ``cosines`` (M, K, K): of the M finite steps where some are known.
     ``groups`` (N, K) by part of the shared module: the norms there.
     ``engines`` (N,): what was measured. Along the update, the norms are the effective ones, and 0
@@ -63,29 +67,38 @@ class View:
     @classmethod
     def of(cls, history: History) -> View:
         """The view of ``history``."""
-        norms, present = history.norms, ~np.isnan(history.multipliers)
-        usable = (history.finite & history.measured)[:, None] & present & (norms > 0)
+        windows, there = Windows.of(history), ~np.isnan(history.multipliers)
+        norms, present = windows.summed(history.norms, there), windows.fold(there, np.any)
+        multipliers = windows.last(history.multipliers, there)
+        finite = windows.fold(history.finite, np.all)
+        measured = windows.fold(history.measured, np.any)
+        steps = history.steps[windows.rows[:, -1]]
+        losses = windows.mean(np.where(there, history.losses, np.nan))
+        saturated = windows.fold(history.saturated, np.any)
+        usable = (finite & measured)[:, None] & present & (norms > 0)
+        spared = _named(history.tasks, history.about.get("spared", ""))
+        usable &= ~(saturated & spared)
         rise = float(history.about.get("rise", RISE))
-        rising = _rising(history.multipliers, history.steps, rise)
+        rising = _rising(multipliers, steps // windows.size, rise)
         return cls(
             tasks=history.tasks,
             about=history.about,
-            steps=history.steps,
-            losses=history.losses,
+            steps=steps,
+            losses=losses,
             norms=norms,
-            multipliers=history.multipliers,
-            weights=history.weights,
-            shares=history.shares,
+            multipliers=multipliers,
+            weights=windows.last(history.weights, there),
+            shares=windows.mean(history.shares),
             cosines=known_cosines(history),
-            engines=history.engines,
+            engines=windows.last(history.engines, history.measured),
             rising=rising,
-            saturated=history.saturated & ~rising,
-            finite=history.finite,
-            measured=history.measured,
+            saturated=saturated & ~rising & ~spared,
+            finite=finite,
+            measured=measured,
             present=present,
             pulls=np.where(usable & np.isfinite(norms), norms, np.nan),
-            complete=present.all(axis=1) & history.finite,
-            groups=history.groups,
+            complete=present.all(axis=1) & finite,
+            groups={name: windows.summed(found, there) for name, found in history.groups.items()},
         )
 
     @property
@@ -162,6 +175,11 @@ class View:
         return parts < RARE * parts.max()
 
     @property
+    def spared(self) -> list[str]:
+        """The tasks that the method never multiplies by more than 1."""
+        return [task for task in self.about.get("spared", "").split(", ") if task]
+
+    @property
     def limit(self) -> float:
         """No loss is multiplied or divided by more than this; ∞ without a limit."""
         return float(self.about.get("limit", "inf"))
@@ -210,6 +228,11 @@ class View:
     @property
     def _all(self) -> range:
         return range(len(self.tasks))
+
+
+def _named(tasks: tuple[str, ...], listed: str) -> Bools:
+    """(K,), which tasks are in a list of names."""
+    return np.isin(tasks, listed.split(", "))
 
 
 def _balancer(settings: Mapping[str, object], about: Mapping[str, str]) -> str:
