@@ -15,7 +15,7 @@ PIP    := $(BIN)/python $(INSTALL) -c $(PINS)
 # How many test processes, or runs of `make results`, work at once. Each uses one thread.
 JOBS   ?= 2
 # The core's tests: all but those of the applications, of the project as a whole, and of pictures.
-BEYOND := __pycache__ bench cli domains integrations turbofan web $(patsubst %,test_%.py,benchmarks cli coming_from \
+BEYOND := __pycache__ bench benchmarks_zoo cli domains integrations turbofan web $(patsubst %,test_%.py,benchmarks cli cmapss coming_from \
             communication cuda demo docs docstrings examples extras first_change imports package readme tutorials)
 CORE   := $(filter-out $(addprefix tests/,$(BEYOND)),$(patsubst %/,%,$(sort $(wildcard tests/*/ tests/test_*.py))))
 CORE   += --ignore-glob=*/test_plots.py --ignore-glob=*/test_report.py

@@ -316,7 +316,7 @@ def micro(combined: Combined, name: str, seed: int) -> float:
     teacher, net = Teacher(2), Net([1, 1])
     backward = combined.over(["always", "third"], net.trunk, accumulate=4)
     optimizer = _optimizer(name, net.parameters(), 0.05)
-    for _ in range(120):
+    for _ in range(300):
         optimizer.zero_grad()
         for part in range(4):
             x = torch.randn(32, 8)

@@ -24,6 +24,7 @@ LAYERS: dict[str, dict[str, str]] = {
     "command line": {"cli": "gaba demo, train, explain, …"},
     "applications": {
         "turbofan": "life of engines",
+        "cmapss": "download of their data",
         "bench": "methods compared",
         "domains": "other fields",
         "web": "pages",

@@ -331,6 +331,7 @@ def test_a_resumed_run_keeps_its_settings(
         ("train turbofan --method from-run:nowhere", "nowhere: No such file or directory"),
         ("train turbofan --resume nowhere", "no run in nowhere"),
         ("evaluate nowhere", "no run in nowhere"),
+        ("predict nowhere --file engines.csv", "no run in nowhere"),
         ("explain nowhere", "no record of a run in nowhere"),
         ("data cmapss --dest here --url file:///no/such.zip", "cannot be reached"),
     ],
@@ -354,6 +355,7 @@ WRONG_USAGE = [
     ("train turbofan --steps x", "--steps: no type matching INT could be instantiated from ['x']"),
     ("train turbofan --subset FD009", "invalid choice 'FD009' for argument '--subset'"),
     ("bench", "Expected one of {run, status, report, merge, problems} (see gaba bench --help)"),
+    ("predict run", "Missing from gaba predict: --file FILE"),
     ("bench run", "Missing from gaba bench run: CONFIG"),
 ]
 
@@ -540,6 +542,7 @@ START_AT_ONCE = (
     ["bench", "problems"],
     ["data", "--help"],
     ["train", "--help"],
+    ["predict", "--help"],
 )
 
 
@@ -555,6 +558,19 @@ def test_what_only_lists_loads_neither_torch_nor_numpy(words: list[str]) -> None
     done = subprocess.run([*PYTHON, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "0 []\n"
     assert done.stdout
+
+
+def test_a_download_needs_no_pandas(tmp_path: Path) -> None:
+    words = ["data", "--dest", str(tmp_path / "cmapss"), "--url", "file:///no/such.zip"]
+    code = (
+        "import sys\n"
+        "from gaba import cli\n"
+        f"status = cli.main({words!r})\n"
+        "print(status, sorted({'pandas', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([*PYTHON, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "1 []\n"
+    assert "file:///no/such.zip" in done.stderr
 
 
 def test_a_bare_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -983,10 +983,6 @@ def _not_finite() -> FloatingPointError:
     )
 
 
-def _kinds(optimizers: Iterable[Optimizer]) -> str:
-    return ", ".join(type(optimizer).__name__ for optimizer in optimizers)
-
-
 def _listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in values.items())
 

@@ -79,7 +79,9 @@ def test_two_problems_that_agree_are_no_proof(tmp_path: Path) -> None:
     assert "no method may be called best" in conclusions(evidence_of(made, tmp_path))[0]
 
 
-@pytest.mark.parametrize("luck", range(4))
+@pytest.mark.parametrize(
+    "luck", [0, *(pytest.param(luck, marks=pytest.mark.slow) for luck in (1, 2, 3))]
+)
 def test_where_nothing_differs_nothing_is_claimed(tmp_path: Path, luck: int) -> None:
     same = dict.fromkeys(("uniform", "gaba", "inverse", "famo", "fixed-tuned"), 0.3)
     evidence = evidence_of(replace(world(6, luck=luck), means=same), tmp_path)

@@ -24,6 +24,7 @@ class Undo:
         ValueError: an optimizer steps inside the backward pass, which cannot be undone.
 
     Example:
+        >>> import torch
         >>> w = torch.nn.Parameter(torch.ones(2))
         >>> undo = Undo([w])
         >>> (w * torch.nan).sum().backward()

@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 DEBUG = "GABA_DEBUG"
 BESIDE = {
-    **dict.fromkeys(("train", "evaluate", "data"), "turbofan"),
+    **dict.fromkeys(("train", "evaluate", "predict", "data"), "turbofan"),
     "web": "web",
     "report": "plots",
     "bench": "bench",
@@ -122,7 +122,6 @@ def _usage(box: str, words: list[str]) -> str:
 
 
 _ELSEWHERE = {
-    "predict": "gaba evaluate RUN predicts the test engines of a run",
     "run": "gaba train turbofan, or gaba bench run CONFIG",
     "list": "gaba methods, gaba domains and gaba bench problems list what there is",
     "observe": "gaba.Observer is for your own loop; gaba explain RUN says what a run did",

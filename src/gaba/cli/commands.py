@@ -109,6 +109,27 @@ class Evaluate:
 
 @final
 @dataclass(frozen=True)
+class Predict:
+    """Predict engines with a finished run: remaining life, its interval, and health."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The folder of the run."""
+    file: Annotated[Path, arg(metavar="FILE")]
+    """The engines: .csv with a header (unit, cycle, setting1, s2, ...), or .txt as of C-MAPSS."""
+    out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """The CSV file to write; without it the predictions are printed."""
+    every_cycle: bool = False
+    """A line for every cycle, from the 30th of an engine on, not only for its last."""
+
+    def run(self) -> None:
+        """Predict, and print or write the lines."""
+        from gaba.cli.predict import predict
+
+        predict(self.run_dir, self.file, self.out, self.every_cycle)
+
+
+@final
+@dataclass(frozen=True)
 class Explain:
     """Say in plain words what the balancer did in a run, what it could not do, and why."""
 
@@ -142,7 +163,7 @@ class Data:
         """Download, and say where the files are."""
         from gaba.cli.progress import Download
         from gaba.cli.screen import console
-        from gaba.turbofan.download import fetch
+        from gaba.cmapss import fetch
 
         paths = fetch(self.folder, self.url, progressbar=Download(console()))
         print(f"{len(paths)} files, each verified by its sha256, are in {self.folder}")
@@ -261,7 +282,18 @@ class Methods:
 
 
 Command: TypeAlias = (
-    Demo | Train | Evaluate | Explain | Data | Domains | Web | Report | Watch | Methods | Bench
+    Demo
+    | Train
+    | Evaluate
+    | Predict
+    | Explain
+    | Data
+    | Domains
+    | Web
+    | Report
+    | Watch
+    | Methods
+    | Bench
 )
 COMMANDS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
 

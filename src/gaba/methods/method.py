@@ -257,6 +257,12 @@ class Method(Piece[Seen, Tensor]):
         """Which losses (K,) the method can do nothing with, and which it takes, in words.
 
         ``None`` if it takes all.
+
+        Example:
+            >>> import gaba
+            >>> method = gaba.methods.get("scale-invariant")
+            >>> method.unfit(torch.tensor([2.0, -1.0]), method.init(2))
+            (tensor([False,  True]), 'above 0')
         """
         if isinstance(self.measure, SmoothedGradients) and self.measure.log:
             return losses <= 0, "above 0"

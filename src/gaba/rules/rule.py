@@ -50,6 +50,12 @@ class Rule(Piece[Seen, Tensor]):
         """(K,), bool: whose loss the rule can do nothing with; ``None`` if it takes every loss.
 
         A Balancer refuses such a loss by name, and says what the rule :attr:`takes`.
+
+        Example:
+            >>> from gaba import rules
+            >>> rule, losses = rules.ScaleInvariant(), torch.tensor([2.0, -1.0])
+            >>> rule.unfit(losses, rule.init(2))
+            tensor([False,  True])
         """
         return None
 

@@ -7,8 +7,11 @@
 
 from gaba.turbofan._config import TrainConfig
 from gaba.turbofan.data import load
+from gaba.turbofan.engines import read_engines
 from gaba.turbofan.evaluate import Predictions, evaluate, predict
+from gaba.turbofan.finished import Run, open_run
 from gaba.turbofan.fleet import Fleet
+from gaba.turbofan.interval import Interval
 from gaba.turbofan.losses import TASKS, Batch, losses
 from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.train import Epoch, TrainingDivergedError, TrainResult, train
@@ -20,8 +23,10 @@ __all__ = [
     "Batch",
     "Epoch",
     "Fleet",
+    "Interval",
     "Predictions",
     "Prepared",
+    "Run",
     "TrainConfig",
     "TrainResult",
     "TrainingDivergedError",
@@ -30,8 +35,10 @@ __all__ = [
     "evaluate",
     "load",
     "losses",
+    "open_run",
     "predict",
     "prepare",
+    "read_engines",
     "smoothed",
     "thinned",
     "train",

@@ -20,7 +20,7 @@ with needs("gaba.turbofan needs", "turbofan", "pandas"):
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SIMULATED", "find_data_dir", "load", "write"]
+__all__ = ["SIMULATED", "find_data_dir", "load", "read", "write"]
 
 _KINDS = ("train", "test", "RUL")
 _REMEDY = "download them with `gaba data cmapss`, or use `--subset simulated`"
@@ -78,6 +78,8 @@ def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
     """
     if subset == SIMULATED:
         return simulate()
+    if Path(subset, "config.json").is_file():
+        raise ValueError(f"subset: {subset} is a run: open it with turbofan.open_run({subset!r})")
     if subset not in SUBSETS:
         known = (*SUBSETS, SIMULATED)
         near = difflib.get_close_matches(str(subset).upper(), SUBSETS, 1, 0.4) or [SIMULATED]
@@ -87,14 +89,33 @@ def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
         )
     folder = find_data_dir(data_dir)
     train, test, rul = (_existing(folder, f"{kind}_{subset}.txt") for kind in _KINDS)
-    test_frame = _read_frame(test)
+    test_frame = read(test)
     return Fleet(
         subset=subset,
-        train=_read_frame(train),
+        train=read(train),
         test=test_frame,
         rul=_read_rul(rul, int(test_frame["unit"].nunique())),
         simulated=False,
     )
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read and check a training or a test file, ``NAME.txt`` or ``NAME.txt.xz``.
+
+    Raises:
+        DataFormatError: A row is not 26 finite numbers, or the cycles of a unit are not 1, 2, 3,
+            ... .
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read(write(load("simulated"), folder)[1]).equals(load("simulated").test)
+    True
+    """
+    path = Path(path)
+    values = _read_numbers(path, columns=len(COLUMNS))
+    _check_units(path, values[:, 0], values[:, 1])
+    frame = pd.DataFrame(values, columns=pd.Index(COLUMNS))
+    return frame.astype({"unit": np.int64, "cycle": np.int64})
 
 
 def write(fleet: Fleet, folder: str | Path) -> list[Path]:
@@ -133,13 +154,6 @@ def _existing(folder: Path, name: str) -> Path:
     if path is None:
         raise DataNotFoundError(f"no {name} or {name}.xz in {folder}: {_REMEDY}")
     return path
-
-
-def _read_frame(path: Path) -> pd.DataFrame:
-    values = _read_numbers(path, columns=len(COLUMNS))
-    _check_units(path, values[:, 0], values[:, 1])
-    frame = pd.DataFrame(values, columns=pd.Index(COLUMNS))
-    return frame.astype({"unit": np.int64, "cycle": np.int64})
 
 
 def _read_rul(path: Path, engines: int) -> NDArray[np.int64]:

@@ -94,14 +94,18 @@ def evaluate(
     return evaluate_state(config, run_dir, state, fleet)
 
 
+def restored(config: TrainConfig, state: dict[str, Any]) -> tuple[TurbofanNet, Normaliser]:
+    """The best model of a checkpoint, on its device, and the normaliser of its inputs."""
+    model = TurbofanNet(config.size, dropout=config.dropout)
+    model.load_state_dict(state["best"]["model"])
+    return model.to(config.usable_device()), Normaliser.from_arrays(state["normaliser"])
+
+
 def evaluate_state(
     config: TrainConfig, run_dir: Path, state: dict[str, Any], fleet: data.Fleet
 ) -> dict[str, Any]:
     """:func:`evaluate` with everything at hand."""
-    model = TurbofanNet(config.size, dropout=config.dropout)
-    model.load_state_dict(state["best"]["model"])
-    model.to(config.device)
-    normaliser = Normaliser.from_arrays(state["normaliser"])
+    model, normaliser = restored(config, state)
     every = windows.cut(
         fleet.test, normaliser, fleet.rul, cap=config.rul_cap, smoothing=config.smoothing
     )

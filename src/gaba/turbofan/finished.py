@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import final
 
 import numpy as np
 
 from gaba.extras import needs
 from gaba.turbofan import checkpoint, data, windows
 from gaba.turbofan._config import TrainConfig
+from gaba.turbofan.engines import check_conditions, checked
 from gaba.turbofan.evaluate import predict, restored
-from gaba.turbofan.fleet import INPUTS, Fleet
+from gaba.turbofan.fleet import Fleet
 from gaba.turbofan.interval import Interval
 from gaba.turbofan.metrics import rmse
 from gaba.turbofan.model import TurbofanNet
@@ -22,10 +23,7 @@ from gaba.turbofan.normalise import Normaliser
 with needs("gaba.turbofan needs", "turbofan", "pandas"):
     import pandas as pd
 
-__all__ = ["Run", "open_run", "read_engines"]
-
-NEEDED = ("unit", "cycle", *INPUTS)
-"""The columns that a prediction needs; others are ignored."""
+__all__ = ["Run", "open_run"]
 
 
 @final
@@ -64,8 +62,8 @@ class Run:
             ValueError: A column is missing, a value is not finite, an engine's cycles have a gap,
                 or its settings are of no operating condition that the run has seen.
         """
-        engines, names = _checked(frame)
-        _check_conditions(engines, names, self.normaliser)
+        engines, names = checked(frame)
+        check_conditions(engines, names, self.normaliser)
         seen = windows.cut(
             engines, self.normaliser, cap=self.config.rul_cap, smoothing=self.config.smoothing
         )
@@ -91,7 +89,8 @@ def open_run(
     """Open a finished run to predict with it.
 
     A run keeps the interval of its model. For a run of an older version it is computed again from
-    the run's data, which are read for that alone.
+    the run's data, which are read for that alone. Where the run's device is not at hand, the CPU
+    predicts.
 
     Args:
         run_dir: The run's folder.
@@ -111,6 +110,10 @@ def open_run(
     (50, ['unit', 'cycle', 'rul', 'rul_low', 'rul_high'])
     """
     config = TrainConfig.read(run_dir)
+    try:
+        config.usable_device()
+    except ValueError:
+        config = replace(config, device="cpu")
     state = checkpoint.load(Path(run_dir, checkpoint.CHECKPOINT))
     if not state["finished"]:
         raise ValueError(
@@ -136,66 +139,6 @@ def open_run(
             f"the data are not those of {run_dir}: its validation engines must give an RMSE of "
             f"{expected:.4g} cycles, found {found:.4g}; name the data that it was trained on"
         )
-    return Run(config, model, normaliser, Interval.fit(rul, held.rul, held.unit, cap=held_cap))
-
-
-def read_engines(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file with a header, or a file in the text layout of C-MAPSS.
-
-    Raises:
-        ValueError: The name ends in neither ``.csv`` nor ``.txt`` nor ``.txt.xz``, or the file
-            cannot be read as what its name says.
-
-    >>> read_engines("engines.xlsx")
-    Traceback (most recent call last):
-        ...
-    ValueError: engines.xlsx must be a .csv file with a header, or a .txt file as of C-MAPSS
-    """
-    path = Path(path)
-    if path.name.endswith((".txt", ".txt.xz")):
-        return data.read(path)
-    if path.suffix != ".csv":
-        raise ValueError(f"{path} must be a .csv file with a header, or a .txt file as of C-MAPSS")
-    try:
-        return pd.read_csv(path)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a CSV file: {error}") from error
-
-
-def _checked(frame: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
-    """The needed columns in order of engine and cycle, units numbered, and the units' names."""
-    if missing := [name for name in NEEDED if name not in frame.columns]:
-        raise ValueError(f"missing columns {', '.join(missing)} (needed: {', '.join(NEEDED)})")
-    if frame.empty:
-        raise ValueError("an engine needs at least one row, found none")
-    code, names = pd.factorize(frame["unit"])  # -1 where there is none
-    table = frame[list(NEEDED[1:])].apply(pd.to_numeric, errors="coerce").astype(np.float64)
-    unfit = ~np.isfinite(table.to_numpy())
-    for row, column in np.argwhere(unfit)[:1]:
-        name = table.columns[column]
-        raise ValueError(
-            f"row {row + 1}: a finite number is needed in column {name}, "
-            f"found {frame[name].iloc[row]!r}"
-        )
-    for row in np.flatnonzero(code < 0)[:1]:
-        raise ValueError(f"row {row + 1}: the name of an engine is needed in column unit")
-    table.insert(0, "unit", code)
-    table = table.sort_values(["unit", "cycle"], kind="stable", ignore_index=True)
-    unit, cycle = table["unit"].to_numpy(), table["cycle"].to_numpy()
-    gap = (np.diff(unit) == 0) & (np.diff(cycle) != 1) | (cycle[1:] % 1 != 0)
-    for row in np.flatnonzero(gap)[:1]:
-        raise ValueError(
-            f"the cycles of an engine are whole numbers without gaps: unit {names[unit[row]]} has "
-            f"cycle {cycle[row + 1]:g} after {cycle[row]:g}"
-        )
-    return table, names
-
-
-def _check_conditions(engines: pd.DataFrame, names: Any, normaliser: Normaliser) -> None:
-    for row in np.flatnonzero(~normaliser.knows(engines))[:1]:
-        at = engines.iloc[row]
-        settings = ", ".join(f"{at[name]:g}" for name in NEEDED[2:5])
-        raise ValueError(
-            f"unit {names[int(at['unit'])]}, cycle {at['cycle']:g}: the settings {settings} are of "
-            f"no operating condition of the run ({normaliser.described()})"
-        )
+    return Run(
+        config, model, normaliser, Interval.fit(rul, held.rul, held.unit, cap=config.rul_cap)
+    )

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 MAX_CONDITIONS = 6
 """C-MAPSS has 1 or 6 operating conditions."""
 
+REACH = (1.0, 0.05, 1.0)
+"""How far a setting may lie from its condition: altitude (1000 ft), Mach, throttle (deg).
+
+Two conditions lie 5 apart or more in the first or the last; the jitter of C-MAPSS is 0.01.
+"""
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -59,6 +65,12 @@ class Normaliser:
     def condition(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         """The operating condition of each row, (rows,)."""
         return _nearest(_columns(frame)[0], self.centres)
+
+    def knows(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        """Whether each row is of an operating condition that was seen, within REACH, (rows,)."""
+        settings = _columns(frame)[0]
+        apart = np.abs(settings - self.centres[_nearest(settings, self.centres)])
+        return np.all(apart <= REACH, axis=1)
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """The normalised inputs of each row, float32, (rows, 17)."""

@@ -27,6 +27,7 @@ from gaba.turbofan._run import (
     set_random_state,
 )
 from gaba.turbofan.evaluate import evaluate_state, predict
+from gaba.turbofan.interval import Interval
 from gaba.turbofan.losses import TASKS, losses
 from gaba.turbofan.metrics import health_metrics, rmse
 from gaba.turbofan.model import TurbofanNet
@@ -178,7 +179,8 @@ class Trainer:
         self.since_best = 0 if is_best else self.since_best + 1
         if is_best:
             state = {name: value.clone() for name, value in model.state_dict().items()}
-            self.best = {"epoch": asdict(epoch), "model": state}
+            interval = Interval.fit(predicted.rul, seen.rul, seen.unit, cap=self.config.rul_cap)
+            self.best = {"epoch": asdict(epoch), "model": state, "interval": interval.to_dict()}
         self.schedule.validated(error)
         return epoch
 

@@ -23,6 +23,10 @@ class Card:
         about: one sentence: what is predicted, and from what.
         tasks: the names of the K tasks.
         steps: how many a full run takes.
+
+    Example:
+        >>> CARDS["pinn-poisson"].tasks
+        ('residual', 'boundary')
     """
 
     where: str

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from gaba.cmapss import PUBLISHED, DownloadError, fetch
 from gaba.turbofan.data import DataNotFoundError, find_data_dir, load
-from gaba.turbofan.download import PUBLISHED, DownloadError, fetch
 from gaba.turbofan.fleet import SUBSETS
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
@@ -63,7 +63,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gaba.turbofan.download.RETRIES", 0)
+    monkeypatch.setattr("gaba.cmapss.RETRIES", 0)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_transfer_that_breaks_off_leaves_nothing(
 def test_a_broken_transfer_is_tried_again(
     server: Server, originals: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gaba.turbofan.download.RETRIES", 1)
+    monkeypatch.setattr("gaba.cmapss.RETRIES", 1)
     archive = zipped(of_subset(originals, "FD001"))
     url = server.serve(archive[:1000], announced=len(archive))
     broken = server.replies["/archive.zip"]
@@ -271,7 +271,7 @@ def test_more_than_the_real_archive_could_hold_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     most: int,
 ) -> None:
-    monkeypatch.setattr("gaba.turbofan.download.MOST_BYTES", most)  # archive: .9 MB, a file: 3.5 MB
+    monkeypatch.setattr("gaba.cmapss.MOST_BYTES", most)  # archive: .9 MB, a file: 3.5 MB
     url = server.serve(zipped(of_subset(originals, "FD001")))
     assert_refused(tmp_path / "data", url, f"more than {most} bytes")
 
@@ -280,7 +280,7 @@ def test_a_server_that_drips_is_given_up(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each byte restarts a timeout; the deadline is for all of it."""
-    monkeypatch.setattr("gaba.turbofan.download.DEADLINE", 0.3)
+    monkeypatch.setattr("gaba.cmapss.DEADLINE", 0.3)
     over = threading.Event()
 
     def drip(handler: BaseHTTPRequestHandler) -> None:
