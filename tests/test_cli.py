@@ -802,6 +802,27 @@ def test_plain_lines_stay_rare(
     assert min(epochs, 10) <= len(capsys.readouterr().out.splitlines()) <= 21
 
 
+def test_every_ten_seconds_a_line_tells_how_far_the_training_is(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand steps of 0.1 s, resumed at step 100; the clock is ours, nothing waits."""
+    seconds = iter(range(10**6))
+    monkeypatch.setattr("gaba.cli.progress.time.monotonic", lambda: next(seconds) / 20)
+    lines, step = Lines(1000), a_step(run_dir)
+    with lines:
+        for number in range(100, 1000):
+            lines.on_step(replace(step, step=number))
+    told = capsys.readouterr().out.splitlines()
+    form = r"step (\d+)/1000 · at most 0:(\d\d):(\d\d) left · loss rul"
+    found = [list(map(int, *re.findall(form, line))) for line in told]
+    gaps = np.diff([number for number, *_ in found])
+    assert len(told) >= 4
+    assert gaps.max() - gaps.min() <= 1, "evenly, every ten seconds"
+    number, minutes, rest = found[1]
+    a_step_takes = 10 / gaps[0]
+    assert 60 * minutes + rest == pytest.approx((1000 - number) * a_step_takes, abs=2)
+
+
 # --- data ----------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any, final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -18,15 +19,20 @@ from rich.progress import (
 )
 from rich.text import Text
 
-import gaba
 from gaba.cli.screen import short
-from gaba.turbofan import Epoch
+
+if TYPE_CHECKING:
+    import gaba
+    from gaba.turbofan import Epoch
 
 REFRESH = 0.2
 """Seconds between two updates of the figures: reading them waits for the device."""
 
 LINES = 20
-"""About the most plain lines of a whole training."""
+"""About the most lines of a whole training that tell a validation."""
+
+EVERY = 10.0
+"""Seconds after which a line without validation tells how far the training is."""
 
 
 def figures(step: dict[str, Any]) -> str:
@@ -74,25 +80,38 @@ class Bar(Progress):
 
 @final
 class Lines(AbstractContextManager["Lines"]):
-    """A plain line after a validation, about ``LINES`` of them in all, for logs and pipes."""
+    """Plain lines for logs and pipes: after validations, and every ten seconds in between."""
 
     def __init__(self, steps: int) -> None:
         self.total = steps
         self.due = 0
         self.step: gaba.Step | None = None
+        self.first = 0
+        self.began = self.told = time.monotonic()
 
     def on_step(self, step: gaba.Step) -> None:
-        """Remember the step."""
+        """Remember the step, and now and then tell how far it is."""
+        if self.step is None:  # a resumed run does not begin at 0
+            self.first, self.began = step.step, time.monotonic()
         self.step = step
+        if time.monotonic() - self.told >= EVERY:
+            self._tell("")
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Print a line if the last one was long enough ago."""
-        if self.step is None or epoch.step < self.due:
-            return
-        self.due = epoch.step + self.total // LINES
+        if self.step is not None and epoch.step >= self.due:
+            self.due = epoch.step + self.total // LINES
+            self._tell(f" · validation RMSE {epoch.rmse:.2f} cycles")
+
+    def _tell(self, validation: str) -> None:
+        assert self.step is not None
+        self.told = time.monotonic()
+        number = self.step.step + 1
+        done = number - self.first
+        left = (self.told - self.began) / done * (self.total - number)
         print(
-            f"step {epoch.step}/{self.total} · validation RMSE {epoch.rmse:.2f} cycles · "
-            f"{figures(self.step.asdict())}",
+            f"step {number}/{self.total} · at most {timedelta(seconds=round(left))} left"
+            f"{validation} · {figures(self.step.asdict())}",
             flush=True,
         )
 
