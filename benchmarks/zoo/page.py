@@ -19,6 +19,8 @@ from entry import Entry
 
 HARM, NAIVE_HARM = 2.0, 10.0
 """By how many percent of the own figure the default, and the naive use, may be worse."""
+FEW = 5
+"""Seeds of a whole zoo."""
 COST, SMALL_COST, LARGE = 1.10, 1.15, 5.0
 """Costs of a step, and from how many megabytes of parameters on the first holds."""
 SHOWN = {"gaba": "gaba, with roles", "naive": "gaba, all terms", "paper": "paper"}
@@ -99,29 +101,28 @@ def named(rows: Rows, fixed: Sequence[str]) -> str:
     return f"{len(said)} of {len(runs)}" if runs else "–"
 
 
-def lines_changed(file: Path) -> int:
-    """The lines of the training that gaba changed: those marked, and those replaced in memory."""
-    text = file.read_text(encoding="utf-8")
-    calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
-    replaced = [
-        node
-        for node in calls
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "change"
-    ]
-    known = {
+def lines_changed(source: str) -> int:
+    """The lines marked ``# +``, and those that ``arm.change`` puts in place of others."""
+    tree = ast.parse(source)
+    named = {
         target.id: node.value
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    lines = 0
-    for call in replaced:
-        changes = call.args[1]
-        if isinstance(changes, ast.Name):
-            changes = known[changes.id]
-        lines += len(changes.keys) if isinstance(changes, ast.Dict) else 1
-    return text.count("# +") + lines
+    count = sum(line.rstrip().endswith("# +") for line in source.splitlines())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "arm.change":
+            lines = node.args[1]
+            if isinstance(lines, ast.Name):
+                lines = named[lines.id]
+            assert isinstance(lines, ast.Dict), f"no dictionary: {ast.unparse(lines)}"
+            for new in lines.values:
+                value = named.get(new.id, new) if isinstance(new, ast.Name) else new
+                texts = [n.value for n in ast.walk(value) if isinstance(n, ast.Constant)]
+                count += 1 + sum(str(text).count("\n") for text in texts)
+    return count
 
 
 def entries(rows: Rows) -> dict[str, Entry]:
@@ -137,32 +138,43 @@ def judged(found: Mapping[str, Rows], known: Mapping[str, Entry]) -> list[str]:
     }
     roles = {c: one for c, one in by["gaba"].items() if one.seeds}
     naive = {c: one for c, one in by["naive"].items() if one.seeds}
-    harmed = [c for c, one in roles.items() if one.high < -HARM]
-    better = [c for c, one in roles.items() if one.low > 0]
-    hurt = [c for c, one in naive.items() if one.high < -NAIVE_HARM]
+    looked = [c for c, rows in found.items() if same_bits(rows) is not None]
+    different = [c for c in looked if not same_bits(found[c])]
     broken = sorted({r["code"] for rows in found.values() for r in rows if "error" in r})
-    different = [c for c, rows in found.items() if same_bits(rows) is False]
     costs = {c: cost(found[c], "gaba" if c in roles else "naive") for c in found}
     dear = [c for c in costs if costs[c] > (COST if size(found[c]) > LARGE else SMALL_COST)]
-    titles = {c: known[c].title for c in found}
+    seeds = [one.seeds for one in roles.values()]
 
     def told(codes: Sequence[str]) -> str:
-        return f": {', '.join(titles[c] for c in codes)}" if codes else ""
+        return f": {', '.join(known[c].title for c in codes)}" if codes else ""
 
-    return [
-        f"With roles, the default is worse than the code's own sum by more than {HARM:g} % on "
-        f"{len(harmed)} of {len(roles)} codes{told(harmed)}. It is better on {len(better)} of "
-        f"{len(roles)} (the whole interval above 0){told(better)}.",
-        f"With every term balanced, regularizers too, it is worse by more than {NAIVE_HARM:g} % on "
-        f"{len(hurt)} of {len(naive)}{told(hurt)}.",
-        f"Looking on changed {'nothing' if not different else 'the result'} on "
-        f"{len(found) - len(different) if not different else len(different)} of {len(found)} "
-        f"codes, bit for bit{told(different)}. "
-        f"{'No run' if not broken else 'A run of ' + str(len(broken)) + ' codes'} ended in an "
-        f"error{told(broken)}.",
+    def worse(by: Mapping[str, Change], most: float) -> str:
+        sure = [c for c, one in by.items() if one.high < -most]
+        mean = [c for c, one in by.items() if one.mean < -most]
+        return (
+            f"worse than the code's own sum by more than {most:g} % on {len(mean)} of {len(by)} "
+            f"codes by the mean{told(mean)}; on {len(sure)} by the whole interval{told(sure)}."
+        )
+
+    gains = [c for c, one in roles.items() if one.mean > 0]
+    surely = [c for c, one in roles.items() if one.low > 0]
+    said = [
+        f"With roles, the default is {worse(roles, HARM)} It is better on {len(gains)} by the "
+        f"mean, on {len(surely)} by the whole interval{told(surely)}.",
+        f"With every term balanced, regularizers too, it is {worse(naive, NAIVE_HARM)}",
+        f"Looking on changed the result of {len(different)} of {len(looked)} codes"
+        f"{told(different)}: the parameters are compared bit for bit. "
+        f"{len(broken)} of {len(found)} codes had a run that ended in an error{told(broken)}.",
         f"A training costs more than the aim ({COST:g} of the own above {LARGE:g} MB of "
         f"parameters, {SMALL_COST:g} below) on {len(dear)} of {len(found)}{told(dear)}.",
     ]
+    if min(seeds, default=0) < FEW:
+        said.insert(
+            0,
+            f"Only {min(seeds, default=0)} of {FEW} seeds "
+            "are there, and intervals from so few exclude almost nothing: read the means.",
+        )
+    return said
 
 
 def size(rows: Rows) -> float:
@@ -184,7 +196,7 @@ def table(found: Mapping[str, Rows], known: Mapping[str, Entry], codes: Path) ->
         lines.append(
             f"| {entry.title} | {mean} {entry.metric}, {entry.better} is better | "
             + " | ".join(cells)
-            + f" | {dear:.2f} | {lines_changed(codes / f'{code}.py')} | "
+            + f" | {dear:.2f} | {lines_changed((codes / f'{code}.py').read_text())} | "
             f"{named(rows, entry.fixed)} |"
         )
     return lines
@@ -236,7 +248,6 @@ def write(rows: Rows, page: Path) -> None:
     """The page and its picture, from all stored runs."""
     known = entries(rows)
     found = {code: [row for row in rows if row["code"] == code] for code in known}
-    seeds = sorted({len(figures(r, "own")) for r in found.values()})
     text = [
         "# The zoo: public training codes, switched on",
         "",
@@ -250,8 +261,8 @@ def write(rows: Rows, page: Path) -> None:
         "",
         *table(found, known, Path(__file__).parent / "codes"),
         "",
-        f"Each run takes about half a minute on one core; {seeds[0]} to {seeds[-1]} seeds. Made by "
-        "`make zoo`, which resumes; the versions are in `requirements/zoo.txt`.",
+        "Each run takes about half a minute on one core. Made by `make zoo`, which resumes; the "
+        "versions are in `requirements/zoo.txt`.",
         "",
         "## What is trained",
         "",

@@ -29,33 +29,9 @@ def load(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-ARMS, ENTRY, ONE, RUN = (load(name) for name in ("arms", "entry", "one", "run"))
+ARMS, ENTRY, ONE, PAGE, RUN = (load(n) for n in ("arms", "entry", "one", "page", "run"))
 
 # ---- the codes, as text -------------------------------------------------------------------------
-
-
-def changes(source: str) -> int:
-    """The lines marked ``# +``, and those that ``arm.change`` puts in place of others."""
-    tree = ast.parse(source)
-    named = {
-        target.id: node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    count = sum(line.rstrip().endswith("# +") for line in source.splitlines())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "arm.change":
-            lines = node.args[1]
-            if isinstance(lines, ast.Name):
-                lines = named[lines.id]
-            assert isinstance(lines, ast.Dict), f"no dictionary: {ast.unparse(lines)}"
-            for new in lines.values:
-                value = named.get(new.id, new) if isinstance(new, ast.Name) else new
-                texts = [n.value for n in ast.walk(value) if isinstance(n, ast.Constant)]
-                count += 1 + sum(str(text).count("\n") for text in texts)
-    return count
 
 
 def entry(source: str) -> Any:
@@ -79,7 +55,7 @@ def test_changes_are_counted() -> None:
         "    arm.change(f, LINES, balancer=balancer)\n"
         "    arm.change(g, {'x': 'y'})\n"
     )
-    assert changes(source) == 1 + (1 + 2) + 1
+    assert PAGE.lines_changed(source) == 1 + (1 + 2) + 1
 
 
 @pytest.fixture(params=CODES, ids=lambda path: path.stem)
@@ -89,7 +65,7 @@ def code(request: pytest.FixtureRequest) -> str:
 
 def test_a_code_is_short_and_changes_at_most_three_lines(code: str) -> None:
     assert len(code.splitlines()) <= 80
-    assert 1 <= changes(code) <= 3
+    assert 1 <= PAGE.lines_changed(code) <= 3
 
 
 def test_a_code_trains_where_it_is_watched(code: str) -> None:
@@ -334,3 +310,53 @@ def test_the_digest_tells_the_last_bit_of_a_parameter() -> None:
         moved.bias[1] = torch.nextafter(moved.bias[1], torch.tensor(9.0))
     assert ONE.digest(net()) == ONE.digest(net())
     assert ONE.digest(net()) != ONE.digest(moved)
+
+
+# ---- the page -----------------------------------------------------------------------------------
+
+
+def rows(figures: dict[str, list[float]], **other: Any) -> list[dict[str, Any]]:
+    return [
+        {"arm": arm, "seed": seed, "figure": figure, "seconds": 1.0, **other}
+        for arm, found in figures.items()
+        for seed, figure in enumerate(found)
+    ]
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_a_change_is_paired_and_its_interval_is_that_of_t(better: str) -> None:
+    found = PAGE.change(rows({"own": [10, 20, 30], "gaba": [11, 23, 31]}), "gaba", better)
+    percent = torch.tensor([1.0, 3.0, 1.0]).double() * 100 / 20 * (1 if better == "higher" else -1)
+    mean, half = float(percent.mean()), 4.302652730 * float(percent.std()) / 3**0.5  # t(0.975, 2)
+    assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - half, mean + half))
+
+
+def test_the_verdict_counts_harm_gain_and_crashes() -> None:
+    known = {
+        code: ENTRY.Entry(code, "p", "m", "higher", ("a", "b"), ("kl",))
+        for code in ("good", "bad", "broken")
+    }
+    found = {
+        "good": rows({"own": [10, 10.1] * 3, "gaba": [12, 12.1] * 3, "naive": [10] * 6}),
+        "bad": rows({"own": [10, 10.1] * 3, "gaba": [9, 9.1] * 3, "naive": [5] * 6}),
+        "broken": [*rows({"own": [1.0] * 6}), {"arm": "gaba", "seed": 0, "error": "x"}],
+    }
+    for code in found:
+        found[code] = [{"code": code, **row} for row in found[code]]
+    said = " ".join(PAGE.judged(found, known))
+    assert (
+        "more than 2 % on 1 of 2 codes by the mean: bad; on 1 by the whole interval: bad." in said
+    )
+    assert "It is better on 1 by the mean, on 1 by the whole interval: good." in said
+    assert "more than 10 % on 1 of 2 codes by the mean: bad" in said
+    assert "1 of 3 codes had a run that ended in an error: broken." in said
+    assert "seeds are there" not in said
+    few = {code: [row for row in r if row["seed"] == 0] for code, r in found.items()}
+    assert "Only 1 of 5 seeds are there" in PAGE.judged(few, known)[0]
+
+
+def test_bits_are_compared_seed_by_seed() -> None:
+    same = rows({"own": [1], "observe": [1]}, digest="abc")
+    assert PAGE.same_bits(same) is True
+    assert PAGE.same_bits([*same[:1], same[1] | {"digest": "abd"}]) is False
+    assert PAGE.same_bits(same[:1]) is None
