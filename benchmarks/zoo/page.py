@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
@@ -23,6 +24,8 @@ FEW = 5
 """Seeds of a whole zoo."""
 COST, SMALL_COST, LARGE = 1.10, 1.15, 5.0
 """Costs of a step, and from how many megabytes of parameters on the first holds."""
+CUT = 60.0
+"""Where the picture ends, in percent."""
 SHOWN = {"gaba": "gaba, with roles", "naive": "gaba, all terms", "paper": "paper"}
 SHOWN |= {"uncertainty": "uncertainty"}
 
@@ -146,7 +149,7 @@ def judged(found: Mapping[str, Rows], known: Mapping[str, Entry]) -> list[str]:
     seeds = [one.seeds for one in roles.values()]
 
     def told(codes: Sequence[str]) -> str:
-        return f": {', '.join(known[c].title for c in codes)}" if codes else ""
+        return f": {'; '.join(known[c].title for c in codes)}" if codes else ""
 
     def worse(by: Mapping[str, Change], most: float) -> str:
         sure = [c for c, one in by.items() if one.high < -most]
@@ -223,24 +226,21 @@ def picture(found: Mapping[str, Rows], known: Mapping[str, Entry]) -> Figure:
     for n, (arm, color) in enumerate(zip(SHOWN, colors, strict=True)):
         rows = [(y, change(r, arm, known[c].better)) for y, (c, r) in enumerate(found.items())]
         rows = [(y + 0.17 * (n - 1.5), one) for y, one in rows if one.seeds]
-        near = [(y, max(-60.0, min(60.0, one.mean)), one) for y, one in rows]
-        axes.plot(
-            [x for _, x, _ in near], [y for y, *_ in near], "o", ms=4, color=color, label=SHOWN[arm]
-        )
-        axes.hlines(
-            [y for y, *_ in near],
-            [max(-60.0, one.low) for *_, one in near],
-            [min(60.0, one.high) for *_, one in near],
-            color=color,
-            lw=1,
-        )
+        if not rows:
+            continue
+        places, means = [y for y, _ in rows], [one.mean for _, one in rows]
+        axes.plot(np.clip(means, -CUT, CUT), places, "o", ms=4, color=color, label=SHOWN[arm])
+        wide = [(y, one) for y, one in rows if math.isfinite(one.low)]
+        lows, highs = [one.low for _, one in wide], [one.high for _, one in wide]
+        ends = np.clip(lows, -CUT, CUT), np.clip(highs, -CUT, CUT)
+        axes.hlines([y for y, _ in wide], *ends, color=color, lw=1)
     axes.axvline(0, color="black", lw=0.8)
     axes.axvline(-HARM, color="#b00020", lw=0.8, ls=":")
     axes.set_yticks(range(len(found)), [known[c].title for c in found])
     axes.invert_yaxis()
-    axes.set_xlim(-62, 62)
-    axes.set_xlabel("better than the own sum (%), with the 95 % interval; cut at 60")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncol=4, frameon=False)
+    axes.set_xlim(-1.03 * CUT, 1.03 * CUT)
+    axes.set_xlabel(f"better than the own sum (%), with the 95 % interval; cut at {CUT:g}")
+    figure.legend(loc="outside lower center", ncol=4, frameon=False)
     return figure
 
 
