@@ -271,7 +271,7 @@ def test_more_than_the_real_archive_could_hold_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     most: int,
 ) -> None:
-    monkeypatch.setattr("gaba.cmapss.MOST_BYTES", most)  # archive: .9 MB, a file: 3.5 MB
+    monkeypatch.setattr("gaba.cmapss.MOST_BYTES", most)  # archive: 0.9 MB, a file: 3.5 MB
     url = server.serve(zipped(of_subset(originals, "FD001")))
     assert_refused(tmp_path / "data", url, f"more than {most} bytes")
 

@@ -437,9 +437,9 @@ class Balancer(nn.Module):
             window = self._steps // self.accumulate
             self._windows = self._windows.begun(due=window % self.method.every == 0)
         if not self._held:
-            n, about = len(self.tasks), self._about["method"]
-            unfit, takes = self.method.unfit(batch.values[:n], self._state.get().method)
-            self._refusals.check(unfit, batch.values[:n], self.tasks, takes, about)
+            values, about = batch.values[: len(self.tasks)], self._about["method"]
+            unfit, takes = self.method.unfit(values, self._state.get().method)
+            self._refusals.check(unfit, values, self.tasks, takes, about)
         self._look_at(graph)
         self._absences = self._absences.after(batch)
         return batch, Request(
@@ -907,7 +907,7 @@ class Balancer(nn.Module):
         """The next micro-batch is the first of an optimizer step, however many came before.
 
         Call it where a window may be shorter than ``accumulate``, as the last one of an epoch is.
-        The integrations with Lightning and Transformers do.
+        The integrations with Lightning, Transformers and Accelerate do.
 
         Example:
             >>> import torch, gaba

@@ -259,7 +259,7 @@ def test_skip_keeps_what_earlier_micro_batches_brought() -> None:
 
 @pytest.mark.parametrize("mode", ["skip", "drop", "raise"])
 def test_what_an_optimizer_has_done_inside_the_pass_cannot_be_undone(mode: Any) -> None:
-    """latent-diffusion-176: it is said, not pretended."""
+    """latent-diffusion-176: a mode that cannot be kept is refused with its reason."""
     model = net()
     balancer = gaba.Balancer(model.names, model.trunk, on_nonfinite=mode)
     next(model.parameters()).register_post_accumulate_grad_hook(lambda p: None)
