@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from codes.ppo import Trunk
 from stable_baselines3 import A2C
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import Tensor, nn
 
 from arms import Arm
 from entry import Entry, Outcome
@@ -25,25 +24,12 @@ LOSSES = "{'policy': policy_loss, 'entropy': self.ent_coef * entropy_loss, "
 LOSSES += "'value': self.vf_coef * value_loss}"
 
 
-class Trunk(BaseFeaturesExtractor):
-    """The layers that actor and critic share."""
-
-    def __init__(self, space: object, width: int = 64) -> None:
-        super().__init__(space, width)
-        self.layers = nn.Sequential(
-            nn.Linear(4, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
-        )
-
-    def forward(self, observations: Tensor) -> Tensor:
-        return self.layers(observations)
-
-
 def train(arm: Arm, seed: int) -> Outcome:
     """Train, and return the mean return of the episodes that end in the second half."""
     policy = {"features_extractor_class": Trunk, "net_arch": []}
     world = make_vec_env("CartPole-v1", n_envs=WORLDS, seed=seed)
     model = A2C("MlpPolicy", world, ent_coef=0.01, policy_kwargs=policy, seed=seed)
-    balancer = arm.balancer(model.policy.features_extractor)
+    balancer = arm.balancer(model.policy.features_extractor)  # +
     balanced = {"loss.backward()": f"balancer.backward({LOSSES})"}
     model.train = arm.change(A2C.train, balanced, balancer=balancer).__get__(model)
     with arm.training():

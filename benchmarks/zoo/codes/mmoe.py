@@ -57,7 +57,7 @@ def train(arm: Arm, seed: int) -> Outcome:
     model = MMOE(fields, kinds, 4, {"dims": [64, 32]}, [{"dims": [16]}, {"dims": [16]}])
     adam = {"lr": 5e-3, "weight_decay": 1e-5}
     trainer = MTLTrainer(model, kinds, torch.optim.Adam, adam, n_epoch=EPOCHS)
-    balancer = arm.balancer(shared_task_layers(model)[0])
+    balancer = arm.balancer(shared_task_layers(model)[0])  # +
     balanced = arm.change(MTLTrainer.train_one_epoch, {OLD: NEW}, balancer=balancer)
     trainer.train_one_epoch = balanced.__get__(trainer)
     seen = {n: v[HELD_OUT:] for n, v in features.items()}

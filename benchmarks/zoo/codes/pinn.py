@@ -49,7 +49,7 @@ def train(arm: Arm, seed: int) -> Outcome:
     sensors = dde.icbc.PointSetBC(places, read)
     data = dde.data.PDE(square, residual, [border, sensors], num_domain=400, num_boundary=100)
     model = dde.Model(data, dde.nn.FNN([2, 40, 40, 40, 1], "tanh", "Glorot normal"))
-    balancer = arm.balancer(model.net)
+    balancer = arm.balancer(model.net)  # +
     lines = {"total_loss.backward()": f"balancer.backward({LOSSES})"}
     made = arm.change(dde.Model._compile_pytorch, lines, balancer=balancer)
     model._compile_pytorch = made.__get__(model)

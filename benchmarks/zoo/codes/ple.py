@@ -51,7 +51,7 @@ def train(arm: Arm, seed: int) -> Outcome:
     tasks = {"task_types": ("binary",) * 3, "task_names": ENTRY.tasks}
     model = PLE(columns, gate_dnn_hidden_units=(16,), init_std=0.01, seed=seed, **layers, **tasks)
     model.compile(torch.optim.Adam(model.parameters(), 5e-3), ["binary_crossentropy"] * 3)
-    balancer = arm.balancer("auto")
+    balancer = arm.balancer("auto")  # +
     fit = arm.change(BaseModel.fit, LINES, balancer=balancer)
     seen = {name: values[HELD_OUT:] for name, values in known.items()}
     unseen = {name: values[:HELD_OUT] for name, values in known.items()}

@@ -37,7 +37,7 @@ def train(arm: Arm, seed: int) -> Outcome:
     """Train, and return the bound of the test digits."""
     torch.manual_seed(seed)
     model = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=10, reconstruction_loss="bce"))
-    balancer = arm.balancer(model.encoder)
+    balancer = arm.balancer(model.encoder)  # +
     with tempfile.TemporaryDirectory() as folder:
         settings = BaseTrainerConfig(
             output_dir=folder,

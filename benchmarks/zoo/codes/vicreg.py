@@ -52,7 +52,7 @@ def train(arm: Arm, seed: int) -> Outcome:
     )
     model, loss = nn.Sequential(encoder, projector), VICRegLoss()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    balancer = arm.balancer(model)
+    balancer = arm.balancer(model)  # +
     reduce = arm.change(MultipleReducers.forward, {OLD: NEW}, balancer=balancer)
     loss.reducer.forward = reduce.__get__(loss.reducer)
     with arm.training():
