@@ -12,7 +12,6 @@ import io
 import os
 import re
 import shlex
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from _python import run
 
 BLOCK = re.compile(r"^```(\{?\w*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w.-]+\.(?:py|toml|csv))$")
@@ -107,15 +108,7 @@ def _run(
     program, *rest = shlex.split(command)
     if program == "gaba":
         return _gaba(rest, folder, where)
-    done = subprocess.run(
-        [sys.executable, *PROGRAMS[program], *rest],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        timeout=300,
-        check=False,
-    )
+    done = run([*PROGRAMS[program], *rest], cwd=folder, env={**os.environ, "COLUMNS": "120"})
     assert done.returncode == 0, f"{where}: {done.stdout}{done.stderr}"
     return done.stdout
 

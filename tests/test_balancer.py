@@ -390,7 +390,13 @@ PIPELINES: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] if n in ("max", "geometric", "smoothed") else [])
+        for n in PIPELINES
+    ],
+)
 @pytest.mark.parametrize("k", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_thousand_random_steps_against_the_reference(name: str, k: int) -> None:
     """Norms are dialled in exactly: L_k = c_k·θ_k has the gradient norm c_k."""
@@ -988,7 +994,9 @@ def test_no_graph_is_kept_alive(how: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["gaba", "inverse", "paper", "equal-share", "equal-projection"])
-@pytest.mark.parametrize("scale", ["sum", "max", "geometric"])
+@pytest.mark.parametrize(
+    "scale", ["sum", *(pytest.param(s, marks=pytest.mark.slow) for s in ("max", "geometric"))]
+)
 def test_the_hot_path_never_waits_for_the_device(method: str, scale: Any) -> None:
     """On a device without data every look at a value raises; only ``asdict`` looks."""
     with FakeTensorMode(allow_non_fake_inputs=True):

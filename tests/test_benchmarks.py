@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,28 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from _python import PYTHON
+import _python
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MODELS = {"turbofan-small", "turbofan-paper", "mlp", "vit", "resnet"}
 
 
 def run(name: str, out: Path, *arguments: str, quick: bool = True) -> str:
-    done = subprocess.run(
-        [
-            *PYTHON,
-            str(BENCHMARKS / name),
-            *(["--quick"] if quick else []),
-            "--out",
-            out,
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        cwd=out if out.is_dir() else out.parent,
-        env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
+    words = [str(BENCHMARKS / name), *(["--quick"] if quick else []), "--out", str(out)]
+    folder = out if out.is_dir() else out.parent
+    done = _python.run([*words, *arguments], cwd=folder, policy=_python.POLICY)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout

@@ -30,7 +30,7 @@ from rich.console import Console
 import gaba
 import gaba.bench
 import gaba.methods
-from _python import PYTHON
+from _python import PYTHON, run
 from _turbofan_runs import tiny_fleet
 from gaba import cli, demo, methods
 from gaba.cli import commands, pictures
@@ -59,17 +59,8 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"} | changes
 
 
-def gaba_command(*words: str, cwd: Path, code: str = START, **env: str) -> Any:
-    return subprocess.run(
-        [sys.executable, "-c", code, *words],
-        cwd=cwd,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
+def gaba_command(*words: str, cwd: Path, **env: str) -> Any:
+    return run(["-c", START, *words], cwd=cwd, env=environment(**env))
 
 
 @pytest.fixture(scope="module")
@@ -429,7 +420,7 @@ def elsewhere(*extras: str) -> str:
 
 def without(absent: list[str], *commands: list[str], cwd: Path) -> tuple[str, list[str]]:
     code = ABSENT.format(absent=absent, commands=commands)
-    done = gaba_command(cwd=cwd, code=code)
+    done = run(["-c", code], cwd=cwd, env=environment(), fresh=True)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr.splitlines()
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from _python import PYTHON
+from _python import POLICY, run
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -41,13 +39,8 @@ def test_only_exact_norms_grow_with_the_model(cost: Any) -> None:
 @pytest.mark.slow
 def test_the_benchmark_runs_and_the_model_says_what_is_sent(tmp_path: Path) -> None:
     asked = ["--ranks", "2", "--parameters", "20000", "--steps", "2", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [*PYTHON, str(BENCHMARKS / "communication.py"), *asked],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
-        timeout=300,
-    )
+    script = str(BENCHMARKS / "communication.py")
+    done = run([script, *asked], cwd=Path.cwd(), policy=POLICY)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "communication.md").read_text()
     assert page.count("| 2 |") == 3

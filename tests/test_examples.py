@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from _python import PYTHON
+from _python import POLICY, run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
 
 
 def output_of(name: str, folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*PYTHON, str(EXAMPLES / name), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        timeout=300,
-    )
+    done = run([str(EXAMPLES / name), *arguments], cwd=folder, policy=POLICY)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     assert not list(folder.iterdir()), "an example leaves files behind"

@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 import gaba
-from _python import PYTHON
+from _python import POLICY, run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,20 +50,19 @@ def printed_after(command: str) -> str:
     raise AssertionError(f"no output after {command}")
 
 
-def execute(arguments: list[str], folder: Path) -> str:
+def execute(arguments: list[str], folder: Path, policy: str | None = None) -> str:
     """Run `gaba` or `python` with this interpreter, away from the repository."""
     program, *rest = arguments
     start = {
         "python": [],
         "gaba": ["-c", "import sys; from gaba.cli import main; sys.exit(main())"],
     }[program]
-    done = subprocess.run(
-        [sys.executable, *start, *rest],
-        capture_output=True,
-        text=True,
+    done = run(
+        [*start, *rest],
         cwd=folder,
-        env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        env={**os.environ, "COLUMNS": "120"},
         timeout=580,
+        policy=policy,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -263,7 +262,7 @@ def test_the_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
         code + "\nassert diagnosis.find('balanced') is not None and diagnosis.code == ''\n",
         encoding="utf-8",
     )
-    output = execute(["python", *PYTHON[1:], str(path)], tmp_path)
+    output = execute(["python", str(path)], tmp_path, POLICY)
     pulls = "pulls by effective norms, from the update."
     assert f"100 steps of 2 tasks (rul, health), {pulls}" in output
     said = [text for (before, _), (kind, text) in pairwise(BLOCKS) if (before, kind) == PRINTS]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 
 from gaba.bench import statistics as stats
 
@@ -103,6 +104,13 @@ def test_holm_counts_no_missing_test() -> None:
     assert math.isnan(p[1])
 
 
+def test_holm_is_that_of_statsmodels() -> None:
+    rng = np.random.default_rng(1)
+    for p in (rng.uniform(size=9), rng.uniform(0, 0.01, 20), np.repeat([0.02, 0.5], 3)):
+        truth = multipletests(p, method="holm")[1]
+        np.testing.assert_allclose(stats.holm(p), truth, rtol=1e-12)
+
+
 def test_holm_lies_between_no_correction_and_bonferroni() -> None:
     for p in np.random.default_rng(0).uniform(size=(50, 7)):
         adjusted = stats.holm(p)
@@ -134,6 +142,7 @@ def coverage(make: Callable[[Any], stats.Interval], n: int, count: int) -> float
     return float(np.mean([0.0 in make(rng.normal(size=n)) for _ in range(count)]))
 
 
+@pytest.mark.slow
 def test_coverage_of_a_known_normal_mean() -> None:
     at_5 = coverage(stats.bootstrap_interval, 5, 1000)
     assert at_5 == pytest.approx(0.83, abs=0.035), "as the report says"

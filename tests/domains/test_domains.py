@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import zipfile
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 from _installs import Built
-from _python import PYTHON
+from _python import POLICY, run
 from gaba import cli
 from gaba.domains import DOMAINS, Domain, find
 
@@ -55,16 +54,7 @@ for library, field in absent.items():
 
 
 def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PYTHON, *words],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
+    return run([*words], cwd=cwd, policy=POLICY)
 
 
 def size_of(png: Path) -> tuple[int, int]:
@@ -101,7 +91,8 @@ def test_names_are_different() -> None:
 
 
 def test_the_list_imports_no_library_and_an_absent_one_is_one_line(tmp_path: Path) -> None:
-    done = python("-c", WITHOUT, json.dumps(ABSENT), cwd=tmp_path)
+    words = ["-c", WITHOUT, json.dumps(ABSENT)]
+    done = run(words, cwd=tmp_path, policy=POLICY, fresh=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[]\n")
     lines = done.stderr.splitlines()

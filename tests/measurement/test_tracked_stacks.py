@@ -32,7 +32,7 @@ def log_error(shares: Tensor, truth: Tensor) -> float:
 
 @pytest.mark.parametrize("how", ["backward", "scalar"])
 @pytest.mark.parametrize(
-    ("autocast", "bound"), [(None, 0.05), (torch.bfloat16, 0.2), (torch.float16, 0.2)]
+    ("autocast", "bound"), [(None, 0.05), (torch.bfloat16, 0.1), (torch.float16, 0.1)]
 )
 def test_near_balance_the_shares_are_right_in_every_precision(
     autocast: torch.dtype | None, bound: float, how: str
@@ -52,6 +52,28 @@ def test_near_balance_the_shares_are_right_in_every_precision(
         assert step.engine == "probe"
         errors.append(log_error(step.shares, truth))
     assert sum(e**2 for e in errors) ** 0.5 / len(errors) ** 0.5 < bound
+
+
+def test_a_deep_trunk_under_autocast_is_moved_in_float32() -> None:
+    """A difference of two features in bfloat16 is mostly rounding: that is off by 0.02 here."""
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(15, 64), nn.ReLU()]
+    layers += [part for _ in range(12) for part in (nn.Linear(64, 64), nn.ReLU())]
+    net = Net(nn.Sequential(*layers, nn.Linear(64, 8)))
+    seen: set[torch.dtype] = set()
+    net.trunk.register_forward_hook(lambda _m, _i, z: seen.add(z.dtype))
+    balancer = gaba.Balancer(NAMES, net.trunk, every=1, limit=1000)
+    errors: list[float] = []
+    for number in range(8):
+        x = inputs(64, seed=number, dtype=torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            step, truth = take(net, balancer, x, "backward")
+        if number:
+            assert step.engine == "probe"
+            errors.append(log_error(step.shares, truth))
+    rms = (sum(e**2 for e in errors) / len(errors)) ** 0.5
+    assert rms < 3 * torch.finfo(torch.bfloat16).eps / 2  # of the heads, which stay in bfloat16
+    assert seen == {torch.bfloat16, torch.float32}
 
 
 @pytest.mark.parametrize("how", ["backward", "scalar"])

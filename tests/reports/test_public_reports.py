@@ -57,7 +57,10 @@ def test_every_batch_has_one_task(method: str, turns: list[int]) -> None:
 
 
 @EXACT
-@pytest.mark.parametrize("norms", [(1.0, 5.0), (5.0, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    "norms",
+    [(1.0, 5.0), *(pytest.param(n, marks=pytest.mark.slow) for n in ((5.0, 1.0), (1.0, 1.0)))],
+)
 @pytest.mark.parametrize("at", [(0,), (1,), (1, 2)], ids=["first", "second", "two"])
 def test_labels_of_a_task_in_few_micro_batches(
     method: str, norms: tuple[float, float], at: tuple[int, ...]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 Edge: TypeAlias = "tuple[Node, int]"
 
@@ -50,6 +50,11 @@ class Call:
         """
         own = tuple(map(id, module.parameters()))
         return own == self.parameters and self.versions == versions_of((self.args, self.kwargs))
+
+    def outside_autocast(self) -> Call:
+        """The call without autocast, and with arguments that are no coarser than float32."""
+        args, kwargs = tree_map(_at_least_float32, (self.args, self.kwargs))
+        return replace(self, args=args, kwargs=kwargs, autocast={})
 
     def drifts(self, module: nn.Module) -> bool:
         """Whether a floating buffer of ``module`` was written to, so that a repetition differs.
@@ -93,6 +98,12 @@ def note(tensor: Tensor, key: str, mark: Mark) -> None:
     """Mark the place of ``tensor`` in the graph, unless it is; the note lives as long as that."""
     if tensor.grad_fn is not None:
         _notes(tensor.grad_fn).setdefault(key, {}).setdefault(tensor.output_nr, mark)
+
+
+def _at_least_float32(value: object) -> object:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _notes(node: Node) -> dict[str, dict[int, Mark]]:

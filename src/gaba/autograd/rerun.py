@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import final
 
@@ -55,6 +55,22 @@ class Rerun:
         if not known or not all(call.repeatable(shared.module) for call in calls.values()):
             return None
         return Rerun(shared.module, graph.theta, calls, found, tuple(edges))
+
+    @property
+    def lowered(self) -> bool:
+        """Whether autocast made these calls coarser than the parameters are."""
+        kinds = {kind for call in self.calls.values() for kind in call.autocast.values()}
+        fine = all(torch.finfo(p.dtype).bits >= 32 for p in self.parameters)
+        return fine and any(torch.finfo(kind).bits < 32 for kind in kinds)
+
+    def outside_autocast(self) -> Rerun:
+        """The same calls in the precision of the parameters; features are computed, not kept.
+
+        A difference of two features in bfloat16 is mostly rounding. In float32 it is not.
+        """
+        calls = {number: call.outside_autocast() for number, call in self.calls.items()}
+        marks = tuple(replace(mark, value=None) for mark in self.marks)
+        return replace(self, calls=calls, marks=marks)
 
     def step(self, steps: Mapping[torch.dtype, float]) -> float:
         """The largest of ``steps`` among those of the dtypes that the calls compute in."""

@@ -231,7 +231,7 @@ def equivalence(differences: ArrayLike, margin: float) -> float:
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Holm's correction of m p values that are tested together, by statsmodels.
+    """Holm's correction of m p values that are tested together.
 
     NaN is a test that could not be made: it does not count, and stays NaN.
 
@@ -243,9 +243,10 @@ def holm(p: ArrayLike) -> Floats:
     if ((values < 0) | (values > 1)).any():
         raise ValueError(f"p must lie in [0, 1], found {values.tolist()}: give p values")
     adjusted, known = np.full(values.shape, math.nan), ~np.isnan(values)
-    if known.any():
-        multitest = _part("statsmodels.stats.multitest")
-        adjusted[known] = multitest.multipletests(values[known], method="holm")[1]
+    # Not by statsmodels: its multipletests collects the garbage of the whole program in each call.
+    order = np.argsort(values[known])
+    times = np.arange(len(order), 0, -1) * values[known][order]
+    adjusted[np.flatnonzero(known)[order]] = np.minimum(np.maximum.accumulate(times), 1)
     return adjusted
 
 

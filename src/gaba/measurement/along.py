@@ -218,16 +218,21 @@ class Along:
     def _change(
         self, rerun: Rerun, update: list[Tensor], length: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """J_z u, and for each feature what part of its change is there without a move."""
+        """J_z u, and for each feature what part of its change is there without a move.
+
+        A call under autocast is repeated as it was, but moved in the precision of the parameters.
+        """
         lengths = _foreach_norm([p.detach() for p in self._theta])
         device = self._request.graph.device
         wide = [g.to(device, work_dtype(device)) for g in lengths]
         theta = torch.linalg.vector_norm(torch.stack(wide))
         theta = torch.where(theta > 0, theta, torch.ones_like(theta))
         usable = (length > 0) & length.isfinite()
-        step = rerun.step(STEP) * theta / torch.where(usable, length, torch.ones_like(length))
+        scale = theta / torch.where(usable, length, torch.ones_like(length))
         again = rerun() if self._repeat else []
-        change = by_difference(rerun, update, step)
+        moving = rerun.outside_autocast() if rerun.lowered else rerun
+        change = by_difference(moving, update, moving.step(STEP) * scale)
+        step = rerun.step(STEP) * scale
         if not again:
             return change, length.new_zeros(0)
         still = [

@@ -27,6 +27,8 @@ Engine: TypeAlias = Literal["auto", "probe", "products"]
 
 PROBE, PRODUCTS = 2.0, 1.25
 """What a probe, and gradients, cost beyond their passes: moved copies of the parameters, sums."""
+FULL = 8.0
+"""What a pass in float32 costs on a GPU, in passes under autocast: its tensor cores stand still."""
 FEW = 2
 """Up to so many tasks, one product and ‖u‖² give all shares: that is simpler than a probe."""
 WIDE = 2**23
@@ -215,15 +217,9 @@ class Tracked(Measurement):
         turn = self._turn(graph, cadence, settled)
         direct = sorted(settled if turn is None else {*settled, turn})
         repeat = cadence.repeated < TRUSTED or cadence.failures > 0
-        passes = FORWARD + BACKWARD * (len(settled) + 1 / TURN + graph.heads_part)
+        cost = _cost(graph, rerun, len(settled))
         along = Along(
-            request,
-            multipliers,
-            direct,
-            rerun,
-            settled=settled,
-            repeat=repeat,
-            cost=PROBE * passes,
+            request, multipliers, direct, rerun, settled=settled, repeat=repeat, cost=cost
         )
         return Plan(along, turn, "probe", repeat)
 
@@ -237,6 +233,9 @@ class Tracked(Measurement):
         rerun = Rerun.at(graph, graph.edges)
         if rerun is not None and self._too_wide_or_coarse(graph, rerun):
             rerun = None
+        if rerun is not None and rerun.lowered and self.engine != "probe":
+            dear = _cost(graph, rerun, 0) > PRODUCTS * BACKWARD * (len(graph.tasks) - 1)
+            rerun = None if dear else rerun
         around = graph.around
         if ranks.several:
             flags = [k in around for k in range(graph.n_tasks)]
@@ -335,6 +334,14 @@ class Tracked(Measurement):
         new = replace(new, direct=tuple(sorted({*new.direct, k})), reason=reason)
         _warn(reason, [tasks[k]], new)
         return new
+
+
+def _cost(graph: LossGraph, rerun: Rerun, direct: int) -> float:
+    """What a probe costs in plain steps, with the gradients of so many tasks beside it."""
+    forward = 1.0
+    if rerun.lowered:  # twice, at the parameters and moved, outside of autocast
+        forward = 2.0 * (FULL if graph.device.type == "cuda" else 1.0)
+    return PROBE * (FORWARD * forward + BACKWARD * (direct + 1 / TURN + graph.heads_part))
 
 
 def effective(slopes: Tensor, multipliers: Tensor) -> Tensor:
