@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -41,10 +41,12 @@ Backward: TypeAlias = Callable[[Losses], None]
 @final
 @dataclass(frozen=True)
 class Setting:
-    """The two numbers that bound the multipliers of the default."""
+    """What the default does with the multipliers: their bounds, their length, and the heads'."""
 
     limit: float = 64.0
     recovery: float = 8.0
+    scale: Literal["sum", "geometric", "max"] = "sum"
+    heads: Literal["weighted", "plain"] = "weighted"
 
 
 @final
@@ -65,8 +67,7 @@ class Combined:
         """A function in place of ``sum(losses).backward()``."""
         if self.setting is None:
             return _plain
-        limit, recovery = self.setting.limit, self.setting.recovery
-        method = gaba.methods.get("gaba", tasks, limit=limit, recovery=recovery)
+        method = gaba.methods.get("gaba", tasks, **vars(self.setting))
         balancer = gaba.Balancer(tasks, shared, method, accumulate=accumulate)
 
         def backward(losses: Losses) -> None:

@@ -49,7 +49,7 @@ def balancer(trial: trials.Trial, problem: Any, session: Any, optimizer: Any) ->
     """The Balancer of a method with settings."""
     name, *settings = trial.method.split("@")
     pairs = (setting.split("=") for setting in settings)
-    changed: dict[str, Any] = {key: None if v == "None" else float(v) for key, v in pairs}
+    changed: dict[str, Any] = {key: _value(text) for key, text in pairs}
     method = methods.get(name, problem.tasks, session.shared, **changed)
     return gaba.Balancer(problem.tasks, session.shared, method)
 
@@ -69,6 +69,16 @@ def run(problem: tuple[str, str, float, float, int], method: str, seed: int) -> 
         "quality": _plain(result["quality"]),
         "imbalance": _plain(result["imbalance_median"]),
     }
+
+
+def _value(text: str) -> float | str | None:
+    """64, or None, or a word."""
+    if text == "None":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _plain(value: float | None) -> float | None:

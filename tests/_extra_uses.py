@@ -44,6 +44,14 @@ def turbofan() -> None:
         assert (run / "metrics.json").is_file()
 
 
+def onnx() -> None:
+    from gaba.turbofan import TrainConfig, open_run, train
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(TrainConfig("simulated", steps=2, steps_per_epoch=2, run_dir=folder))
+        assert open_run(folder).export(f"{folder}/model.onnx").is_file()
+
+
 def sweep(**settings: Any) -> None:
     from gaba import bench
 
@@ -68,6 +76,17 @@ def sweep(**settings: Any) -> None:
 def benchmark() -> None:
     doctests("gaba.bench", "gaba.integrations.torchjd")
     sweep()
+
+
+def tune() -> None:
+    import gaba
+
+    found = gaba.tune(lambda targets: targets["a"], 3, tasks=["a", "b"], quiet=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found.plot(f"{folder}/tried.png")
+        again = gaba.tune("conflict-toy", 2, steps=5, storage=f"{folder}/study.sqlite", quiet=True)
+    assert len(found.trials) == 3
+    assert len(again.trials) == 2
 
 
 def web() -> None:
@@ -130,6 +149,8 @@ USES: dict[str, Callable[[], None]] = {
     "cli": cli,
     "turbofan": turbofan,
     "bench": benchmark,
+    "tune": tune,
+    "onnx": onnx,
     "dask": lambda: sweep(backend="dask"),
     "ray": lambda: sweep(backend="ray"),
     "web": web,

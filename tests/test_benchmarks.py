@@ -106,6 +106,23 @@ def test_tracked(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_heads_and_scale(tmp_path: Path) -> None:
+    """Every way runs a case and a problem; the second call finds all of it made."""
+    page = tmp_path / "heads_and_scale.md"
+    asked = ["--cases", "rare", "--problems", "conflict-toy", "--seeds", "2", "--steps", "30"]
+    first = run("heads_and_scale.py", page, *asked, quick=False)
+    lines = [json.loads(line) for line in page.with_suffix(".jsonl").read_text().splitlines()]
+    cases = [line for line in lines if "case" in line]
+    assert [(c["optimizer"], c["holds"] == (c["ratio"] <= 1.1)) for c in cases] == [
+        (optimizer, True) for optimizer in ("SGD", "Adam") for _ in range(4)
+    ]
+    assert len(lines) - len(cases) == 8  # 4 ways of 2 seeds
+    second = run("heads_and_scale.py", page, *asked, quick=False)
+    assert second.strip() == page.read_text().strip()
+    assert first.endswith(second)
+
+
+@pytest.mark.slow
 def test_tracked_quality(tmp_path: Path) -> None:
     """A run a method and seed, taken up again where it was; ratios to exact equal shares."""
     page = tmp_path / "tracked_quality.md"

@@ -74,6 +74,7 @@ print(json.dumps(said))
 NEEDS = {
     **dict.fromkeys(["train turbofan --subset simulated", "evaluate run"], "turbofan"),
     "predict run --file engines.csv": "turbofan",
+    "export run": "turbofan",
     "data cmapss --dest data": "turbofan",
     "web": "web",
     "report run.jsonl -o run.html": "plots",

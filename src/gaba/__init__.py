@@ -33,6 +33,7 @@ __all__ = [
     "rules",
     "shares",
     "stabilisers",
+    "tune",  # pyright: ignore[reportUnsupportedDunderAll]
 ]
 
 __getattr__ = late(
@@ -43,6 +44,7 @@ __getattr__ = late(
         **dict.fromkeys(("History", "RunRecord", "Step", "diagnose"), "gaba.record"),
         "Method": "gaba.methods.method",
         "compare": "gaba.bench.compare",
+        "tune": "gaba.bench.tuning",
     },
     modules=("measurement", "methods", "ranks", "rules", "stabilisers"),
 )

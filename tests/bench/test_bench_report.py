@@ -17,7 +17,7 @@ from gaba.bench import report
 from gaba.bench.report._evidence import Evidence
 from gaba.bench.report._page import page_of
 from gaba.bench.report._regret import regrets
-from gaba.bench.report._runs import blocks_of
+from gaba.bench.report._runs import blocks_of, marked
 from gaba.bench.report._words import cautions, conclusions, troubles, verdict
 from gaba.bench.store import Store
 from gaba.record.page import Table, Text
@@ -171,6 +171,35 @@ def test_runs_that_only_warm_up_are_marked(tmp_path: Path) -> None:
         "gaba gave equal weights throughout on problem-0 · adam: its warm-up of 100 steps is as "
         "long as the run (100). Give it more steps."
     )
+
+
+def test_a_warm_up_is_no_evidence_of_being_the_same(tmp_path: Path) -> None:
+    """In every table, picture and sentence, and never as a small p of equivalence."""
+    made = world(2, warms_up=("paper",))
+    made = replace(made, means={**made.means, "paper": made.means["uniform"]})
+    evidence = evidence_of(made, tmp_path)
+    tables = [part for part in page_of(evidence).parts if isinstance(part, Table)]
+    rows = [dict(zip(t.head, row, strict=True)) for t in tables for row in t.rows]
+    named = [row["method"] for row in rows if row.get("method", "").startswith("paper")]
+    assert named
+    assert set(named) == {"paper (warm-up only)"}
+    warming = [row for row in rows if row.get("comparison", "").startswith("paper (warm-up only)")]
+    cells = [row["p of equivalence"] for row in warming if "p of equivalence" in row]
+    assert set(cells) == {"still in its warm-up: equal weights by definition"}
+    said = [row for row in rows if row.get("comparison", "").startswith("paper ")]
+    assert said == warming
+    ranking = evidence.views[0].ranking(["paper", "uniform", "gaba"])
+    assert ranking.labels["paper"] == "paper (warm-up only)"
+    assert find(conclusions(evidence), "paper (warm-up only) against uniform")
+    assert not any(line.startswith("Is paper distinguishable") for line in conclusions(evidence))
+
+
+def test_a_warm_up_on_some_problems_is_counted(tmp_path: Path) -> None:
+    blocks = evidence_of(world(2, warms_up=("gaba",)), tmp_path).blocks
+    (tmp_path / "other").mkdir()
+    others = evidence_of(world(1), tmp_path / "other").blocks
+    assert marked("gaba", blocks + others) == "gaba (warm-up only on 2 of 3)"
+    assert marked("inverse", blocks + others) == "inverse"
 
 
 # --- a store of 0.1.0 ----------------------------------------------------------------------------

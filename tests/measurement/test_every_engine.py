@@ -13,7 +13,7 @@ import gaba
 from _engines import NAMES, WORLDS, Plain, SkipAround, TwoFeatures, World, balanced, observe
 from gaba.autograd.graph import LossGraph
 from gaba.autograd.shared import as_shared
-from gaba.measurement import ElementNorms, ExactNorms, HalfBatch, OutputNorms
+from gaba.measurement import ElementNorms, ExactNorms, HalfBatch, OutputNorms, SubBatchNorms
 
 ENGINES: dict[str, Any] = {
     "store": ExactNorms(),
@@ -21,6 +21,7 @@ ENGINES: dict[str, Any] = {
     "layer": ExactNorms(layer="last"),
     "elements": ElementNorms(),
     "outputs": OutputNorms(per_item=False),
+    "sub-batches": SubBatchNorms(parts=3),
     "half-batch": HalfBatch(decay=0.5),
 }
 EXACT = ("store", "stream")
@@ -30,7 +31,12 @@ every_engine = pytest.mark.parametrize("engine", ENGINES)
 
 def every_engine_in(kinds: Any) -> pytest.MarkDecorator:
     """On each of these worlds that it can measure: at the output only where there is one."""
-    pairs = [(e, k) for e in ENGINES for k in kinds if e != "outputs" or WORLDS[k].boundary]
+    pairs = [
+        (e, k)
+        for e in ENGINES
+        for k in kinds
+        if e not in ("outputs", "sub-batches") or WORLDS[k].boundary
+    ]
     return pytest.mark.parametrize(("engine", "kind"), pairs)
 
 

@@ -26,8 +26,9 @@ NAMES = [ARGUMENTS.get(name, name) for name in HERE if name != "from-run"]
 def test_a_name_and_its_method_are_the_same_balancer(name: str) -> None:
     model, x = TwoStage([1.0, 30.0], dtype=torch.float64), batch(dtype=torch.float64)
     adam = torch.optim.Adam(model.parameters())
-    optimizer = adam if name == "inverse-optimizer" else None
-    halves = name == "inverse-half"
+    made = methods.get(name, model.names, model.trunk)
+    optimizer = adam if made.metric == "optimizer" else None
+    halves = made.measured.loss_shape == (2,)
 
     def multipliers(method: str | gaba.Method) -> list[list[float]]:
         balancer = gaba.Balancer(model.names, model.trunk, method, optimizer=optimizer)

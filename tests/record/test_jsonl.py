@@ -84,9 +84,35 @@ def test_cosines_and_what_holds_for_many_steps_survive_the_file(tmp_path: Path) 
     with RunRecord(path, names, resume_at=3) as record:
         record.write(steps[3])
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert sum("about" in line for line in lines) == 1  # said once, and kept when resumed
+    said = [line["about"] for line in lines if "about" in line]
+    assert said == [about, {**about, "end": "finished"}]  # said once, and kept when resumed
     assert read(path).about == about
     assert len(read(path)) == 4
+
+
+def test_a_record_says_how_its_run_ended(tmp_path: Path) -> None:
+    def last(path: Path) -> dict[str, str]:
+        return json.loads(path.read_text().splitlines()[-1])["about"]
+
+    step = make_step([1.0, 0.5], [2.0, 3.0], about={"metric": "euclidean"})
+    path = tmp_path / "history.jsonl"
+
+    def diverge() -> None:
+        with RunRecord(path, step.tasks) as record:
+            record.write(step)
+            raise ValueError("the loss\nis NaN")
+
+    with pytest.raises(ValueError, match="the loss"):
+        diverge()
+    said = {"metric": "euclidean", "end": "failed", "error": "ValueError: the loss is NaN"}
+    assert last(path) == said
+    record = RunRecord(path, step.tasks, resume_at=1)
+    assert '"end"' not in path.read_text()  # the run goes on
+    record.close()
+    record.close()
+    assert path.read_text().count('"end"') == 1
+    assert last(path) == {"metric": "euclidean", "end": "finished"}
+    assert read(path).about == {"metric": "euclidean"}
 
 
 def test_a_long_file_is_read_whole_or_bounded(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def assert_same_run(a: Path, b: Path) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
     lines = [without_times(folder / checkpoint.HISTORY) for folder in (a, b)]
     assert lines[0][1:] == lines[1][1:]  # the first line names the folder
-    assert len(lines[0]) == 2 + STEPS  # the second line says how it was measured
+    assert len(lines[0]) == 3 + STEPS  # the second line says how it was measured, the last its end
 
 
 def whole(folder: Path, method: str) -> TrainResult:

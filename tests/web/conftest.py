@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -106,3 +106,40 @@ def open_page(chromium: Browser) -> Iterator[Open]:
     for context in contexts:
         context.close()
     assert not watch.troubles
+
+
+@pytest.fixture(scope="module")
+def _kept(chromium: Browser) -> Iterator[tuple[Page, Watch]]:
+    context = chromium.new_context(reduced_motion="reduce")
+    page, watch = context.new_page(), Watch()
+    page.set_default_timeout(PATIENCE)
+    watch(page)
+    yield page, watch
+    context.close()
+
+
+@pytest.fixture
+def kept_page(_kept: tuple[Page, Watch]) -> Iterator[Open]:
+    """Opens the same as ``open_page``, but in one page for all tests of a module.
+
+    With ``fresh=False`` what is open already stays as other tests left it: the test must set all
+    that it looks at.
+    """
+    page, watch = _kept
+
+    def opened(
+        url: str, *, width: int = 1440, height: int = 900, theme: str = "light", fresh: bool = True
+    ) -> Page:
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        known = unquote(page.url.partition("#")[0]) == url
+        if known and fresh:
+            page.evaluate("localStorage.clear()")
+        if fresh or not known:
+            page.goto(url)
+        return page
+
+    yield opened
+    troubles = list(watch.troubles)
+    watch.troubles.clear()
+    assert not troubles

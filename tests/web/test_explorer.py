@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from gaba.methods import METHODS
+
 Open = Callable[..., Page]
 BALANCED = "✓ balanced 1.00×"
 
 
 @pytest.fixture
-def explorer(open_page: Open, address: str) -> Callable[..., Page]:
+def explorer(kept_page: Open, address: str) -> Callable[..., Page]:
     def opened(**settings: Any) -> Page:
-        return ready(open_page(address, **settings))
+        return ready(kept_page(address, **settings))
 
     return opened
 
@@ -40,7 +42,7 @@ def test_the_table_of_the_documentation_stands_on_the_page(explorer: Open) -> No
     page = explorer()
     for rule, *figures, imbalance in [
         ("uniform", "1.0000 / 1.0000", "0.5000 / 0.5000", "2.500000 / 0.005000", "500.00×"),
-        ("sqrt", "0.9591 / 21.45", "0.0428 / 0.9572", "0.214035 / 0.009572", "22.36×"),
+        ("sqrt-inverse", "0.9591 / 21.45", "0.0428 / 0.9572", "0.214035 / 0.009572", "22.36×"),
         ("inverse", "0.5010 / 250.5", "0.0020 / 0.9980", "0.009980 / 0.009980", BALANCED),
     ]:
         here = card(page, rule)
@@ -51,9 +53,9 @@ def test_the_table_of_the_documentation_stands_on_the_page(explorer: Open) -> No
 
 
 def test_presets_set_norms_and_equal_norms_need_no_balance(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
     page.get_by_role("button", name="Equal norms").first.click()
-    for rule in ("uniform", "sqrt", "inverse"):
+    for rule in ("uniform", "sqrt-inverse", "inverse"):
         expect(card(page, rule).locator("dd").nth(0)).to_have_text("1.0000 / 1.0000")
         expect(card(page, rule).locator("dd").nth(1)).to_have_text("0.5000 / 0.5000")
         expect(card(page, rule).locator(".badge")).to_have_text(BALANCED)
@@ -71,7 +73,7 @@ def test_presets_set_norms_and_equal_norms_need_no_balance(explorer: Open) -> No
 
 
 def test_the_crossing_is_where_the_two_curves_meet(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
     for preset in ("The paper's: 5 and 0.01", "Mild: 3 and 1", "Extreme: 10⁴ and 10⁻⁴"):
         page.get_by_role("button", name=preset).click()
         frames(page)
@@ -94,7 +96,8 @@ def test_the_crossing_is_where_the_two_curves_meet(explorer: Open) -> None:
 
 
 def test_dragging_in_the_plot_moves_the_weight(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="The paper's: 5 and 0.01").click()
     plot = page.locator("#two-plot svg")
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
@@ -114,11 +117,12 @@ def visible_sliders(page: Page) -> list[str]:
     )
 
 
-def test_every_slider_can_be_dragged_and_moved_by_keys(explorer: Open) -> None:
+@pytest.mark.parametrize("tasks", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_every_slider_can_be_dragged_and_moved_by_keys(tasks: int, explorer: Open) -> None:
     page = explorer()
-    page.locator("#many-count").fill("12")
+    page.locator("#many-count").fill(str(tasks))
     sliders = visible_sliders(page)
-    assert len(sliders) == 3 + 1 + 12 + 1 + 10 + 3
+    assert len(sliders) == 3 + 1 + tasks + 1 + 8 + 10 + 3
     for name in sliders:
         slider = page.locator(f"#{name}")
         slider.evaluate("(one) => one.scrollIntoView({ block: 'center' })")
@@ -150,7 +154,8 @@ def test_every_slider_can_be_dragged_and_moved_by_keys(explorer: Open) -> None:
 
 
 def test_an_exact_value_is_taken_and_a_wrong_one_marked(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="The paper's: 5 and 0.01").click()
     field = page.get_by_label("Norm of task 1, g₁, exact value").first
     field.fill("0.02")
     field.press("Enter")
@@ -163,7 +168,7 @@ def test_an_exact_value_is_taken_and_a_wrong_one_marked(explorer: Open) -> None:
 
 
 def test_with_three_tasks_the_paper_s_formula_stops_equalising(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
 
     def badges(rule: str) -> list[str]:
         return page.locator(f"#many-rules [data-rule={rule}] .badge").all_inner_texts()
@@ -189,7 +194,8 @@ def test_with_three_tasks_the_paper_s_formula_stops_equalising(explorer: Open) -
 
 
 def test_correlations_part_shares_from_contributions(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="100, 1, 0.01", exact=True).click()
     page.get_by_role("button", name="Tasks 2 and 3 oppose").click()
     inverse = page.locator("[data-compare=inverse] .measure p")
     equal = page.locator("[data-compare=equal-share] .measure p")
@@ -211,9 +217,79 @@ def test_correlations_part_shares_from_contributions(explorer: Open) -> None:
     assert page.locator("#cos-controls select").first.locator("option").count() == 12
 
 
+def test_every_card_and_preset_of_a_method_has_its_name_of_the_catalogue(explorer: Open) -> None:
+    page = explorer(fresh=False)
+    named = page.evaluate(
+        """() => [...document.querySelectorAll("[data-rule], [data-compare]")].map((card) => {
+            const { rule, compare } = card.dataset;
+            return [rule ?? compare, card.querySelector("h3, h4").textContent];
+        })"""
+    )
+    assert len(named) == 3 + 8 + 2
+    assert [(key, title) for key, title in named if key != title or title not in METHODS] == []
+    presets = page.locator("#lab-presets button").all_inner_texts()
+    assert [name for name in presets if name.split(",")[0] not in METHODS] == []
+
+
+def figures(page: Page) -> list[list[str]]:
+    """The rows of the step's table: share, revealed, believed, multiplier, asked for."""
+    rows = page.locator("#track-table tbody tr").all_inner_texts()
+    return [[cell.strip() for cell in row.split("\t")[1:]] for row in rows]
+
+
+def test_the_controller_is_watched_step_by_step(explorer: Open) -> None:
+    """Norms 5, 1, 0.2 sum to 6.2: balanced, each task pulls 6.2/3. Multipliers rise slowly."""
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="25 to 1").click()
+    page.locator("#track-noise").fill("0")
+    page.get_by_role("button", name="First step").click()
+    said = page.locator("#track-said")
+    expect(said).to_contain_text("measures each norm exactly, once")
+    asked = [6.2 / 3 / g for g in (5, 1, 0.2)]
+    for step in range(3):
+        frames(page)
+        found = figures(page)
+        assert page.locator("output[for=track-step]").inner_text() == str(step)
+        used = [min(one, 1.2 ** (step + 1)) for one in asked]
+        assert [float(row[3]) for row in found] == pytest.approx(used, rel=1e-3)
+        assert [float(row[4]) for row in found] == pytest.approx(asked, rel=1e-3)
+        assert [float(row[2]) for row in found] == pytest.approx([5, 1, 0.2], rel=1e-3)
+        pulls = [(m * g) ** 2 for m, g in zip(used, (5, 1, 0.2), strict=True)]
+        parts = [f"{100 * pull / sum(pulls):.1f} %" for pull in pulls]
+        assert [row[0] for row in found] == parts
+        page.get_by_role("button", name="One step on").click()
+    page.locator("#track-step").fill("79")
+    expect(said).to_contain_text("each task has about a third of the update")
+    label = page.locator("#track-shares").get_attribute("aria-label") or ""
+    assert label.endswith("up to step 79: task 1 33.3 %, task 2 33.3 %, task 3 33.3 %.")
+    page.get_by_role("button", name="Beyond the limit").click()
+    expect(said).to_contain_text("Its multiplier is at the limit of 8: more is not allowed.")
+    page.get_by_role("button", name="Two tasks in conflict").click()
+    page.locator("#track-step").fill("1")
+    expect(said).to_contain_text("task 3 works against the update, so its belief falls")
+    assert figures(page)[2][0].startswith("−")
+
+
+def test_the_controller_plays_and_pauses(explorer: Open) -> None:
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="First step").click()
+    step = page.locator("output[for=track-step]")
+    expect(step).to_have_text("0")
+    page.get_by_role("button", name="Play", exact=True).click()
+    expect(step).not_to_have_text("0")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+    assert page.locator("#track-said").get_attribute("aria-live") == "polite"
+    page.locator("#track-step").fill("79")
+    page.get_by_role("button", name="Play", exact=True).click()  # from the beginning
+    expect(step).not_to_have_text("79")
+    page.locator("#track-limit").fill("1")
+    expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+
+
 def test_the_floor_of_the_paper_s_preset_binds_and_is_shaded(explorer: Open) -> None:
-    page = explorer()
-    page.get_by_role("button", name="The paper's preset").click()
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="paper", exact=True).click()
     expect(page.locator("#lab-fact-saturated")).to_have_text("83.4 %")
     expect(page.locator("#lab-fact-first")).to_have_text("first in step 333")
     expect(page.locator("#lab-fact-remaining")).to_have_text("25.05×")
@@ -247,7 +323,9 @@ def test_the_floor_of_the_paper_s_preset_binds_and_is_shaded(explorer: Open) -> 
 
 
 def test_other_noise_is_other_noise_and_repeats(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="paper, noisy").click()
+    frames(page)
     facts = page.locator("#lab-fact-before")
     first = facts.inner_text()
     page.get_by_role("button", name="Draw other noise").click()
@@ -257,8 +335,8 @@ def test_other_noise_is_other_noise_and_repeats(explorer: Open) -> None:
 
 
 def test_the_default_holds_what_the_limit_allows(explorer: Open) -> None:
-    page = explorer()
-    page.get_by_role("button", name="The default of gaba").click()
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="gaba", exact=True).click()
     page.get_by_label("Bursts").fill("0")  # in a burst of the quiet task it needs no more
     expect(page.locator("#lab-fact-saturated")).to_have_text("100 %")
     expect(page.locator("#lab-verdict")).to_contain_text("multiplied or divided by more than 64")
@@ -270,18 +348,19 @@ def test_the_default_holds_what_the_limit_allows(explorer: Open) -> None:
     expect(page.locator("#lab-verdict")).to_contain_text("multiplied or divided by more than 10")
     page.get_by_label("Limit L").fill("4")
     expect(page.locator("#lab-fact-saturated")).to_have_text("0 %")
-    page.get_by_role("button", name="A drift that crosses over").click()
+    page.get_by_role("button", name="gaba, a drift that crosses over").click()
     expect(page.locator("#lab-verdict")).to_contain_text("The recovery holds a task back")
     page.get_by_label("Recovery R").fill("4")
     expect(page.locator("#lab-verdict")).to_contain_text("The weights follow the norms")
 
 
 def test_the_default_rises_step_by_step_and_the_paper_at_once(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
+    page.get_by_role("button", name="paper, noisy").click()
     rise = page.get_by_label("Rise of a multiplier in one step")
     value = page.locator("output[for=lab-rising]")
     expect(value).to_have_text("at once")
-    page.get_by_role("button", name="The default of gaba").click()
+    page.get_by_role("button", name="gaba", exact=True).click()
     expect(value).to_have_text("1.20×")
     page.get_by_label("Limit L").fill("4")
     reached = page.locator("#lab-fact-reached")
@@ -298,7 +377,7 @@ def test_the_default_rises_step_by_step_and_the_paper_at_once(explorer: Open) ->
 
 
 def test_hovering_reads_a_step(explorer: Open) -> None:
-    page = explorer()
+    page = explorer(fresh=False)
     plot = page.locator("#lab-weights .u-over")
     plot.hover()
     expect(page.locator("#lab-readout")).to_contain_text(
@@ -358,23 +437,23 @@ def test_the_page_can_be_used_by_keyboard_alone(explorer: Open) -> None:
             break
     page.keyboard.press("Enter")
     expect(page.locator("#two-imbalance")).to_have_text("balanced, 1.00×")
-    button = card(page, "sqrt").get_by_role("button")
+    button = card(page, "sqrt-inverse").get_by_role("button")
     button.focus()
     page.keyboard.press("Enter")
     frames(page)
     # the cards are drawn anew, and the button keeps the focus
-    assert "Square root" in page.evaluate("document.activeElement.ariaLabel")
+    assert "sqrt-inverse" in page.evaluate("document.activeElement.ariaLabel")
     page.get_by_label("Light").focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.evaluate(
         "() => { window.seen = []; addEventListener('focusin', (e) => seen.push(e.target.id)); }"
     )
-    for _ in range(110):
+    for _ in range(135):
         page.keyboard.press("Tab")
     seen = set(page.evaluate("seen"))
-    wanted = {"two-g1", "two-weight", "many-g3", "cos-value", "lab-decay", "size-ratio"}
-    assert wanted | {"choose-tasks", "choose-optimizer", "choose-copy"} <= seen
+    wanted = {"two-g1", "two-weight", "many-g3", "cos-value", "track-g1", "track-step", "lab-decay"}
+    assert wanted | {"size-ratio", "choose-tasks", "choose-optimizer", "choose-copy"} <= seen
 
 
 def test_the_choice_of_theme_is_kept(explorer: Open) -> None:

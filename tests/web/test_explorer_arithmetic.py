@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,10 @@ from playwright.sync_api import Browser, Page
 
 import gaba
 from gaba import rules, stabilisers
+from gaba.measurement.tracked import effective
 from gaba.multipliers import Asked, Bounds
+from gaba.pieces import Seen
+from gaba.state import flatten, unflatten
 
 N_INPUTS = 200
 NORM_RULES = {
@@ -64,16 +68,22 @@ def in_page(page: Page, expression: str, inputs: Any) -> Any:
     return page.evaluate(f"(inputs) => inputs.map((input) => {expression})", inputs)
 
 
+def finite_in_page(page: Page, expression: str, inputs: Any) -> Any:
+    """The same for finite numbers, as text: quicker than a number at a time."""
+    script = f"(text) => JSON.stringify(JSON.parse(text).map((input) => {expression}))"
+    return json.loads(page.evaluate(script, json.dumps(inputs, allow_nan=False)))
+
+
 def test_rules_on_norms_are_those_of_the_library(page: Page) -> None:
     rng = np.random.default_rng(0)
     inputs = [random_norms(rng, i) for i in range(N_INPUTS)]
     lists = [norms.tolist() for norms in inputs]
     for name, rule in NORM_RULES.items():
-        found = in_page(page, f"gaba.rules.{name}(input)", lists)
+        found = finite_in_page(page, f"gaba.rules.{name}(input)", lists)
         for norms, weights in zip(inputs, found, strict=True):
             np.testing.assert_allclose(weights, rule(norms), rtol=1e-12, atol=0, err_msg=name)
     for power in (0.0, 0.5, 2.0):
-        found = in_page(page, f"gaba.rules.inverseNorm(input, {power})", lists)
+        found = finite_in_page(page, f"gaba.rules.inverseNorm(input, {power})", lists)
         for norms, weights in zip(inputs, found, strict=True):
             expected = rules.InverseNorm(power=power)(norms)
             np.testing.assert_allclose(weights, expected, rtol=1e-12, atol=0)
@@ -84,7 +94,7 @@ def test_rules_on_gramians_are_those_of_the_library(page: Page) -> None:
     inputs = [random_gramian(rng, i) for i in range(N_INPUTS)]
     lists = [gramian.tolist() for gramian in inputs]
     for name, rule in GRAMIAN_RULES.items():
-        found = in_page(page, f"gaba.rules.{name}(input)", lists)
+        found = finite_in_page(page, f"gaba.rules.{name}(input)", lists)
         for first in range(11):  # all with the same K in one call
             expected = rule(np.stack(inputs[first::11]))
             np.testing.assert_allclose(
@@ -191,10 +201,14 @@ def test_the_paper_s_preset_runs_as_in_the_library(page: Page) -> None:
         "floorMode": "renormalise",
         "warmupSteps": 100,
     }
-    rows = page.evaluate(
-        "([norms, steps, settings]) => gaba.simulate.run(Array(steps).fill(norms), settings)",
+    text = page.evaluate(
+        """([norms, steps, settings]) => {
+            const rows = gaba.simulate.run(Array(steps).fill(norms), settings);
+            return JSON.stringify([rows, gaba.simulate.summary(rows)]);
+        }""",
         [norms, steps, settings],
     )
+    rows, facts = json.loads(text)
     floor = stabilisers.Floor(0.05)
     chain = stabilisers.Chain((stabilisers.Warmup(100), stabilisers.EMA(0.99), floor))
     state = chain.init(2)
@@ -207,7 +221,6 @@ def test_the_paper_s_preset_runs_as_in_the_library(page: Page) -> None:
         np.testing.assert_allclose(row["multipliers"], weights.numpy(), rtol=1e-12)
         assert row["saturated"] == ("floor" if saturated[-1] else "")
     assert saturated.index(True) + 1 == 333
-    facts = page.evaluate("(rows) => gaba.simulate.summary(rows)", rows)
     assert facts["firstSaturated"] == 333
     assert facts["saturated"] == pytest.approx(np.mean(saturated))
     # the floor raises 0.00200 to 0.05, and the other weight stays at 0.998: 500 × 0.05/0.998
@@ -311,7 +324,7 @@ def test_the_default_of_the_lab_is_the_default_of_the_library(
 
 def test_the_presets_of_the_lab_have_the_bounds_of_the_library(page: Page) -> None:
     method = gaba.methods.get("gaba")
-    page.get_by_role("button", name="The default of gaba").click()
+    page.get_by_role("button", name="gaba", exact=True).click()
     assert method.rise is not None
     assert page.locator("output[for=lab-rising]").inner_text() == f"{method.rise:.2f}×"
     for name, value in (("limit", method.limit), ("recover", method.recovery)):
@@ -473,3 +486,137 @@ def test_the_decision_aid_says_when_plain_weights_will_do(page: Page) -> None:
     assert kind(moves=1.2) == "fixed"
     assert kind(ratio=1.9, cosine=-0.9) == "adaptive"
     assert kind(tasks=2, ratio=1.9, cosine=-0.9) == "plain"
+
+
+# --- the loop of tracked shares: 200 random runs -------------------------------------------------
+
+RUNS, STEPS = 50, 30
+GROUPS: list[dict[str, Any]] = [
+    {"tasks": 2, "limit": 64.0, "recover": 8.0, "rising": 1.2, "rate": 0.01},
+    {"tasks": 3, "limit": 4.0, "recover": 8.0, "rising": 1.2, "rate": 0.1},
+    {"tasks": 4, "limit": 1000.0, "recover": 2.0, "rising": 3.0, "rate": 0.03},
+    {"tasks": 6, "limit": 64.0, "recover": 100.0, "rising": 1.05, "rate": 0.3},
+]
+
+
+def looped(page: Page, **given: Any) -> list[list[dict[str, Any]]]:
+    """The rows of the page's loop for these runs, step by step."""
+    text = page.evaluate(  # as text, which is quicker than a number at a time
+        """(text) => {
+            const { tasks, runs, ...settings } = JSON.parse(text);
+            const { tracked } = gaba.tracking;
+            return JSON.stringify(runs.map((run) => run.map(tracked(tasks, settings))));
+        }""",
+        json.dumps(given),
+    )
+    return json.loads(text)
+
+
+def random_gramians(rng: np.random.Generator, k: int) -> np.ndarray:
+    """(RUNS, STEPS, K, K): gradients that conflict, are noisy, jump and all but vanish."""
+    lengths = 10 ** rng.uniform(-2, 2, (RUNS, 1, k))
+    jumps = np.where(np.arange(STEPS)[:, None] >= 15, 10 ** rng.uniform(-2, 2, (RUNS, 1, k)), 1.0)
+    vanished = np.where(
+        (np.arange(STEPS)[:, None] >= 20) & (rng.random((RUNS, 1, k)) < 0.1), 1e-9, 1
+    )
+    noise = np.exp(rng.normal(0, 0.4, (RUNS, STEPS, k)))
+    steady = rng.normal(size=(RUNS, 1, k, 8)) - 0.5 * rng.normal(size=(RUNS, 1, 1, 8))
+    gradients = steady + 0.3 * rng.normal(size=(RUNS, STEPS, k, 8))
+    gradients = gradients * (lengths * jumps * vanished * noise)[..., None]
+    return gradients @ gradients.swapaxes(-1, -2)
+
+
+def tracked_in_the_library(gramians: np.ndarray, group: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The flow of the Balancer with the library's method; all runs advance together."""
+    told = torch.from_numpy(gramians)
+    k = told.shape[-1]
+    settings = {"limit": group["limit"], "recovery": group["recover"]}
+    method = gaba.methods.get("gaba", believe=stabilisers.Belief(group["rate"]), **settings)
+    init = method.init(k)
+
+    def update(norms: torch.Tensor, flat: dict[str, torch.Tensor]) -> Any:
+        sound, new = method.update(Seen(torch.zeros_like(norms), norms), unflatten(init, flat))
+        return sound, flatten(new)
+
+    advance = torch.vmap(update)
+    state = {name: v.expand(RUNS, *v.shape) for name, v in flatten(init).items()}
+    used = torch.ones(RUNS, k, dtype=torch.float64)
+    found: dict[str, list[torch.Tensor]] = {"multipliers": [], "shares": [], "measured": []}
+    limited = []
+    norms = told[:, 0].diagonal(dim1=-2, dim2=-1).sqrt()
+    sound, state = advance(norms, state)
+    for t in range(STEPS):
+        asked = unflatten(init, state).multipliers
+        used = torch.minimum(asked, group["rising"] * used)
+        slopes = (told[:, t] @ used[..., None])[..., 0]
+        if t > 0:
+            norms = effective(slopes, used)
+            sound, state = advance(norms, state)
+        assert bool(sound.all())
+        pulls = used * slopes
+        found["multipliers"].append(used)
+        found["shares"].append(pulls / pulls.sum(-1, keepdim=True))
+        found["measured"].append(norms)
+        limited.append(unflatten(init, state).bounds.saturated)
+    stacked = {name: torch.stack(values, 1).numpy() for name, values in found.items()}
+    return {**stacked, "atLimit": torch.stack(limited, 1).numpy()}
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group['tasks']} tasks")
+def test_the_loop_is_that_of_the_library(page: Page, group: dict[str, Any]) -> None:
+    gramians = random_gramians(np.random.default_rng(group["tasks"]), group["tasks"])
+    rows = looped(page, **group, runs=gramians.tolist())
+    expected = tracked_in_the_library(gramians, group)
+    for name, values in expected.items():
+        found = np.array([[row[name] for row in run] for run in rows])
+        np.testing.assert_allclose(found, values, rtol=1e-7, atol=1e-12, err_msg=name)
+    assert (expected["measured"] < 0).any()  # some task worked against the update
+    assert expected["atLimit"].any()
+    assert not expected["atLimit"].all()
+
+
+def test_a_balancer_does_the_same(page: Page) -> None:
+    """Linear losses have constant gradients; three of them are measured along the update."""
+    gradients = np.array([[20.0, 0.0, 0.0], [0.5, 1.0, 0.0], [0.0, -0.3, 0.4]])
+    theta = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    balancer = gaba.Balancer(["a", "b", "c"], [theta], every=1)
+    for _ in range(40):
+        theta.grad = None
+        losses = torch.from_numpy(gradients) @ theta
+        balancer.backward(dict(zip(balancer.tasks, losses, strict=True)))
+    (rows,) = looped(page, tasks=3, runs=[[(gradients @ gradients.T).tolist()] * 40])
+    history = balancer.history
+    np.testing.assert_allclose([row["multipliers"] for row in rows], history.multipliers, rtol=1e-6)
+    assert set(history.engines[1:]) == {"products"}
+    shares = [row["shares"] for row in rows[1:]]
+    np.testing.assert_allclose(shares, history.shares[1:], rtol=1e-6, atol=1e-9)
+    assert np.ptp(shares[-1]) < 0.02  # and it finds balance
+
+
+def test_the_runs_of_the_page_are_what_the_sliders_say(page: Page) -> None:
+    norms, cosine, steps = [5.0, 1.0, 0.2], -0.6, 4000
+    given = {"norms": norms, "cosine": cosine, "noise": 0.5, "jump": 30, "steps": steps, "seed": 3}
+    (found,) = finite_in_page(page, "gaba.tracking.gramians(input)", [given])
+    found = np.array(found)
+    lengths = np.sqrt(np.diagonal(found, axis1=1, axis2=2))
+    lengths[steps // 2 :, 0] /= 30
+    np.testing.assert_allclose(lengths.mean(0), norms, rtol=0.06)  # noise of mean 1
+    np.testing.assert_allclose(np.log(lengths).std(0), 0.5, rtol=0.06)
+    for i, j, expected in ((0, 1, 0.0), (0, 2, 0.0), (1, 2, cosine)):
+        whole = np.sqrt(found[:, i, i] * found[:, j, j])
+        np.testing.assert_allclose(found[:, i, j] / whole, expected, atol=1e-12)
+    (again,) = finite_in_page(page, "gaba.tracking.gramians(input)", [{**given, "noise": 0}])
+    np.testing.assert_allclose(np.diagonal(again[0]), np.square(norms), rtol=1e-12)
+
+
+def test_the_page_s_default_is_the_library_s(page: Page) -> None:
+    method = gaba.methods.get("gaba")
+    runs = random_gramians(np.random.default_rng(9), 3)[:5].tolist()
+    assert isinstance(method.believe, stabilisers.Belief)
+    settings = {
+        "limit": method.limit,
+        "recover": method.recovery,
+        "rising": method.rise,
+        "rate": method.believe.rate,
+    }
+    assert looped(page, tasks=3, runs=runs) == looped(page, tasks=3, runs=runs, **settings)

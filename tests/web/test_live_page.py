@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +28,8 @@ LONG = 30_000  # milliseconds: this machine may be busy
 
 
 @contextmanager
-def serving(path: Path, port: int = 0) -> Iterator[Server]:
-    server = Server(path, port=port)
+def serving(path: Path, port: int = 0, clock: Callable[[], float] = time.time) -> Iterator[Server]:
+    server = Server(path, port=port, clock=clock)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -80,8 +82,15 @@ def drawn(page: Page, name: str) -> list[str]:
 # --- what is shown -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1440])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (1440, "light"),
+        (375, "dark"),
+        pytest.param(1440, "dark", marks=pytest.mark.slow),
+        pytest.param(375, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_is_shown_in_both_themes_and_sizes(
     theme: str, width: int, live: str, open_page: Open, runs: Path, tmp_path: Path
 ) -> None:
@@ -94,8 +103,12 @@ def test_a_run_is_shown_in_both_themes_and_sizes(
     expect(run.locator(".verdict")).to_have_text(said.verdict, timeout=LONG)
     expect(run.locator(".conclusion code")).to_have_text(said.code)
     expect(run.locator(".findings li")).to_have_text([found.text for found in said.evidence])
-    charts = ["losses", "norms", "multipliers", "weights", "contributions", "imbalance", "shares"]
+    charts = ["losses", "norms", "multipliers", "contributions", "imbalance", "shares"]
     assert sorted(drawn(page, name)) == sorted([*charts, "cosines", "seconds"])
+    verdict = run.locator(".verdict").bounding_box()
+    below = [run.locator(what).first.bounding_box() for what in (".figures", "figure", ".findings")]
+    assert verdict is not None
+    assert all(box is not None and box["y"] > verdict["y"] for box in below)
     history = read(runs / name)
     row = run.get_by_role("row", name=re.compile("^rul")).first
     saturated = history.saturated[:, 0].mean()
@@ -111,8 +124,8 @@ def test_a_run_is_shown_in_both_themes_and_sizes(
 LOOKS = {"act": "trouble", "watch": "watch", "fine": "fine"}
 
 
-def test_findings_look_as_their_grades_say(live: str, open_page: Open, runs: Path) -> None:
-    page = open_page(f"{live}?run=first/history.jsonl")
+def test_findings_look_as_their_grades_say(live: str, kept_page: Open, runs: Path) -> None:
+    page = kept_page(f"{live}?run=first/history.jsonl", fresh=False)
     run = run_of(page, "first/history.jsonl")
     said = gaba.diagnose(read(runs / "first/history.jsonl"))
     expect(run.locator(".verdict")).to_have_class(f"verdict {LOOKS[said.grade]}", timeout=LONG)
@@ -135,11 +148,16 @@ def test_the_matrix_shows_the_median_cosines_and_of_how_many_steps(
         expect(heat.locator("tbody tr").first.locator("td").nth(j)).to_have_text(text)
     has_steps(page, names[1], 5000)
     expect(run_of(page, names[1]).locator("table.heat")).to_have_count(0)
+    without = run_of(page, names[1]).locator("section", has_text="Who helps whom")
+    expect(without.locator(".note")).to_contain_text("Nothing was recorded")
+    expect(without.locator("code")).to_have_text("gaba.Observer(tasks, shared)")
 
 
-def test_no_text_is_faint_and_no_control_without_a_name(live: str, open_page: Open) -> None:
+def test_no_text_is_faint_and_no_control_without_a_name(live: str, kept_page: Open) -> None:
     for theme in ("light", "dark"):
-        page = open_page(f"{live}?run=first/history.jsonl&run=third.jsonl", theme=theme)
+        page = kept_page(
+            f"{live}?run=first/history.jsonl&run=third.jsonl", theme=theme, fresh=theme == "light"
+        )
         has_steps(page, "first/history.jsonl", 400)
         has_steps(page, "third.jsonl", 6, "error")
         expect(page.locator(".findings li").first).to_be_visible(timeout=LONG)
@@ -147,9 +165,12 @@ def test_no_text_is_faint_and_no_control_without_a_name(live: str, open_page: Op
         assert page.evaluate(NAMELESS) == []
         images = page.get_by_role("img")
         assert images.count() >= 7
-        label = page.locator('figure[data-chart="weights"] .plot').first.get_attribute("aria-label")
+        plot = page.locator('figure[data-chart="multipliers"] .plot').first
+        label = plot.get_attribute("aria-label")
         assert label is not None
-        assert re.match(r"Weights\. Steps 0 to 399\. Last: rul \S+, health \S+, wear \S+\.$", label)
+        assert re.match(
+            r"Multipliers\. Steps 0 to 399\. Last: rul \S+, health \S+, wear \S+\.$", label
+        )
 
 
 NAMELESS = """() => [...document.querySelectorAll("button, input, a, progress, [tabindex='0']")]
@@ -186,16 +207,17 @@ def test_a_run_of_version_0_1_is_shown(tmp_path: Path, open_page: Open) -> None:
         weight = history.weights[-1, 1]
         expect(row.get_by_role("cell").nth(2)).to_have_text(f"{4 * weight:.4f}")
         expect(row.get_by_role("cell").nth(3)).to_have_text(f"{weight:.4f}")
-        assert {"multipliers", "weights"} <= set(drawn(page, "run.jsonl"))
+        assert {"multipliers", "losses"} <= set(drawn(page, "run.jsonl"))
         page.goto("about:blank")
 
 
-def test_a_malformed_line_is_told_where_it_is(live: str, open_page: Open) -> None:
-    page = open_page(f"{live}?run=third.jsonl")
+def test_a_malformed_line_is_told_where_it_is(live: str, kept_page: Open) -> None:
+    page = kept_page(f"{live}?run=third.jsonl")
     has_steps(page, "third.jsonl", 6, "error")
     alert = run_of(page, "third.jsonl").get_by_role("alert")
     expect(alert).to_contain_text("third.jsonl, line 8: not a step of the tasks ('a', 'b')")
-    assert "weights" in drawn(page, "third.jsonl")
+    expect(run_of(page, "third.jsonl").locator(".state")).to_have_text("Unreadable")
+    assert "multipliers" in drawn(page, "third.jsonl")
 
 
 def test_without_a_folder_the_page_says_how_to_begin(address: str, open_page: Open) -> None:
@@ -203,11 +225,75 @@ def test_without_a_folder_the_page_says_how_to_begin(address: str, open_page: Op
     expect(page.get_by_text("start with `gaba web RUN_OR_FOLDER`")).to_be_visible(timeout=LONG)
 
 
+WRITTEN = 1.7e9
+
+
+def test_the_state_of_a_run_stands_at_the_top(tmp_path: Path, open_page: Open) -> None:
+    """The clock is the test's; nothing is waited for but the page."""
+    lines = [line for line in step_lines(140, ("a", "b")) if '"finite": true' in line]
+    path = write(tmp_path / "run.jsonl", lines[:60], steps=len(lines))
+    now = [WRITTEN + 59.0]
+    with serving(tmp_path, clock=lambda: now[0]) as server:
+        os.utime(path, (WRITTEN, WRITTEN))
+        page = open_page(f"{server.address}live?run=run.jsonl", width=375)
+        run = run_of(page, "run.jsonl")
+        word, said = run.locator(".state"), run.locator(".said")
+        expect(word).to_have_text("Running")
+        now[0] = WRITTEN + 60
+        expect(word).to_have_text("Stalled")
+        expect(said).to_contain_text("No new step for more than 60 s")
+        top, verdict = word.bounding_box(), run.locator(".verdict").bounding_box()
+        assert top is not None
+        assert verdict is not None
+        assert top["y"] < verdict["y"]
+        now[0] = time.time() + 1000
+        append(path, lines[60:61])
+        os.utime(path, (now[0], now[0]))
+        expect(word).to_have_text("Running")
+        failed = {"about": {"end": "failed", "error": "ValueError: the loss is NaN"}}
+        append(path, [json.dumps(failed) + "\n"])
+        expect(word).to_have_text("Failed")
+        expect(said).to_contain_text("It ended after ")
+        expect(said).to_contain_text("ValueError: the loss is NaN. Fix that, then")
+        append(path, ['{"about": {"metric": "euclidean"}}\n', *lines[61:]])  # it was resumed
+        expect(word).to_have_text("Finished")
+        expect(run.get_by_text("gaba report RUN -o report.html")).to_be_visible()
+        page.goto("about:blank")
+
+
+DASHED = """(run) => {
+  const canvas = run.querySelector('figure[data-chart="multipliers"] canvas');
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  const ink = getComputedStyle(run.querySelector(".muted")).color.match(/\\d+/g).map(Number);
+  const same = (at) => ink.every((value, c) => Math.abs(data[at + c] - value) < 12);
+  return Array.from({ length: height }, (_, y) => Array.from({ length: width },
+    (_, x) => same(4 * (y * width + x))).filter(Boolean).length / width)
+    .map((part, y) => (part > 0.3 ? y : -1)).filter((y) => y >= 0);
+}"""
+
+
+def test_the_limits_of_the_multipliers_are_drawn(tmp_path: Path, open_page: Open) -> None:
+    about = json.dumps({"about": {"method": "gaba", "limit": "64"}}) + "\n"
+    write(tmp_path / "limited.jsonl", [about, *step_lines(50, ("a", "b"))])
+    write(tmp_path / "free.jsonl", step_lines(50, ("a", "b")))
+    with serving(tmp_path) as server:
+        page = open_page(f"{server.address}live?run=limited.jsonl&run=free.jsonl")
+        for name in ("limited.jsonl", "free.jsonl"):
+            has_steps(page, name, 50)
+            expect(run_of(page, name).locator(".verdict")).to_be_visible()
+        rows = run_of(page, "limited.jsonl").evaluate(DASHED)
+        assert len({y // 4 for y in rows}) == 2  # 64 above, and 1/64 far below
+        assert max(rows) - min(rows) > 80
+        assert run_of(page, "free.jsonl").evaluate(DASHED) == []
+        page.goto("about:blank")
+
+
 # --- what a person does --------------------------------------------------------------------------
 
 
-def test_runs_are_chosen_and_stand_side_by_side(live: str, open_page: Open) -> None:
-    page = open_page(live)
+def test_runs_are_chosen_and_stand_side_by_side(live: str, kept_page: Open) -> None:
+    page = kept_page(live)
     first = page.get_by_role("checkbox", name="first")
     expect(first).to_be_checked(timeout=LONG)
     page.get_by_role("checkbox", name="second").check()
@@ -219,6 +305,11 @@ def test_runs_are_chosen_and_stand_side_by_side(live: str, open_page: Open) -> N
     left, right = [box for box in boxes if box is not None]
     assert left["y"] == right["y"]
     assert left["x"] + left["width"] <= right["x"]
+    charts = [
+        run_of(page, name).locator('figure[data-chart="multipliers"]').bounding_box()
+        for name in both
+    ]
+    assert len({box["y"] for box in charts if box is not None}) == 1
     assert page.url.endswith("?run=first%2Fhistory.jsonl&run=second%2Fhistory.jsonl")
     first.uncheck()
     expect(run_of(page, "first/history.jsonl")).to_have_count(0)
@@ -233,9 +324,9 @@ def shown(page: Page, name: str) -> tuple[int, int]:
     return (found[0], found[1]) if found else (0, -1)
 
 
-def test_a_stretch_is_looked_at_closely_with_the_mouse(live: str, open_page: Open) -> None:
+def test_a_stretch_is_looked_at_closely_with_the_mouse(live: str, kept_page: Open) -> None:
     name = "second/history.jsonl"
-    page = open_page(f"{live}?run={name}")
+    page = kept_page(f"{live}?run={name}")
     has_steps(page, name, 5000)
     over = run_of(page, name).locator('figure[data-chart="norms"] .u-over')
     over.scroll_into_view_if_needed()
@@ -290,7 +381,7 @@ def test_everything_can_be_done_with_the_keyboard(live: str, open_page: Open) ->
     page.get_by_role("radio", name="Dark").focus()
     page.keyboard.press("Space")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert "weights" in drawn(page, name)
+    assert "multipliers" in drawn(page, name)
 
 
 # --- while it is written -------------------------------------------------------------------------
@@ -351,7 +442,11 @@ def test_a_real_training_run_is_followed_from_before_its_first_step(
             row = run.get_by_role("row", name=re.compile(f"^{task}")).first
             weight = f"{history.weights[-1, k]:.4f}"
             expect(row.get_by_role("cell").nth(3)).to_have_text(weight)
-        assert {"losses", "norms", "multipliers", "weights", "seconds"} <= set(
+        assert {"losses", "norms", "multipliers", "shares", "seconds"} <= set(
             drawn(page, "mine/history.jsonl")
+        )
+        expect(run.locator(".state")).to_have_text("Finished")
+        expect(run.locator("header pre").first).to_have_text(
+            f"gaba report {folder / 'mine'} -o report.html"
         )
         page.goto("about:blank")

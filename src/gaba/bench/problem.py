@@ -121,8 +121,8 @@ class Session(ABC):
         torch.Size([2])
         """
         raise NotImplementedError(
-            f"no losses by halves from {type(self).__module__}: choose another method than "
-            "inverse-half, or give its session losses_of_halves()"
+            f"no losses by halves of the batch from {type(self).__module__}: choose a method that "
+            "needs none, or give its session losses_of_halves()"
         )
 
     @abstractmethod

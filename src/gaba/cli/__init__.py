@@ -23,10 +23,11 @@ __all__ = ["main"]
 
 DEBUG = "GABA_DEBUG"
 BESIDE = {
-    **dict.fromkeys(("train", "evaluate", "predict", "data"), "turbofan"),
+    **dict.fromkeys(("train", "evaluate", "predict", "export", "data"), "turbofan"),
     "web": "web",
     "report": "plots",
     "bench": "bench",
+    "tune": "tune",
     "domains": "domains",
 }
 """The extra that a command needs in addition to ``cli``."""

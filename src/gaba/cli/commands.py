@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from gaba.cli.bench import Bench
+from gaba.cli.tune import Tune
 from gaba.folders import ENVIRONMENT
 
 RECIPE = "(default: the recipe's)"
@@ -35,12 +36,33 @@ class Demo:
 @final
 @dataclass(frozen=True)
 class Train:
-    """Train a model with balanced losses, evaluate it, and show what the balancer did."""
+    """Train a model with balanced losses, evaluate it, and show what the balancer did.
+
+    Your own data: gaba train turbofan --csv fleet.csv --unit engine --cycle flight --sensors a,b,c
+    """
 
     application: Positional[Literal["turbofan"]] = "turbofan"
     """What to train: turbofan, the remaining life and health of engines (NASA C-MAPSS)."""
     subset: Subset = "FD001"
     """The data; "simulated" needs no files."""
+    csv: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Data of your own: a table of units that ran to failure, a row a unit and cycle."""
+    unit: Annotated[str, arg(metavar="COLUMN")] = "unit"
+    """The column of it that names the unit."""
+    cycle: Annotated[str, arg(metavar="COLUMN")] = "cycle"
+    """The column that counts the cycles of a unit."""
+    sensors: Annotated[
+        str | None, arg(metavar="A,B,C", help_behavior_hint="(default: those of C-MAPSS)")
+    ] = None
+    """The columns that respond to wear."""
+    settings: Annotated[str | None, arg(metavar="X,Y", help_behavior_hint="")] = None
+    """The columns that say how the unit was operated; without them there is one condition."""
+    conditions: Annotated[int | Literal["auto"], arg(metavar="INT|auto")] = "auto"
+    """The operating conditions among the settings; auto counts them (k-means, silhouette)."""
+    cap: Annotated[float, arg(metavar="CYCLES")] = 125.0
+    """The largest remaining life that is told apart; the classes of health are shares of it."""
+    window: Annotated[int, arg(metavar="CYCLES")] = 30
+    """The cycles that the model sees."""
     method: Annotated[str, arg(metavar="NAME")] = "gaba"
     """How to balance the losses, a name of `gaba methods`: gaba (the default of the library), paper
     (as published), uniform (the plain sum), fixed:M,M (multipliers of rul and health), from-run:RUN
@@ -115,17 +137,43 @@ class Predict:
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
     """The folder of the run."""
     file: Annotated[Path, arg(metavar="FILE")]
-    """The engines: .csv with a header (unit, cycle, setting1, s2, ...), or .txt as of C-MAPSS."""
+    """The engines: .csv with the columns of the run (C-MAPSS: unit, cycle, setting1, s2, ...), or
+    .txt as of C-MAPSS."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """The CSV file to write; without it the predictions are printed."""
     every_cycle: bool = False
-    """A line for every cycle, from the 30th of an engine on, not only for its last."""
+    """A line for every cycle, from the first whole window of an engine on, not only its last."""
+    plot: Annotated[Path | None, arg(metavar="PNG", help_behavior_hint="")] = None
+    """The picture to draw: remaining life over cycles, with the interval, of up to 6 engines."""
+    failed: bool = False
+    """The engines failed at their last cycles: the picture shows the truth and what is late."""
 
     def run(self) -> None:
         """Predict, and print or write the lines."""
         from gaba.cli.predict import predict
 
-        predict(self.run_dir, self.file, self.out, self.every_cycle)
+        predict(self.run_dir, self.file, self.out, self.every_cycle, self.plot, self.failed)
+
+
+@final
+@dataclass(frozen=True)
+class Export:
+    """Write the model of a finished run as one file for other programs, normaliser included."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The folder of the run."""
+    format: Literal["onnx", "torch"] = "onnx"
+    """onnx for onnxruntime and others, torch for torch.export.load."""
+    out: Annotated[
+        Path | None, arg(metavar="FILE", help_behavior_hint="(default: model.onnx or .pt2 in RUN)")
+    ] = None
+    """The file to write."""
+
+    def run(self) -> None:
+        """Write it, and say what goes in and what comes out."""
+        from gaba.cli.export import export
+
+        export(self.run_dir, self.format, self.out)
 
 
 @final
@@ -286,6 +334,7 @@ Command: TypeAlias = (
     | Train
     | Evaluate
     | Predict
+    | Export
     | Explain
     | Data
     | Domains
@@ -294,6 +343,7 @@ Command: TypeAlias = (
     | Watch
     | Methods
     | Bench
+    | Tune
 )
 COMMANDS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
 

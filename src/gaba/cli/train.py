@@ -22,22 +22,26 @@ from gaba.cli.screen import console
 
 RUNS = Path("runs")
 CONFIG = "config.json"
+_COLUMNS = ("unit", "cycle", "sensors", "settings")
+_OPTION = {"rul_cap": "cap"}
+"""Settings whose options have other names."""
 
 
 def train(settings: Mapping[str, Any], run_dir: Path | None, resume: Path | None) -> None:
     """Train, draw the pictures, and print the report.
 
     Args:
-        settings: Those of the TrainConfig that differ from its defaults.
+        settings: What was given, by the names of the options.
         run_dir: The folder of the run; by default one of that run's name in ``runs``.
         resume: The folder of a run to continue, with its own settings.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the message says how to resume.
     """
-    config = _resumed(settings, run_dir, resume) if resume else _new(settings, run_dir)
+    given = _given(settings)
+    config = _resumed(given, run_dir, resume) if resume else _new(given, run_dir)
     config.usable_device()
-    fleet = turbofan.load(config.subset, config.data_dir)
+    fleet = turbofan.load(config.subset, config.data_dir, config.columns)
     screen = console()
     heading = title({**vars(config), "simulated": fleet.simulated})
     screen.print(f"{heading}\nrun folder: {config.run_dir}", markup=False)
@@ -46,7 +50,7 @@ def train(settings: Mapping[str, Any], run_dir: Path | None, resume: Path | None
             result = turbofan.train(
                 config, bar.on_step, bar.on_epoch, resume=resume is not None, fleet=fleet
             )
-        pictures = draw(result.run_dir)
+        pictures = draw(result.run_dir, fleet=fleet)
     except KeyboardInterrupt:
         if not Path(config.run_dir, CONFIG).is_file():
             raise
@@ -59,7 +63,7 @@ def train(settings: Mapping[str, Any], run_dir: Path | None, resume: Path | None
 def evaluate(run_dir: Path, data_dir: Path | None) -> None:
     """Evaluate the best model of a run, draw the pictures, and print the report."""
     metrics = turbofan.evaluate(run_dir, data_dir=data_dir)
-    _conclude(console(), run_dir, metrics, draw(run_dir))
+    _conclude(console(), run_dir, metrics, draw(run_dir, data_dir=data_dir))
 
 
 def _conclude(
@@ -69,6 +73,36 @@ def _conclude(
     names = ", ".join(path.name for path in pictures)
     screen.print(f"\nrun folder: {run_dir} ({REPORT} is this report)", markup=False)
     screen.print(f"pictures: {pictures[0].parent} ({names})", markup=False)
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the TrainConfig that the options ask for.
+
+    Raises:
+        ValueError: Options that do not go together.
+    """
+    rest = dict(settings)
+    described = {name: rest.pop(name) for name in _COLUMNS if name in rest}
+    for name in ("sensors", "settings"):
+        if name in described:
+            names = (part.strip() for part in described[name].split(","))
+            described[name] = tuple(part for part in names if part)
+    if "sensors" in described:
+        rest["columns"] = turbofan.Columns(**described)
+    elif "settings" in described:
+        raise ValueError("--settings needs --sensors: name the columns that respond to wear too")
+    elif described:
+        rest["columns"] = replace(turbofan.CMAPSS, **described)
+    if "cap" in rest:
+        rest["rul_cap"] = rest.pop("cap")
+    if (csv := rest.pop("csv", None)) is not None:
+        path = Path(csv)
+        if "subset" in rest:
+            raise ValueError("--csv cannot be given with --subset: each names the data")
+        if path.suffix != ".csv":
+            raise ValueError(f"--csv must be a file that ends in .csv, found {csv}")
+        rest = {"data_dir": str(path.parent), **rest, "subset": path.name}
+    return rest
 
 
 def _new(settings: Mapping[str, Any], run_dir: Path | None) -> turbofan.TrainConfig:
@@ -94,10 +128,14 @@ def _resumed(
     if run_dir is not None and run_dir != resume:
         raise ValueError("--run-dir cannot be given with --resume: a run stays in its own folder")
     for name, value in settings.items():
-        if name != "data_dir" and getattr(config, name) != value:
+        if name != "data_dir" and (own := getattr(config, name)) != value:
+            differs = (
+                f"--{_OPTION.get(name, name).replace('_', '-')} {value} differs from the {own}"
+            )
+            if name == "columns":
+                differs = f"columns {_names(value)} differ from the {_names(own)}"
             raise ValueError(
-                f"--{name.replace('_', '-')} {value} differs from the {getattr(config, name)} of "
-                f"the run in {resume}: leave it out, a run keeps its own settings"
+                f"{differs} of the run in {resume}: leave it out, a run keeps its own settings"
             )
     return replace(config, data_dir=settings.get("data_dir", config.data_dir))
 
@@ -105,6 +143,11 @@ def _resumed(
 def _free_folder(config: turbofan.TrainConfig) -> Path:
     """The first folder of that run's name, or with -2, -3, ... after it, that is not there."""
     method = re.sub(r"[^\w.-]+", "_", config.method) + "-samples" * config.sample_weights
-    name = f"{config.subset}-{method}-{config.size}-seed{config.seed}"
+    data = re.sub(r"[^\w.-]+", "_", config.subset.removesuffix(".csv"))
+    name = f"{data}-{method}-{config.size}-seed{config.seed}"
     folders = (RUNS / (name if i == 1 else f"{name}-{i}") for i in count(1))
     return next(folder for folder in folders if not folder.exists())
+
+
+def _names(columns: turbofan.Columns) -> str:
+    return ", ".join(columns.needed)

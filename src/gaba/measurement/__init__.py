@@ -7,6 +7,7 @@ from gaba.measurement.exact import ExactNorms
 from gaba.measurement.half_batch import HalfBatch, SignalAndNoise
 from gaba.measurement.output_norms import OutputNorms
 from gaba.measurement.smoothed import AveragedGradients, SmoothedGradients
+from gaba.measurement.sub_batch_norms import SubBatchNorms
 from gaba.measurement.tracked import Tracked
 from gaba.measurement.watched import Watched
 
@@ -22,6 +23,7 @@ __all__ = [
     "Request",
     "SignalAndNoise",
     "SmoothedGradients",
+    "SubBatchNorms",
     "TaskGradients",
     "Tracked",
     "Watched",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,7 @@ from gaba.measurement import HalfBatch, Tracked, Watched
 from gaba.methods.building import Build, building, with_slots
 from gaba.methods.method import Method
 from gaba.record import History, read
+from gaba.rules import Rule
 from gaba.spelling import is_regularizer
 from gaba.stabilisers import EMA, Belief, Chain, Floor, Identity, Warmup
 
@@ -19,7 +20,12 @@ PLAIN: dict[str, Any] = {"believe": Identity(), "scale": "rule"}
 """Norms as they are, multipliers as the rule gives them."""
 
 
-def _gaba(tasks: Sequence[str], shared: object, **settings: Any) -> Method:
+def _gaba(
+    tasks: Sequence[str],
+    shared: object,
+    rule: Callable[..., Rule] = rules.InverseNorm,
+    **settings: Any,
+) -> Method:
     """The default; a loss whose name is that of a regularizer is never amplified."""
     slots = {
         "measure": Tracked(),
@@ -30,7 +36,16 @@ def _gaba(tasks: Sequence[str], shared: object, **settings: Any) -> Method:
         "spared": tuple(k for k, task in enumerate(tasks) if is_regularizer(task)),
         "excuse_rare": True,
     }
-    return building(rules.InverseNorm, **slots)(tasks, shared, **settings)
+    return building(rule, **slots)(tasks, shared, **settings)
+
+
+def _gaba_with(rule: Callable[..., Rule] = rules.InverseNorm, **changed: Any) -> Build:
+    """The default with another rule or other slots."""
+
+    def build(tasks: Sequence[str], shared: object, **settings: Any) -> Method:
+        return _gaba(tasks, shared, rule, **{**changed, **settings})
+
+    return build
 
 
 def _fixed(tasks: Sequence[str], shared: object, *, argument: str, **settings: Any) -> Method:
@@ -97,6 +112,9 @@ def settled(history: History) -> dict[str, float]:
 BUILDS: Mapping[str, Build] = MappingProxyType(
     {
         "gaba": _gaba,
+        "gaba-optimizer": _gaba_with(metric="optimizer"),
+        "gaba-half": _gaba_with(measure=HalfBatch()),
+        "gaba-initial": _gaba_with(rules.InitialTargets),
         "paper": building(
             rules.Gaba,
             believe=Identity(),

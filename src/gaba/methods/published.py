@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from gaba import rules
-from gaba.measurement import ExactNorms, SmoothedGradients
+from gaba.measurement import ExactNorms, SmoothedGradients, SubBatchNorms
 from gaba.methods.building import Build, building, with_slots
 from gaba.methods.method import Method
 from gaba.methods.own import PLAIN
@@ -38,6 +38,30 @@ def _db_mtl(
     return with_slots(rules.InverseNorm(), slots, settings)
 
 
+def _ntkmtl(
+    tasks: Sequence[str],
+    shared: object,
+    *,
+    exponent: float = 0.5,
+    max_norm: float | None = 1.0,
+    **settings: Any,
+) -> Method:
+    slots = {**PLAIN, "heads": "plain"}
+    return with_slots(rules.KernelRatio(exponent, max_norm), slots, settings)
+
+
+def _ntkmtl_sr(
+    tasks: Sequence[str],
+    shared: object,
+    *,
+    exponent: float = 0.5,
+    parts: int = 4,
+    **settings: Any,
+) -> Method:
+    slots = {**PLAIN, "measure": SubBatchNorms(parts)}
+    return with_slots(rules.KernelRatio(exponent), slots, settings)
+
+
 BUILDS: Mapping[str, Build] = MappingProxyType(
     {
         "db-mtl": _db_mtl,
@@ -48,7 +72,12 @@ BUILDS: Mapping[str, Build] = MappingProxyType(
         "scale-invariant": building(rules.ScaleInvariant, **PLAIN),
         "geometric-mean": building(rules.GeometricMean, **PLAIN),
         "famo": building(rules.FAMO, **PLAIN),
+        "famo-same-step": building(rules.FAMOAlong, **PLAIN),
         "smooth-tchebycheff": building(rules.SmoothTchebycheff, **PLAIN),
+        "uw-so": building(rules.SoftInverseLoss, **PLAIN),
+        "slaw": building(rules.InverseDeviation, **PLAIN),
+        "ntkmtl": _ntkmtl,
+        "ntkmtl-sr": _ntkmtl_sr,
     }
 )
 """How each is built, by its name in the catalogue."""

@@ -19,6 +19,7 @@ from gaba.extras import library
 from gaba.record._rows import Floats, Rows
 from gaba.record.jsonl import (
     COMBINED,
+    ENDING,
     ENGINES,
     SCALARS,
     VECTORS,
@@ -134,7 +135,8 @@ class History:
                 self._groups, [row.groups or {} for row in rows], len(self.tasks), self._rows
             )
             self._add(numbers, [row.cosines for row in rows])
-        self.about = dict(about) if about else self.about
+        if about:
+            self.about = {name: said for name, said in about.items() if name not in ENDING}
 
     def _fetch(self) -> None:
         if not self._open:

@@ -38,6 +38,8 @@ SCALARS = ("step", "measured", "combined", "engine", "time", "finite")
 VECTORS = ("losses", "norms", "multipliers", "saturated", "shares")
 COMBINED: tuple[str, ...] = get_args(Combined)
 ENGINES: tuple[str, ...] = get_args(Engine)
+ENDING = ("end", "error")
+"""What the last line says of the end of a run; it holds for no step."""
 
 
 class Row(NamedTuple):
@@ -151,8 +153,9 @@ class RunRecord:
         for number, line in enumerate(lines[1:], start=2):
             parsed = parse(line, self.tasks, f"{self.path}, line {number}")
             if not isinstance(parsed, Row):
-                self._about = parsed
-                kept.append(line)
+                if "end" not in parsed:  # the run goes on
+                    self._about = parsed
+                    kept.append(line)
             elif parsed.numbers[0] < resume_at:
                 kept.append(line)
         return kept
@@ -172,9 +175,14 @@ class RunRecord:
             self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        with named(self.path):
-            self._file.close()
+        """Close the file, with a line that the run is finished."""
+        self._end({"end": "finished"})
+
+    def _end(self, said: Mapping[str, str]) -> None:
+        if not self._file.closed:
+            with named(self.path):
+                self._file.write(_line({"about": {**self._about, **said}}))
+                self._file.close()
 
     def __enter__(self) -> RunRecord:
         return self
@@ -185,7 +193,11 @@ class RunRecord:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            why = " ".join(f"{kind.__name__}: {value}".split())
+            self._end({"end": "failed", "error": why.removesuffix(":")[:500]})
 
 
 def whole_lines(path: str | os.PathLike[str]) -> list[bytes]:

@@ -16,7 +16,11 @@ from gaba.rules.losses import DWA, GeometricMean, ScaleInvariant, SmoothTchebych
 from gaba.rules.norms import Gaba, InverseNorm, LogInverse, RankInverse
 from gaba.rules.relatives import PINN, VQGAN, EnCodec, PINNAnnealing
 from gaba.rules.rule import Needs, Proportional, Rule, asked, on_simplex
-from gaba.rules.targets import Targets
+from gaba.rules.same_step import FAMOAlong
+from gaba.rules.scatter import InverseDeviation
+from gaba.rules.soft_inverse import SoftInverseLoss
+from gaba.rules.tangent_kernel import KernelRatio
+from gaba.rules.targets import InitialTargets, Targets
 
 __all__ = [
     "DWA",
@@ -27,12 +31,16 @@ __all__ = [
     "EnCodec",
     "EqualProjection",
     "EqualShare",
+    "FAMOAlong",
     "Fixed",
     "Gaba",
     "GeometricMean",
     "GradNorm",
+    "InitialTargets",
+    "InverseDeviation",
     "InverseInitial",
     "InverseNorm",
+    "KernelRatio",
     "LogInverse",
     "Needs",
     "PINNAnnealing",
@@ -42,6 +50,7 @@ __all__ = [
     "ScaleInvariant",
     "Seen",
     "SmoothTchebycheff",
+    "SoftInverseLoss",
     "Targets",
     "Uncertainty",
     "Uniform",

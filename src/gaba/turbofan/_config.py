@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 
 import gaba
 from gaba.turbofan import checkpoint
 from gaba.turbofan._checks import check
-from gaba.turbofan.losses import RUL_CAP
-from gaba.turbofan.model import HIDDEN, Size
+from gaba.turbofan.fleet import CMAPSS, RUL_CAP, Columns
+from gaba.turbofan.model import HIDDEN, WINDOW, Size
 
 _PLACES = ("run_dir", "data_dir")
 """Where things are, not what is run: you can move a run and then resume it."""
@@ -27,7 +27,9 @@ _PART: dict[str, float] = {"least": 0, "below": 1}
 _SHARE: dict[str, float] = {"above": 0, "most": 1}
 _RANGES = {
     **dict.fromkeys(("steps", "steps_per_epoch", "batch_size", "learning_rate"), _POSITIVE),
-    **dict.fromkeys(("clip", "stop_patience", "rul_cap", "nonfinite_patience"), _POSITIVE),
+    **dict.fromkeys(
+        ("clip", "stop_patience", "rul_cap", "window", "nonfinite_patience"), _POSITIVE
+    ),
     **dict.fromkeys(("dropout", "ema_decay", "plateau_factor", "plateau_threshold"), _PART),
     **dict.fromkeys(("smoothing", "capped_share"), _SHARE),
     **dict.fromkeys(("seed", "warmup_steps", "weight_decay", "plateau_patience"), _COUNT),
@@ -47,7 +49,8 @@ class TrainConfig:
     """All settings of a run, and where its files are.
 
     Attributes:
-        subset: ``"FD001"`` to ``"FD004"``, or ``"simulated"``.
+        subset: ``"FD001"`` to ``"FD004"``, ``"simulated"``, the CSV file of your own fleet, or the
+            name of a table that you give :func:`train`.
         method: A method of :data:`gaba.methods.METHODS`, such as ``"gaba"``, ``"paper"`` or
             ``"fixed:1,20"`` (for rul and health).
         sample_weights: Whether the RUL loss has the sample weights of AMNL. AMNL is that with
@@ -71,6 +74,10 @@ class TrainConfig:
         plateau_patience: Epochs with less improvement before the learning rate falls.
         stop_patience: Epochs without any improvement after which training stops.
         rul_cap: The largest RUL label, in cycles.
+        window: The cycles that the model sees.
+        columns: Which columns hold what; by default those of C-MAPSS.
+        conditions: How many operating conditions to look for, or ``"auto"``; see
+            :meth:`gaba.turbofan.normalise.Normaliser.fit`.
         smoothing: The weight of a new reading in the running average of a sensor; 1 takes the
             readings as they are. See :func:`gaba.turbofan.smoothed`.
         capped_share: The largest share of windows with a capped label, in training and validation;
@@ -110,6 +117,9 @@ class TrainConfig:
     plateau_patience: int = 0
     stop_patience: int = 5
     rul_cap: float = RUL_CAP
+    window: int = WINDOW
+    columns: Columns = CMAPSS
+    conditions: int | Literal["auto"] = "auto"
     smoothing: float = 0.1
     capped_share: float = 0.15
     nonfinite_patience: int = 20
@@ -119,6 +129,19 @@ class TrainConfig:
         for name in _PLACES:  # both are written to a file as text
             if isinstance(place := getattr(self, name), Path):
                 object.__setattr__(self, name, str(place))
+        if isinstance(self.columns, dict):  # read from a file
+            object.__setattr__(self, "columns", Columns(**self.columns))
+        path = Path(self.subset)
+        if path.suffix == ".csv" and path.name != self.subset and self.data_dir is None:
+            object.__setattr__(self, "data_dir", str(path.parent))
+            object.__setattr__(self, "subset", path.name)
+        if self.conditions != "auto":
+            check("conditions", self.conditions, above=0)
+            if self.conditions > 1 and not self.columns.settings:
+                raise ValueError(
+                    f"conditions must be 1 or 'auto' without settings, found {self.conditions}: "
+                    "name the settings that tell the conditions apart"
+                )
         for name, bounds in _RANGES.items():
             check(name, getattr(self, name), **bounds)
         if self.size not in HIDDEN:

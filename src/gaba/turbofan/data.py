@@ -1,9 +1,10 @@
-"""The C-MAPSS files: finding, reading, checking and writing them."""
+"""The files of a fleet: finding, reading, checking and writing them."""
 
 from __future__ import annotations
 
 import difflib
 import lzma
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -11,7 +12,9 @@ import numpy as np
 
 from gaba import folders
 from gaba.extras import needs
-from gaba.turbofan.fleet import COLUMNS, DECIMALS, SIMULATED, SUBSETS, Fleet
+from gaba.turbofan import tables
+from gaba.turbofan.fleet import CMAPSS, COLUMNS, DECIMALS, SIMULATED, SUBSETS, Columns, Fleet
+from gaba.turbofan.own import own_fleet
 from gaba.turbofan.simulate import simulate
 
 with needs("gaba.turbofan needs", "turbofan", "pandas"):
@@ -59,15 +62,18 @@ def find_data_dir(data_dir: str | Path | None = None) -> Path:
     )
 
 
-def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
-    """Read and check one subset, from ``NAME.txt`` or ``NAME.txt.xz``.
+def load(subset: str, data_dir: str | Path | None = None, columns: Columns = CMAPSS) -> Fleet:
+    """Read and check one subset, from ``NAME.txt`` or ``NAME.txt.xz``, or a CSV file of your own.
 
     Args:
-        subset: One of :data:`SUBSETS`, or ``"simulated"``, which reads no file.
-        data_dir: See :func:`find_data_dir`.
+        subset: One of :data:`SUBSETS`, or ``"simulated"``, which reads no file, or the CSV file of
+            units that ran to failure, ending in ``.csv``; see :func:`~gaba.turbofan.own_fleet`.
+        data_dir: See :func:`find_data_dir`. For a CSV file, the folder that it is in.
+        columns: Which columns hold what.
 
     Raises:
-        ValueError: ``subset`` is unknown.
+        ValueError: ``subset`` is unknown, or the CSV file does not hold units that ran to failure.
+        FileNotFoundError: There is no such CSV file.
         DataNotFoundError: A file of the subset is missing.
         DataFormatError: A row is not 26 finite numbers, the cycles of a unit are not 1, 2, 3, ...,
             or the RUL file does not have one line a test unit.
@@ -76,8 +82,15 @@ def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
     >>> fleet.simulated, fleet.train.shape[1], len(fleet.rul) == fleet.test["unit"].nunique()
     (True, 26, True)
     """
+    if str(subset).endswith(".csv"):
+        path = Path(data_dir or "", subset)
+        try:
+            return own_fleet(tables.read_csv(path), columns, path.name)
+        except ValueError as error:
+            said = str(error)
+            raise ValueError(said if path.name in said else f"{path}: {said}") from error
     if subset == SIMULATED:
-        return simulate()
+        return _with(simulate(), columns)
     if Path(subset, "config.json").is_file():
         raise ValueError(f"subset: {subset} is a run: open it with turbofan.open_run({subset!r})")
     if subset not in SUBSETS:
@@ -85,18 +98,19 @@ def load(subset: str, data_dir: str | Path | None = None) -> Fleet:
         near = difflib.get_close_matches(str(subset).upper(), SUBSETS, 1, 0.4) or [SIMULATED]
         raise ValueError(
             f"subset: must be one of {', '.join(known)}, found {subset!r} (did you mean "
-            f"{near[0]!r}?)"
+            f"{near[0]!r}?); a table of your own is a .csv file"
         )
     folder = find_data_dir(data_dir)
     train, test, rul = (_existing(folder, f"{kind}_{subset}.txt") for kind in _KINDS)
     test_frame = read(test)
-    return Fleet(
+    fleet = Fleet(
         subset=subset,
         train=read(train),
         test=test_frame,
         rul=_read_rul(rul, int(test_frame["unit"].nunique())),
         simulated=False,
     )
+    return _with(fleet, columns)
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -142,6 +156,12 @@ def write(fleet: Fleet, folder: str | Path) -> list[Path]:
     for path, content in zip(paths, contents, strict=True):
         path.write_text(content, encoding="ascii", newline="\n")
     return paths
+
+
+def _with(fleet: Fleet, columns: Columns) -> Fleet:
+    """``fleet`` with other inputs."""
+    tables.check_names(fleet.train, columns)
+    return replace(fleet, columns=columns)
 
 
 def _find(folder: Path, name: str) -> Path | None:

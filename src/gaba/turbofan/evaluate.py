@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
-from gaba.turbofan import checkpoint, data, windows
+from gaba.turbofan import _recipe, checkpoint, windows
 from gaba.turbofan._config import TrainConfig
+from gaba.turbofan.fleet import Fleet
 from gaba.turbofan.metrics import RulMetrics, health_metrics, rul_metrics
 from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.normalise import Normaliser
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
 _MAIN = ("subset", "method", "sample_weights", "size", "seed")
@@ -59,7 +61,10 @@ def predict(model: TurbofanNet, inputs: NDArray[np.float32], batch_size: int = 5
 
 
 def evaluate(
-    run_dir: str | Path, *, data_dir: str | Path | None = None, fleet: data.Fleet | None = None
+    run_dir: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    fleet: Fleet | pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Evaluate the best model of a run on the last window of each test engine.
 
@@ -67,12 +72,13 @@ def evaluate(
     ``predictions.npz`` into the run folder. The latter holds ``unit``, ``cycle``, ``rul`` (capped),
     ``rul_raw``, ``rul_predicted``, ``health``, ``health_predicted`` and ``health_probability``
     (N, 3) for the last windows, and with the prefix ``trajectory_`` for every window of the test
-    engines with the longest records.
+    engines with the longest records. If engines are not called by whole numbers, it also holds
+    ``name``.
 
     Args:
         run_dir: The run's folder, finished or not.
         data_dir: Where the data are now, if they were moved.
-        fleet: The data themselves.
+        fleet: The data themselves, or the table of your own that the run was trained on.
 
     Returns:
         What ``metrics.json`` holds: ``test.capped`` and ``test.raw`` (``rmse`` in cycles, NASA
@@ -89,31 +95,33 @@ def evaluate(
     state = checkpoint.load(run_dir / checkpoint.CHECKPOINT)
     if state["best"] is None:
         raise ValueError(f"{run_dir} has no validated model yet: train it for an epoch")
-    if fleet is None:
-        fleet = data.load(config.subset, data_dir or config.data_dir)
-    return evaluate_state(config, run_dir, state, fleet)
+    return evaluate_state(config, run_dir, state, _recipe.fleet_of(config, fleet, data_dir))
 
 
 def restored(config: TrainConfig, state: dict[str, Any]) -> tuple[TurbofanNet, Normaliser]:
     """The best model of a checkpoint, on its device, and the normaliser of its inputs."""
-    model = TurbofanNet(config.size, dropout=config.dropout)
+    model = _recipe.network(config)
     model.load_state_dict(state["best"]["model"])
-    return model.to(config.usable_device()), Normaliser.from_arrays(state["normaliser"])
+    return model.to(config.usable_device()), Normaliser.from_arrays(
+        state["normaliser"], config.columns
+    )
 
 
 def evaluate_state(
-    config: TrainConfig, run_dir: Path, state: dict[str, Any], fleet: data.Fleet
+    config: TrainConfig, run_dir: Path, state: dict[str, Any], fleet: Fleet
 ) -> dict[str, Any]:
     """:func:`evaluate` with everything at hand."""
     model, normaliser = restored(config, state)
-    every = windows.cut(
-        fleet.test, normaliser, fleet.rul, cap=config.rul_cap, smoothing=config.smoothing
-    )
+    every = _recipe.cut(config, fleet.test, normaliser, fleet.rul)
     last = windows.last_of_each(every)
     longest = last.unit[np.argsort(-last.cycle, kind="stable")[:TRAJECTORIES]]
     at_last, arrays = _predicted(model, last)
     _, trajectories = _predicted(model, every.take(np.isin(every.unit, longest)))
     arrays |= {f"trajectory_{name}": array for name, array in trajectories.items()}
+    if fleet.names:  # what the numbers in `unit` stand for
+        for prefix in ("", "trajectory_"):
+            units = arrays[f"{prefix}unit"].tolist()
+            arrays[f"{prefix}name"] = np.array([fleet.names[unit] for unit in units])
     metrics = {
         **{name: getattr(config, name) for name in _MAIN},
         "simulated": fleet.simulated,

@@ -10,15 +10,17 @@ from typing import final
 import numpy as np
 
 from gaba.extras import needs
-from gaba.turbofan import checkpoint, data, windows
+from gaba.turbofan import _recipe, checkpoint, windows
 from gaba.turbofan._config import TrainConfig
-from gaba.turbofan.engines import check_conditions, checked
+from gaba.turbofan.engines import check_conditions
 from gaba.turbofan.evaluate import predict, restored
+from gaba.turbofan.export import Format, export
 from gaba.turbofan.fleet import Fleet
 from gaba.turbofan.interval import Interval
 from gaba.turbofan.metrics import rmse
 from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.normalise import Normaliser
+from gaba.turbofan.tables import checked
 
 with needs("gaba.turbofan needs", "turbofan", "pandas"):
     import pandas as pd
@@ -47,11 +49,12 @@ class Run:
         """Predict engines from their records so far, with the windows of the evaluation.
 
         Args:
-            frame: A row a cycle: ``unit`` (any name of an engine), ``cycle``, the 3 settings and
-                the 14 sensors of ``gaba.turbofan.fleet.INPUTS``. Give each engine from its first
-                cycle on: the sensors are averaged over its past.
-            every_cycle: Whether to predict at every cycle, from the 30th of an engine on. By
-                default, and for a shorter record, there is one line, for its last cycle.
+            frame: A row a cycle, with the columns of the run, ``config.columns.needed``. For
+                C-MAPSS: ``unit`` (any name of an engine), ``cycle``, 3 settings and 14 sensors.
+                Give each engine from its first cycle on: the sensors are averaged over its past.
+            every_cycle: Whether to predict at every cycle, from the 30th of an engine on (or as
+                long a window as the run has). By default, and for a shorter record, there is one
+                line, for its last cycle.
 
         Returns:
             ``unit``, ``cycle``, ``rul`` (cycles), ``rul_low`` and ``rul_high`` (the ends of the
@@ -59,14 +62,13 @@ class Run:
             ``"degrading"`` or ``"critical"``) and ``p_normal``, ``p_degrading``, ``p_critical``.
 
         Raises:
-            ValueError: A column is missing, a value is not finite, an engine's cycles have a gap,
-                or its settings are of no operating condition that the run has seen.
+            ValueError: A column is missing, a value is not finite, an engine's cycles repeat (or,
+                with C-MAPSS, have a gap), or its settings are of no operating condition that the
+                run has seen.
         """
-        engines, names = checked(frame)
+        engines, names = checked(frame, self.config.columns)
         check_conditions(engines, names, self.normaliser)
-        seen = windows.cut(
-            engines, self.normaliser, cap=self.config.rul_cap, smoothing=self.config.smoothing
-        )
+        seen = _recipe.cut(self.config, engines, self.normaliser)
         seen = seen if every_cycle else windows.last_of_each(seen)
         found = predict(self.model, seen.inputs)
         low, high = self.interval.ends(found.rul)
@@ -82,9 +84,34 @@ class Run:
             }
         )
 
+    def export(self, path: str | Path, format: Format | None = None) -> Path:
+        """Write the model as one file, with the normaliser and the averages of sensors inside.
+
+        The input ``records`` holds raw values, ``config.columns.inputs`` in that order, float64
+        (batch, cycles, features). Give each unit from its first cycle on, as for :meth:`predict`;
+        the numbers are those of :meth:`predict`. The outputs are ``rul``, float32 (batch,), in
+        cycles, and ``health``, float32 (batch, 3). Nothing is checked inside the graph: an unknown
+        operating condition counts as the nearest known one.
+
+        Args:
+            path: Ends in ``.onnx`` or ``.pt2``.
+            format: ``"onnx"`` or ``"torch"``; by default as ``path`` ends.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: ``path`` ends otherwise.
+            ImportError: The extra ``onnx`` is not installed.
+        """
+        return export(self.config, self.model, self.normaliser, path, format)
+
 
 def open_run(
-    run_dir: str | Path, *, data_dir: str | Path | None = None, fleet: Fleet | None = None
+    run_dir: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    fleet: Fleet | pd.DataFrame | None = None,
 ) -> Run:
     """Open a finished run to predict with it.
 
@@ -123,15 +150,8 @@ def open_run(
     model, normaliser = restored(config, state)
     if (kept := state["best"].get("interval")) is not None:
         return Run(config, model, normaliser, Interval.from_dict(kept))
-    fleet = data.load(config.subset, data_dir or config.data_dir) if fleet is None else fleet
-    held = windows.prepare(
-        fleet,
-        seed=config.seed,
-        cap=config.rul_cap,
-        smoothing=config.smoothing,
-        capped_share=config.capped_share,
-        normaliser=normaliser,
-    ).validation
+    fleet = _recipe.fleet_of(config, fleet, data_dir)
+    held = _recipe.prepared(config, fleet, normaliser).validation
     rul = predict(model, held.inputs).rul
     found, expected = rmse(rul, held.rul), state["best"]["epoch"]["rmse"]
     if not math.isclose(found, expected, rel_tol=1e-3):

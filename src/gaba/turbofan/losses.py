@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gaba.turbofan.fleet import RUL_CAP
+
 if TYPE_CHECKING:
     from gaba.turbofan.model import Output
 
 TASKS = ("rul", "health")
 """The tasks, in the order of the weights in ``fixed:W,W``."""
-
-RUL_CAP = 125.0
-"""The largest RUL label, in cycles."""
 
 
 @final
@@ -36,15 +35,19 @@ def sample_weights(rul: Tensor) -> Tensor:
     return 1 + (1 - rul / RUL_CAP).clamp(0, 1)
 
 
-def losses(output: Output, batch: Batch, *, weigh_samples: bool = False) -> dict[str, Tensor]:
+def losses(
+    output: Output, batch: Batch, *, weigh_samples: bool = False, cap: float = RUL_CAP
+) -> dict[str, Tensor]:
     """The loss of each task: mean squared error of the RUL, cross-entropy of the health class.
 
-    L_rul = mean w_i (ŷ_i − y_i)², in cycles squared; L_health = mean −log p_i(class i).
+    L_rul = mean w_i (ŷ_i − y_i)², in units of (cap/125)², which for a cap of 125 are cycles
+    squared; L_health = mean −log p_i(class i).
 
     Args:
         output: Of the model: ``rul`` (N,), ``health`` (N, 3) logits.
         batch: The labels.
         weigh_samples: Whether w_i are the :func:`sample_weights` of AMNL instead of 1.
+        cap: The largest RUL label, in cycles.
 
     >>> import torch
     >>> batch = Batch(torch.zeros(2, 30, 17), torch.tensor([125.0, 0.0]), torch.tensor([0, 2]))
@@ -54,7 +57,8 @@ def losses(output: Output, batch: Batch, *, weigh_samples: bool = False) -> dict
     >>> losses(output, batch, weigh_samples=True)["rul"].item()
     20.5
     """
-    squared = (output["rul"] - batch.rul).square()
+    parts = RUL_CAP / cap
+    squared = ((output["rul"] - batch.rul) * parts).square()
     if weigh_samples:
-        squared = squared * sample_weights(batch.rul)
+        squared = squared * sample_weights(batch.rul * parts)
     return {"rul": squared.mean(), "health": cross_entropy(output["health"], batch.health)}

@@ -8,13 +8,14 @@ from typing import Literal, TypedDict, final
 from torch import Tensor, nn
 
 from gaba.turbofan._checks import check
+from gaba.turbofan.fleet import RUL_CAP
 
 SENSORS_AND_SETTINGS = 17
 WINDOW = 30
 HEALTH_CLASSES = 3
 FEATURES = 32
 MEAN_RUL = 85.0
-"""About the mean of the capped label, in cycles; the RUL head starts there."""
+"""About the mean of the label capped at 125, in cycles; the RUL head starts there."""
 
 Size = Literal["small", "paper"]
 HIDDEN: dict[Size, int] = {"small": 64, "paper": 256}
@@ -54,21 +55,23 @@ class LastStepAttention(nn.Module):
 
 @final
 class Backbone(nn.Module):
-    """The shared part: windows (N, 30, 17) to features (N, 32).
+    """The shared part: windows (N, 30, inputs) to features (N, 32); C-MAPSS has 17 inputs.
 
-    Conv1d 17→64→128→64 (kernel 3, BatchNorm, ReLU, dropout), a 2-layer bidirectional LSTM, 8-head
-    attention for the last step, fully connected to 32. Training also drops whole inputs (a sensor
-    over the window), half as often: neighbouring windows share 29 of their 30 cycles, and the model
-    would learn their noise by heart.
+    Conv1d inputs→64→128→64 (kernel 3, BatchNorm, ReLU, dropout), a 2-layer bidirectional LSTM,
+    8-head attention for the last step, fully connected to 32. Training also drops whole inputs (a
+    sensor over the window), half as often: neighbouring windows share 29 of their 30 cycles, and
+    the model would learn their noise by heart.
 
     >>> import torch
     >>> Backbone(hidden=16)(torch.zeros(2, 30, 17)).shape
     torch.Size([2, 32])
     """
 
-    def __init__(self, hidden: int, dropout: float = 0.2) -> None:
+    def __init__(
+        self, hidden: int, dropout: float = 0.2, inputs: int = SENSORS_AND_SETTINGS
+    ) -> None:
         super().__init__()
-        widths = (SENSORS_AND_SETTINGS, 64, 128, 64)
+        widths = (inputs, 64, 128, 64)
         layers: list[nn.Module] = [nn.Dropout1d(dropout / 2)]
         for before, after in pairwise(widths):
             layers += [
@@ -85,7 +88,7 @@ class Backbone(nn.Module):
         self.project = nn.Sequential(nn.Linear(2 * hidden, FEATURES), nn.ReLU())
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Windows (N, T, 17), time along the second axis, to features (N, 32)."""
+        """Windows (N, T, inputs), time along the second axis, to features (N, 32)."""
         steps = self.convolutions(inputs.transpose(1, 2)).transpose(1, 2)
         steps, _ = self.lstm(steps)
         return self.project(self.attention(steps))
@@ -102,14 +105,18 @@ def _perceptron(*widths: int) -> nn.Sequential:
 class Heads(nn.Module):
     """Features (N, 32) to the RUL (32→64→32→16→1) and the health logits (32→32→16→3).
 
+    The RUL leaves the head in parts of 1/125 of the cap, so that one recipe fits every cap; it is
+    cycles for a cap of 125.
+
     >>> import torch
     >>> output = Heads()(torch.zeros(5, 32))
     >>> output["rul"].shape, output["health"].shape
     (torch.Size([5]), torch.Size([5, 3]))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cap: float = RUL_CAP) -> None:
         super().__init__()
+        self.part = cap / RUL_CAP
         self.rul = _perceptron(FEATURES, 64, 32, 16, 1)
         self.health = _perceptron(FEATURES, 32, 16, HEALTH_CLASSES)
         last = self.rul[-1]
@@ -118,7 +125,8 @@ class Heads(nn.Module):
 
     def forward(self, features: Tensor) -> Output:
         """Features (N, 32) to both answers."""
-        return {"rul": self.rul(features).squeeze(-1), "health": self.health(features)}
+        rul = self.rul(features).squeeze(-1) * self.part
+        return {"rul": rul, "health": self.health(features)}
 
 
 @final
@@ -128,6 +136,12 @@ class TurbofanNet(nn.Module):
     ``backbone`` holds the shared parameters, ``heads`` the others. ``small`` has 64 LSTM units a
     direction and about 0.3 million parameters in all, ``paper`` 256 and about 3.5 million.
 
+    Args:
+        size: ``"small"`` or ``"paper"``.
+        dropout: In the backbone.
+        inputs: Settings and sensors; C-MAPSS has 17.
+        cap: The largest RUL label, in cycles.
+
     >>> import torch
     >>> model = TurbofanNet("small")
     >>> output = model(torch.zeros(4, 30, 17))
@@ -135,17 +149,26 @@ class TurbofanNet(nn.Module):
     (torch.Size([4]), torch.Size([4, 3]))
 
     Raises:
-        ValueError: ``size`` is neither ``"small"`` nor ``"paper"``, or ``dropout`` not in [0, 1).
+        ValueError: ``size`` is neither of them, or a number is out of range.
     """
 
-    def __init__(self, size: Size = "small", *, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        size: Size = "small",
+        *,
+        dropout: float = 0.2,
+        inputs: int = SENSORS_AND_SETTINGS,
+        cap: float = RUL_CAP,
+    ) -> None:
         super().__init__()
         if size not in HIDDEN:
             raise ValueError(f"size must be one of {', '.join(HIDDEN)}, found {size!r}")
         check("dropout", dropout, least=0, below=1)
-        self.backbone = Backbone(HIDDEN[size], dropout)
-        self.heads = Heads()
+        check("inputs", inputs, above=0)
+        check("cap", cap, above=0)
+        self.backbone = Backbone(HIDDEN[size], dropout, inputs)
+        self.heads = Heads(cap)
 
     def forward(self, inputs: Tensor) -> Output:
-        """Windows (N, T, 17) to ``{"rul": (N,), "health": (N, 3)}``."""
+        """Windows (N, T, inputs) to ``{"rul": (N,), "health": (N, 3)}``."""
         return self.heads(self.backbone(inputs))

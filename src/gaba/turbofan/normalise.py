@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from gaba.extras import needs
-from gaba.turbofan.fleet import INPUTS, SETTINGS
+from gaba.turbofan import _conditions
+from gaba.turbofan.fleet import CMAPSS, Columns
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
-
-MAX_CONDITIONS = 6
-"""C-MAPSS has 1 or 6 operating conditions."""
-
-REACH = (1.0, 0.05, 1.0)
-"""How far a setting may lie from its condition: altitude (1000 ft), Mach, throttle (deg).
-
-Two conditions lie 5 apart or more in the first or the last; the jitter of C-MAPSS is 0.01.
-"""
 
 
 @final
@@ -33,14 +26,17 @@ class Normaliser:
     A sensor is normalised within the operating condition of its row, the one whose ``centres`` lie
     nearest to its settings: conditions change a sensor hundreds of times more than wear does. A
     setting is normalised over all rows. ``scale`` is 1/standard deviation, and 0 for what does not
-    vary.
+    vary. C-MAPSS has 3 settings and 14 sensors.
 
     Attributes:
-        centres: Settings at the middle of each condition, (conditions, 3).
-        setting_mean: Mean of each setting, (3,).
-        setting_scale: 1/standard deviation of each setting, or 0, (3,).
-        mean: Mean of each sensor by condition, (conditions, 14).
-        scale: 1/standard deviation of each sensor by condition, or 0, (conditions, 14).
+        centres: Settings at the middle of each condition, (conditions, settings).
+        setting_mean: Mean of each setting, (settings,).
+        setting_scale: 1/standard deviation of each setting, or 0, (settings,).
+        mean: Mean of each sensor by condition, (conditions, sensors).
+        scale: 1/standard deviation of each sensor by condition, or 0, (conditions, sensors).
+        reach: How far each setting may lie from its condition, (settings,): what ``columns`` says,
+            else twice as far as any training row does, and at least 1 % of its largest value.
+        columns: What they are the columns of.
     """
 
     centres: NDArray[np.float64]
@@ -48,84 +44,100 @@ class Normaliser:
     setting_scale: NDArray[np.float64]
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
+    reach: NDArray[np.float64]
+    columns: Columns = CMAPSS
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame) -> Normaliser:
-        """Fits the conditions, the means and the standard deviations to the rows of ``frame``."""
-        settings, sensors = _columns(frame)
-        centres = _find_centres(settings)
-        condition = _nearest(settings, centres)
+    def fit(
+        cls,
+        frame: pd.DataFrame,
+        columns: Columns = CMAPSS,
+        conditions: int | Literal["auto"] = "auto",
+    ) -> Normaliser:
+        """Fits the conditions, the means and the standard deviations to the rows of ``frame``.
+
+        Args:
+            frame: Rows of training engines.
+            columns: Which of its columns are settings and sensors.
+            conditions: The number of operating conditions. ``"auto"`` tries 2 to 10 with k-means
+                and takes the number with the largest silhouette; one if none is above 0.7.
+
+        Raises:
+            ValueError: The settings have fewer than ``conditions`` different values.
+        """
+        settings, sensors = _split(frame, columns)
+        known = np.zeros(len(columns.settings)) if columns.reach is None else columns.reach
+        jitter = np.asarray(known, dtype=np.float64)
+        centres = _conditions.find(settings, conditions, jitter)
+        condition = _conditions.nearest(settings, centres)
         each = [_mean_and_scale(sensors[condition == c]) for c in range(len(centres))]
         setting_mean, setting_scale = _mean_and_scale(settings)
-        if len(centres) == 1:  # only the jitter varies
-            setting_scale = np.zeros_like(setting_scale)
+        setting_scale = np.where(np.ptp(settings, axis=0) <= jitter, 0.0, setting_scale)
         mean, scale = (np.stack(parts) for parts in zip(*each, strict=True))
-        return cls(centres, setting_mean, setting_scale, mean, scale)
+        reach = jitter
+        if columns.reach is None:
+            apart = np.abs(settings - centres[condition]).max(axis=0)
+            reach = np.maximum(2 * apart, 0.01 * np.abs(settings).max(axis=0))
+        return cls(centres, setting_mean, setting_scale, mean, scale, reach, columns)
 
     def condition(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         """The operating condition of each row, (rows,)."""
-        return _nearest(_columns(frame)[0], self.centres)
+        return _conditions.nearest(_split(frame, self.columns)[0], self.centres)
 
     def knows(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
-        """Whether each row is of an operating condition that was seen, within REACH, (rows,)."""
-        settings = _columns(frame)[0]
-        apart = np.abs(settings - self.centres[_nearest(settings, self.centres)])
-        return np.all(apart <= REACH, axis=1)
+        """Whether each row is of an operating condition that was seen, within reach, (rows,)."""
+        settings = _split(frame, self.columns)[0]
+        apart = np.abs(settings - self.centres[_conditions.nearest(settings, self.centres)])
+        return np.all(apart <= self.reach, axis=1)
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
-        """The normalised inputs of each row, float32, (rows, 17)."""
-        settings, sensors = _columns(frame)
-        condition = _nearest(settings, self.centres)
+        """The normalised inputs of each row, settings first, float32, (rows, inputs)."""
+        settings, sensors = _split(frame, self.columns)
+        condition = _conditions.nearest(settings, self.centres)
         z = (sensors - self.mean[condition]) * self.scale[condition]
         z_settings = (settings - self.setting_mean) * self.setting_scale
         return np.concatenate((z_settings, z), axis=1).astype(np.float32)
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
         """Plain arrays by name, from which :meth:`from_arrays` makes the same normaliser."""
-        return {f.name: np.array(getattr(self, f.name)) for f in fields(self)}
+        return {name: np.array(getattr(self, name)) for name in _arrays()}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> Normaliser:
-        """The normaliser whose :meth:`to_arrays` gave ``arrays``.
+    def from_arrays(cls, arrays: Mapping[str, ArrayLike], columns: Columns = CMAPSS) -> Normaliser:
+        """The normaliser of ``columns`` whose :meth:`to_arrays` gave ``arrays``.
+
+        Arrays of an older version have no ``reach``; that of ``columns`` is taken.
 
         Raises:
-            ValueError: A name is missing or unknown.
+            ValueError: A name is missing or unknown, or the arrays are not of ``columns``.
         """
-        names = [f.name for f in fields(cls)]
-        if set(arrays) != set(names):
+        names = _arrays()
+        known = {} if columns.reach is None else {"reach": columns.reach}
+        whole = {**known, **arrays}
+        if set(whole) != set(names):
             raise ValueError(f"arrays: must hold {', '.join(names)}, found {', '.join(arrays)}")
-        return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in names})
+        made = {name: np.asarray(whole[name], dtype=np.float64) for name in names}
+        found = made["centres"].shape[1:] + made["mean"].shape[1:]
+        if found != (len(columns.settings), len(columns.sensors)):
+            raise ValueError(
+                f"arrays: must be of {len(columns.settings)} settings and {len(columns.sensors)} "
+                f"sensors, found {' and '.join(map(str, found))}"
+            )
+        return cls(**made, columns=columns)
 
 
-def _columns(frame: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values = frame[list(INPUTS)].to_numpy(dtype=np.float64)
-    return values[:, : len(SETTINGS)], values[:, len(SETTINGS) :]
+def _arrays() -> list[str]:
+    return [f.name for f in fields(Normaliser) if f.name != "columns"]
+
+
+def _split(
+    frame: pd.DataFrame, columns: Columns
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values = frame[list(columns.inputs)].to_numpy(dtype=np.float64)
+    return values[:, : len(columns.settings)], values[:, len(columns.settings) :]
 
 
 def _mean_and_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     varies = np.ptp(values, axis=0) > 0
     deviation = np.where(varies, values.std(axis=0), 1.0)
     return values.mean(axis=0), np.where(varies, 1.0 / deviation, 0.0)
-
-
-def _find_centres(settings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The middle of each operating condition, (conditions, 3), ordered by altitude.
-
-    Two conditions differ in altitude (1000 ft) or throttle angle (deg), rounded to whole numbers:
-    by at least 5 in C-MAPSS, where the jitter is at most 0.01. K-means looks for that many centres.
-    """
-    distinct = len(np.unique(np.round(settings[:, [0, 2]]) + 0.0, axis=0))
-    if distinct == 1:
-        return settings.mean(axis=0, keepdims=True)
-    with needs("gaba.turbofan needs", "turbofan", "sklearn"):
-        from sklearn.cluster import KMeans
-    spread = np.where(np.ptp(settings, axis=0) > 0, np.ptp(settings, axis=0), 1.0)
-    clusters = KMeans(n_clusters=min(distinct, MAX_CONDITIONS), n_init=10, random_state=0)
-    centres = clusters.fit(settings / spread).cluster_centers_ * spread
-    return centres[np.lexsort(centres.T[::-1])]
-
-
-def _nearest(settings: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
-    spread = np.ptp(centres, axis=0)
-    apart = (settings[:, None] - centres) / np.where(spread > 1e-6, spread, 1.0)
-    return np.argmin((apart**2).sum(axis=-1), axis=1)

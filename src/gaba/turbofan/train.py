@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import nn
 
 import gaba
-from gaba.turbofan import checkpoint, data, windows
+from gaba.turbofan import _recipe, checkpoint, windows
 from gaba.turbofan._config import TrainConfig
 from gaba.turbofan._run import (
     CALIBRATION,
@@ -27,11 +27,15 @@ from gaba.turbofan._run import (
     set_random_state,
 )
 from gaba.turbofan.evaluate import evaluate_state, predict
+from gaba.turbofan.fleet import Fleet
 from gaba.turbofan.interval import Interval
 from gaba.turbofan.losses import TASKS, losses
 from gaba.turbofan.metrics import health_metrics, rmse
 from gaba.turbofan.model import TurbofanNet
 from gaba.turbofan.normalise import Normaliser
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Epoch", "TrainConfig", "TrainResult", "TrainingDivergedError", "train"]
 
@@ -98,7 +102,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, prepared: windows.Prepared) -> None:
         self.config, self.prepared = config, prepared
         self.device = torch.device(config.device)
-        self.model = TurbofanNet(config.size, dropout=config.dropout).to(self.device)
+        self.model = _recipe.network(config).to(self.device)
         self.mean = averaged(self.model, config.ema_decay)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
@@ -126,7 +130,12 @@ class Trainer:
         """One step of the optimizer; it skips gradients that are not finite."""
         self.model.train()
         batch = next(self.batches)
-        both = losses(self.model(batch.inputs), batch, weigh_samples=self.config.sample_weights)
+        both = losses(
+            self.model(batch.inputs),
+            batch,
+            weigh_samples=self.config.sample_weights,
+            cap=self.config.rul_cap,
+        )
         step = self.balancer.backward(both)
         length = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if bool(length.isfinite() & step.finite):
@@ -217,7 +226,7 @@ def train(
     on_epoch: Callable[[Epoch], object] | None = None,
     *,
     resume: bool = False,
-    fleet: data.Fleet | None = None,
+    fleet: Fleet | pd.DataFrame | None = None,
 ) -> TrainResult:
     """Train a turbofan network, keep the best by validation engines, and evaluate it.
 
@@ -231,7 +240,8 @@ def train(
         on_step: Called after every step.
         on_epoch: Called after every validation.
         resume: Whether to continue a run that the folder may hold.
-        fleet: The data; by default they are loaded as ``config`` says.
+        fleet: The data, or a table of units that ran to failure, with ``config.columns`` (see
+            :func:`~gaba.turbofan.own_fleet`); by default they are loaded as ``config`` says.
 
     Raises:
         FileExistsError: The folder holds a run, and ``resume`` is false.
@@ -245,15 +255,11 @@ def train(
     folder = Path(config.run_dir)
     device = config.usable_device()
     state = _found(config, folder, resume)
-    fleet = data.load(config.subset, config.data_dir) if fleet is None else fleet
-    prepared = windows.prepare(
-        fleet,
-        seed=config.seed,
-        cap=config.rul_cap,
-        smoothing=config.smoothing,
-        capped_share=config.capped_share,
-        normaliser=None if state is None else Normaliser.from_arrays(state["normaliser"]),
-    )
+    fleet = _recipe.fleet_of(config, fleet)
+    kept = None
+    if state is not None:
+        kept = Normaliser.from_arrays(state["normaliser"], config.columns)
+    prepared = _recipe.prepared(config, fleet, kept)
     with reproducible(config.seed, device), ExitStack() as stack:
         trainer = Trainer(config, prepared)
         if not (folder / checkpoint.CONFIG).is_file():  # nothing was written until here

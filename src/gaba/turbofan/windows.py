@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
 import pandas as pd
 
 from gaba.turbofan._checks import check
-from gaba.turbofan.fleet import SETTINGS, Fleet
+from gaba.turbofan.fleet import CMAPSS, SETTINGS, Fleet
 from gaba.turbofan.normalise import Normaliser
 
 if TYPE_CHECKING:
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 HEALTH = ("normal", "degrading", "critical")
 """The health classes, by number."""
 
-CRITICAL_UNTIL = 30.0
-"""The last RUL, in cycles, at which an engine is critical."""
-
-DEGRADING_UNTIL = 80.0
-"""The last RUL, in cycles, at which an engine is degrading; above it, it is normal."""
+WINDOW = 30
+"""The cycles in a window, by default."""
 
 
 @final
@@ -31,7 +28,8 @@ class Windows:
     """Windows of consecutive cycles and the labels at the last cycle of each.
 
     Attributes:
-        inputs: Normalised :data:`~gaba.turbofan.fleet.INPUTS`, float32, (N, length, 17).
+        inputs: Normalised settings and sensors, float32, (N, length, inputs); C-MAPSS has 17, the
+            :data:`~gaba.turbofan.fleet.INPUTS`.
         rul: Remaining useful life, capped, in cycles, float32, (N,).
         rul_raw: Remaining useful life, not capped, in cycles, float32, (N,).
         health: Index into :data:`HEALTH`, int64, (N,).
@@ -80,19 +78,20 @@ def prepare(
     fleet: Fleet,
     *,
     seed: int = 0,
-    window: int = 30,
+    window: int = WINDOW,
     stride: int = 1,
     cap: float = 125.0,
     validation_fraction: float = 0.2,
     validation_stride: int = 5,
     normaliser: Normaliser | None = None,
+    conditions: int | Literal["auto"] = "auto",
     smoothing: float = 1.0,
     capped_share: float = 1.0,
 ) -> Prepared:
     """Split by engine, normalise, and cut windows with their labels.
 
     Args:
-        fleet: From :func:`~gaba.turbofan.data.load`.
+        fleet: From :func:`~gaba.turbofan.data.load` or :func:`~gaba.turbofan.own_fleet`.
         seed: Chooses the validation engines.
         window: Cycles in a window. A shorter engine gives one window, its first row repeated.
         stride: Cycles between the ends of two training windows; the last cycle always ends one.
@@ -101,11 +100,13 @@ def prepare(
         validation_stride: ``stride`` of the validation engines.
         normaliser: The normaliser of an earlier run; by default one is fitted to the training
             engines.
+        conditions: How many operating conditions that one looks for, or ``"auto"``.
         smoothing: See :func:`smoothed`; 1 leaves the readings as they are.
         capped_share: See :func:`thinned`; applies to training and validation windows.
 
     Raises:
-        ValueError: An argument out of range, or fewer than two training engines.
+        ValueError: An argument out of range, fewer than two training engines, or a window that is
+            longer than the record of every one.
 
     >>> from gaba.turbofan.data import load
     >>> prepared = prepare(load("simulated"))
@@ -118,11 +119,16 @@ def prepare(
     check("stride", stride, above=0)
     check("validation_stride", validation_stride, above=0)
     check("cap", cap, above=0)
+    if window > (longest := int(fleet.train.groupby("unit").size().max())):
+        raise ValueError(
+            f"window must be at most {longest}, the rows of the training engine with the longest "
+            f"record, found {window}"
+        )
     held_out = _choose_validation(fleet.train["unit"].unique(), validation_fraction, seed)
     is_validation = fleet.train["unit"].isin(held_out).to_numpy()
     train, validation = fleet.train[~is_validation], fleet.train[is_validation]
     if normaliser is None:
-        normaliser = Normaliser.fit(train)
+        normaliser = Normaliser.fit(train, fleet.columns, conditions)
     how = {"window": window, "cap": cap, "smoothing": smoothing}
     trajectories = cut(fleet.test, normaliser, fleet.rul, **how)
     seen, held = (
@@ -142,7 +148,7 @@ def cut(
     normaliser: Normaliser,
     rul: ArrayLike = 0,
     *,
-    window: int = 30,
+    window: int = WINDOW,
     stride: int = 1,
     cap: float = 125.0,
     smoothing: float = 1.0,
@@ -161,7 +167,9 @@ def cut(
     check("smoothing", smoothing, above=0, most=1)
     inputs = normaliser.transform(frame)
     if smoothing < 1:
-        inputs = smoothed(inputs, frame["unit"], smoothing)
+        inputs = smoothed(
+            inputs, frame["unit"], smoothing, settings=len(normaliser.columns.settings)
+        )
     unit = frame["unit"].to_numpy(dtype=np.int64)
     cycle = frame["cycle"].to_numpy(dtype=np.int64)
     first = np.flatnonzero(np.diff(unit, prepend=unit[0] - 1)) if len(unit) else np.arange(0)
@@ -173,12 +181,13 @@ def cut(
         (position >= np.minimum(window, length)[engine] - 1) & (to_end % stride == 0)
     )
     rows = np.maximum(ends[:, None] + np.arange(1 - window, 1), first[engine[ends], None])
-    rul_raw = (to_end + np.broadcast_to(np.asarray(rul), first.shape)[engine])[ends]
+    to_last = cycle[first + length - 1][engine] - cycle
+    rul_raw = (to_last + np.broadcast_to(np.asarray(rul), first.shape)[engine])[ends]
     return Windows(
         inputs=inputs[rows],
         rul=np.minimum(rul_raw, cap).astype(np.float32),
         rul_raw=rul_raw.astype(np.float32),
-        health=health_class(rul_raw),
+        health=health_class(rul_raw, normaliser.columns.thresholds(cap)),
         unit=unit[ends],
         cycle=cycle[ends],
     )
@@ -212,34 +221,45 @@ def thinned(seen: Windows, cap: float, share: float) -> Windows:
     return seen.take(np.flatnonzero(keep))
 
 
-def smoothed(inputs: NDArray[np.float32], unit: ArrayLike, share: float) -> NDArray[np.float32]:
+def smoothed(
+    inputs: NDArray[np.float32], unit: ArrayLike, share: float, *, settings: int = len(SETTINGS)
+) -> NDArray[np.float32]:
     """Sensors averaged over the past of their engine, the latest cycles most.
 
     z̄_t = Σ_{i≤t} (1 − α)^{t−i} z_i / Σ_{i≤t} (1 − α)^{t−i}: an exponential average, unbiased from
     the first cycle on. The settings stay as they are.
 
     Args:
-        inputs: Normalised inputs of each row, (rows, 17), in order of unit and cycle.
+        inputs: Normalised inputs of each row, settings first, (rows, inputs), in order of unit and
+            cycle.
         unit: The engine of each row, (rows,).
         share: α, the weight of a new reading; it averages over about 2/α − 1 cycles.
+        settings: The number of settings.
 
     >>> ramp = np.repeat(np.arange(3.0, dtype=np.float32)[:, None], 17, axis=1)
     >>> smoothed(ramp, [1, 1, 2], 0.5)[:, -1].astype(float).round(4).tolist()
     [0.0, 0.6667, 2.0]
     """
-    table = pd.DataFrame(inputs[:, len(SETTINGS) :].astype(np.float64))
+    table = pd.DataFrame(inputs[:, settings:].astype(np.float64))
     means = table.groupby(np.asarray(unit), sort=False).ewm(alpha=share, adjust=True).mean()
-    return np.concatenate((inputs[:, : len(SETTINGS)], means.to_numpy()), axis=1).astype(np.float32)
+    return np.concatenate((inputs[:, :settings], means.to_numpy()), axis=1).astype(np.float32)
 
 
-def health_class(rul: ArrayLike) -> NDArray[np.int64]:
-    """The health class of each RUL: 0 above 80 cycles, 1 from above 30 to 80, 2 to 30.
+def health_class(
+    rul: ArrayLike, thresholds: tuple[float, float] = CMAPSS.thresholds(125.0)
+) -> NDArray[np.int64]:
+    """The health class of each RUL: 0 above both thresholds, 2 up to the first, 1 between them.
+
+    Args:
+        rul: In cycles, not capped.
+        thresholds: The last RUL at which an engine is critical, and degrading.
 
     >>> health_class([81, 80, 31, 30, 0]).tolist()
     [0, 1, 1, 2, 2]
     """
     rul = np.asarray(rul)
-    return (rul <= DEGRADING_UNTIL).astype(np.int64) + (rul <= CRITICAL_UNTIL)
+    critical, degrading = thresholds
+    return (rul <= degrading).astype(np.int64) + (rul <= critical)
 
 
 def _choose_validation(units: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, final
 
 import numpy as np
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gaba import History
+from gaba.web._advice import on_cosines
 from gaba.web._buckets import Slice
 from gaba.web._hub import Hub, Watched
+from gaba.web._state import Doing
 from gaba.web.follow import Follower
 
 POINTS = 2048
@@ -36,6 +40,12 @@ LAST = (
     *("steps", "imbalance", "finite", "measured", "times"),
 )
 """What is told of the last step, by the names of :class:`gaba.History`."""
+
+MEASURED = ("steps", "norms", "contributions", "shares", "imbalance")
+"""What is told of the last step that was measured."""
+
+ENDING = ("end", "error")
+"""What a record says of its end stands in the state, and not beside the settings."""
 
 
 @final
@@ -91,24 +101,30 @@ def data(found: Slice, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def status(follower: Follower) -> dict[str, Any]:
+def status(follower: Follower, now: Doing) -> dict[str, Any]:
     """What a run is doing, its last step, cosines and diagnosis, for JSON; not finite is None.
 
     Of ``meta`` only what is no list and no object: a page shows no more, whatever a file may hold.
     """
     last, found, cosines = follower.latest[-1:], follower.diagnosis, follower.cosines
     meta = follower.header.meta if follower.header else {}
+    why, line = on_cosines(last.about, len(follower.tasks))
     told = {
         "state": follower.state,
+        "doing": asdict(now),
         "error": follower.error,
         "part": follower.read / follower.size if follower.size else 0.0,
         "total": follower.total,
         "tasks": follower.tasks,
         "meta": {name: value for name, value in meta.items() if not isinstance(value, dict | list)},
-        "about": last.about,
+        "about": {name: said for name, said in last.about.items() if name not in ENDING},
+        "limit": _limit(last.about),
+        "effective": along(follower.latest),
+        "without_cosines": {"why": why, "code": line},
         "skipped": follower.skipped,
         "saturated": follower.saturated,
-        "last": {name: getattr(last, name)[0].tolist() for name in LAST} if len(last) else None,
+        "last": _of(last, LAST),
+        "measured": _of(_last_measured(follower.latest), MEASURED),
         "cosines": None
         if cosines is None
         else {"steps": cosines.steps, "median": cosines.median.tolist()},
@@ -127,15 +143,43 @@ def status(follower: Follower) -> dict[str, Any]:
     return json.loads(json.dumps(told), parse_constant=lambda _: None)
 
 
-def tell(watched: Watched, cursor: Cursor) -> tuple[bytes, Cursor]:
+def along(history: History) -> bool:
+    """Whether the norms of the latest steps are effective ones, along the update."""
+    engines = set(history[-1000:].engines.tolist())
+    return bool(engines & {"products", "probe"}) and history.about.get("method") != "observe"
+
+
+def _last_measured(latest: History) -> History:
+    """The last finite one of these steps whose norms are known, alone; none if there is none."""
+    known = latest.measured & latest.finite & np.isfinite(latest.norms).any(axis=1)
+    known = np.flatnonzero(known)
+    at = int(known[-1]) if known.size else len(latest)
+    return latest[at : at + 1]
+
+
+def _of(one: History, names: Sequence[str]) -> dict[str, Any] | None:
+    """These values of a single step."""
+    return {name: getattr(one, name)[0].tolist() for name in names} if len(one) else None
+
+
+def _limit(about: Mapping[str, str]) -> float | None:
+    """The most by which a loss may be multiplied or divided; None without a limit."""
+    try:
+        limit = float(about["limit"])
+    except (KeyError, ValueError):
+        return None
+    return limit if 1 <= limit < math.inf else None
+
+
+def tell(watched: Watched, cursor: Cursor, now: Doing) -> tuple[bytes, Cursor]:
     """The JSON of what is new of a run since ``cursor``, and what the page has once it has it."""
     follower = watched.follower
     with follower.lock:
         cursor = cursor if cursor.generation == follower.generation else Cursor()
-        key = follower.generation, follower.version, cursor
+        key = follower.generation, follower.version, cursor, now
         if watched.told[:1] != (key,):
             buckets = follower.since(cursor.total, cursor.stride, POINTS)
-            told = {"run": watched.name, "generation": follower.generation, **status(follower)}
+            told = {"run": watched.name, "generation": follower.generation, **status(follower, now)}
             after = Cursor(follower.generation)
             if buckets is not None:
                 end = buckets.stride * (buckets.start + buckets.low.shape[1])
@@ -175,7 +219,7 @@ class Stream(StreamingResponse):
     async def _events(self, runs: list[Watched]) -> AsyncIterator[bytes]:
         yield b"retry: 1000\n\n"
         at = cursors(self._last, len(runs))
-        seen: list[tuple[str, int] | None] = [None] * len(runs)
+        seen: list[tuple[str, int, str] | None] = [None] * len(runs)
         listed: tuple[str, ...] | None = None
         look = quiet = 0.0
         while not self._hub.stopped:
@@ -187,10 +231,12 @@ class Stream(StreamingResponse):
                     listed, quiet = names, now + QUIET
                     yield b"event: runs\ndata: " + json.dumps(names).encode() + b"\n\n"
             for i, watched in enumerate(runs):
-                version = watched.follower.generation, watched.follower.version
+                follower = watched.follower
+                doing = follower.doing(self._hub.clock())
+                version = follower.generation, follower.version, doing.word
                 if version != seen[i]:
                     seen[i], quiet = version, now + QUIET
-                    text, at[i] = tell(watched, at[i])
+                    text, at[i] = tell(watched, at[i], doing)
                     mark = "~".join(map(str, at)).encode()
                     yield b"id: " + mark + b"\nevent: run\ndata: " + text + b"\n\n"
             if now >= quiet:

@@ -64,10 +64,21 @@ class Folder:
         Raises:
             FileNotFoundError: it is none of them, or is no longer a plain file inside the folder.
         """
+        return self._open(name, name.split("/"))
+
+    def open_beside(self, name: str, other: str) -> BinaryIO:
+        """Open the file ``other`` in the folder of the record ``name``, for reading.
+
+        Raises:
+            FileNotFoundError: there is no such record, or no such plain file beside it.
+        """
+        return self._open(name, [*name.split("/")[:-1], other])
+
+    def _open(self, name: str, parts: list[str]) -> BinaryIO:
         if name not in self.names():
             raise FileNotFoundError(f"no record {name!r} in {self.root}")
         try:
-            handle = _open_below(self.root, name.split("/"))
+            handle = _open_below(self.root, parts)
         except OSError as error:
             raise FileNotFoundError(f"{name}: {error.strerror or error}") from error
         file = os.fdopen(handle, "rb")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -53,10 +53,12 @@ class Hub:
 
     Args:
         folder: where the records are; None if there are none to show.
+        clock: gives the seconds since 1970; by them a silent run is stalled.
     """
 
-    def __init__(self, folder: Folder | None) -> None:
+    def __init__(self, folder: Folder | None, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
+        self.clock = clock
         self._lock = threading.Lock()
         self._watched: OrderedDict[str, Watched] = OrderedDict()
         self._stop = threading.Event()
@@ -125,7 +127,12 @@ class Hub:
     def _watch(self, name: str) -> Watched:
         folder = self.folder
         assert folder is not None
-        return Watched(name, Follower(name, lambda: folder.open(name)))
+        return Watched(
+            name,
+            Follower(
+                name, lambda: folder.open(name), lambda other: folder.open_beside(name, other)
+            ),
+        )
 
     def _follow(self) -> None:
         while not self._stop.is_set():

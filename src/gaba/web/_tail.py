@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class Tail:
 
     def __init__(self, opener: Callable[[], BinaryIO]) -> None:
         self._open = opener
+        self.written = math.nan
+        """When the file was written last, in seconds since 1970; NaN as long as it was not seen."""
         self._forget()
 
     def _forget(self) -> None:
@@ -68,6 +71,7 @@ class Tail:
         """
         with self._open() as file:
             found = os.fstat(file.fileno())
+            self.written = found.st_mtime
             known = found.st_ino, found.st_size, found.st_mtime_ns
             if known == self._known and self._end == found.st_size:
                 return None

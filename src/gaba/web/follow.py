@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal, final
 
@@ -16,9 +19,19 @@ from gaba.record import Diagnosis
 from gaba.record.cosines import Cosines, median_cosines
 from gaba.record.jsonl import Header, Parsed, Row, header, parse_lines
 from gaba.web._buckets import Buckets, Floats, Slice, stride_for
+from gaba.web._state import Doing, Facts, doing
 from gaba.web._tail import LONGEST, PIECE, Piece, Tail
 
 __all__ = ["Follower", "State"]
+
+EVALUATION = "metrics.json"
+"""What a finished turbofan run leaves beside its record."""
+
+LARGEST = 1 << 20
+"""No evaluation is longer, in bytes."""
+
+PACE = 200
+"""The latest steps that say how long one takes."""
 
 State = Literal["waiting", "reading", "following", "error"]
 """``waiting`` for the first line, ``reading`` what is there, ``following`` what comes, or stopped
@@ -61,9 +74,11 @@ class _Run:
             *(f"cosines/{i}/{j}" for i, j in self.pairs),
         ]
         self.buckets = Buckets(len(self.names), _capacity(len(self.names)))
+        self.about: dict[str, str] = {}  # with how it ended
         self._beside: dict[str, int] = {}  # what stands beside the tasks, and its width
         self.saturated = np.zeros(k)
         self.skipped = 0
+        self.lost = 0
         self.diagnosed = 0
         self.diagnosis: Diagnosis | None = None
         self.cosines: Cosines | None = None
@@ -76,7 +91,10 @@ class _Run:
             self.buckets.add(self._series(steps, self._last_time), begins)
             self._last_time = steps.times[-1]
             self.saturated += steps.saturated.sum(axis=0)
-            self.skipped += int((~steps.finite).sum())
+            finite = steps.finite
+            self.skipped += int((~finite).sum())
+            self.lost = int(finite[::-1].argmax()) if finite.any() else self.lost + len(finite)
+        self.about = parsed.about or self.about
         self.history.add([self._bounded(row) for row in parsed.rows], parsed.about)
 
     def _bounded(self, row: Row) -> Row:
@@ -128,6 +146,7 @@ class Follower:
     Args:
         path: the JSONL file of a :class:`gaba.RunRecord`.
         opener: opens it for reading, if not simply by its path.
+        beside: opens another file of its folder by its name.
 
     Example:
         >>> import tempfile, torch, gaba
@@ -152,15 +171,24 @@ class Follower:
         ('error', 'the disk is gone')
     """
 
-    def __init__(self, path: str | Path, opener: Callable[[], BinaryIO] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        opener: Callable[[], BinaryIO] | None = None,
+        beside: Callable[[str], BinaryIO] | None = None,
+    ) -> None:
         self.path = Path(path)
         self._opener = opener or (lambda: self.path.open("rb"))
+        self._beside = self._open_beside if opener is None else beside
         self._tail = Tail(self._opener)
         self.lock = threading.RLock()
         """Held while what is known changes."""
         self.version = 0
         """Grows with every change."""
         self._begin()
+
+    def _open_beside(self, name: str) -> BinaryIO:
+        return self.path.with_name(name).open("rb")
 
     def _begin(self) -> None:
         self.generation = secrets.token_hex(4)
@@ -169,6 +197,9 @@ class Follower:
         self._malformed = self._unreadable = ""
         self.read = self.size = 0
         self._reading = True
+        self._seen: tuple[int, ...] = ()
+        self._evaluated = -1  # after how many steps a finished evaluation was made
+        self._facts = -1, Facts()  # and the version that they are of
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -182,7 +213,7 @@ class Follower:
             return False
         self._change(_unreadable="")
         if piece is None:
-            self._change(_reading=False)
+            self._change(_reading=False, _evaluated=self._look_beside())
             return False
         run = None if piece.restarted else self._run
         malformed, parsed = "" if piece.restarted else self._malformed, None
@@ -218,7 +249,25 @@ class Follower:
         """Stop at the error ``text`` until the file is another."""
         self._change(_malformed=text)
 
-    def _change(self, **values: str | bool) -> None:
+    def _look_beside(self) -> int:
+        """After how many steps the finished evaluation beside the record was made, or -1."""
+        if self._beside is None or self._run is None:
+            return -1
+        try:
+            with self._beside(EVALUATION) as file:
+                found = os.fstat(file.fileno())
+                seen = found.st_ino, found.st_size, found.st_mtime_ns
+                if seen == self._seen or found.st_size > LARGEST:
+                    return self._evaluated
+                self._seen = seen
+                metrics = json.loads(file.read())
+        except (OSError, ValueError, RecursionError):
+            return -1
+        finished = isinstance(metrics, dict) and metrics.get("finished") is True
+        steps = metrics.get("steps") if finished else None
+        return steps if isinstance(steps, int) else -1
+
+    def _change(self, **values: str | bool | int) -> None:
         with self.lock:
             self.version += any(getattr(self, name) != value for name, value in values.items())
             vars(self).update(values)
@@ -238,6 +287,36 @@ class Follower:
         if self._run is None:
             return "waiting"
         return "reading" if self._reading else "following"
+
+    def doing(self, now: float) -> Doing:
+        """What the run is doing at ``now``, in seconds since 1970.
+
+        Example:
+            >>> Follower("nowhere").doing(now=0.0).word
+            'waiting'
+        """
+        with self.lock:
+            if self._facts[0] != self.version:
+                self._facts = self.version, self._found()
+            return doing(replace(self._facts[1], heard=self._tail.written), now)
+
+    def _found(self) -> Facts:
+        """All that is known but for when it was written."""
+        if self._run is None:
+            return Facts(self.error)
+        last = self.latest[-PACE:]
+        seconds = np.diff(last.times)
+        known = seconds[seconds >= 0]
+        steps = int(last.steps[-1]) + 1 if len(last) else 0
+        return Facts(
+            error=self.error,
+            meta=self._run.header.meta,
+            about=self._run.about,
+            steps=steps,
+            lost=self._run.lost,
+            pace=float(np.median(known)) if known.size else np.nan,
+            evaluated=0 < steps == self._evaluated,
+        )
 
     @property
     def header(self) -> Header | None:

@@ -7,7 +7,8 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,11 @@ class _Pages:
         return JSONResponse(told, headers={"cache-control": "no-store"})
 
 
-def application(path: str | os.PathLike[str] | None = None, token: str | None = None) -> ASGIApp:
+def application(
+    path: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    clock: Callable[[], float] = time.time,
+) -> ASGIApp:
     """The pages as an ASGI application.
 
     ``/`` is the explorer, ``/live`` the live page, ``/api/stream?run=NAME`` its server-sent events.
@@ -137,6 +142,7 @@ def application(path: str | os.PathLike[str] | None = None, token: str | None = 
     Args:
         path: a folder of runs, or the record of one; None for the explorer alone.
         token: what a request must know; None if everyone who reaches the server may look.
+        clock: gives the seconds since 1970; by them a run that is silent for 60 is stalled.
 
     Raises:
         FileNotFoundError: there is no such folder or record.
@@ -147,11 +153,11 @@ def application(path: str | os.PathLike[str] | None = None, token: str | None = 
         ...     client.get("/api/runs").json()
         {'folder': None, 'runs': []}
     """
-    return _application(_hub(path), token)
+    return _application(_hub(path, clock), token)
 
 
-def _hub(path: str | os.PathLike[str] | None) -> Hub:
-    return Hub(None if path is None else Folder(path))
+def _hub(path: str | os.PathLike[str] | None, clock: Callable[[], float]) -> Hub:
+    return Hub(None if path is None else Folder(path), clock)
 
 
 def _application(hub: Hub, token: str | None) -> ASGIApp:
@@ -194,6 +200,7 @@ class Server:
         host: the address to bind to; one that other machines reach needs a ``token``.
         port: 0 for any free one.
         token: at least 16 characters, or ``"new"`` for a random one.
+        clock: gives the seconds since 1970; by them a run that is silent for 60 is stalled.
 
     Raises:
         ValueError: other machines could reach the server and there is no good token.
@@ -217,10 +224,11 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 8765,
         token: str | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.token = secrets.token_urlsafe(24) if token == "new" else token
         check_token(host, self.token)
-        hub = _hub(path)
+        hub = _hub(path, clock)
         self._socket = _bound(host, port)
         self.port = int(self._socket.getsockname()[1])
         shown = f"[{host}]" if ":" in host else host

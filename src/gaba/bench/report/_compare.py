@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaba.bench import statistics as stats
-from gaba.bench.report._runs import Block
+from gaba.bench.report._runs import Block, marked
 
 
 @final
@@ -119,7 +119,19 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        return f"{self.first} against {self.second}"
+        return f"{self.first_label} against {self.label(self.second)}"
+
+    @property
+    def first_label(self) -> str:
+        return self.label(self.first)
+
+    def label(self, method: str) -> str:
+        """Its name, marked where its runs are no longer than its warm-up."""
+        return marked(method, [pair.block for pair in self.pairs])
+
+    def only_warms_up(self, pair: Pair) -> bool:
+        """Whether one of the two gave equal weights throughout by definition."""
+        return any(pair.block.only_warms_up(method) for method in (self.first, self.second))
 
 
 @final

@@ -44,10 +44,10 @@ def critical_difference(ranking: Ranking) -> Picture:
     """
     frame = library("pandas", "the report of a benchmark needs", "bench").DataFrame
     posthocs = library("scikit_posthocs", "the report of a benchmark needs", "bench")
-    names, k = list(ranking.methods), len(ranking.methods)
+    names, k = [ranking.labels[m] for m in ranking.methods], len(ranking.methods)
     picture, (axes,) = paper(1, 1.2 + 0.24 * k)
     posthocs.critical_difference_diagram(
-        ranking.ranks,
+        {ranking.labels[method]: rank for method, rank in ranking.ranks.items()},
         frame(stats.nemenyi(ranking.scores), index=names, columns=names),
         ax=axes,
         label_fmt_left="{label}  {rank:.2f}",
@@ -56,7 +56,7 @@ def critical_difference(ranking: Ranking) -> Picture:
         marker_props={"s": 14},
         elbow_props={"linewidth": 0.9},
         crossbar_props={"color": INK, "linewidth": 3, "alpha": 0.75},
-        color_palette={name: colour_of(name) for name in names},
+        color_palette={ranking.labels[m]: colour_of(m) for m in ranking.methods},
         text_h_margin=0.02 * k,
     )
     axes.grid(visible=False)
@@ -87,7 +87,7 @@ def pareto(block: Block) -> Picture:
     _legend(picture, axes[0], methods, sweep=bool(block.trials(SWEEP)))
     _settle(picture)
     for one, means, more in named:
-        _names(picture, one, means, more)
+        _names(picture, one, means, more, block)
     return picture
 
 
@@ -112,7 +112,7 @@ def time_and_quality(block: Block) -> Picture:
     _legend(picture, axes, list(once), sweep=False)
     _settle(picture)
     best = min(once, key=lambda m: once[m][1], default="")
-    _names(picture, axes, once, {best})
+    _names(picture, axes, once, {best}, block)
     return picture
 
 
@@ -225,9 +225,11 @@ def _settle(picture: Picture) -> None:
     picture.set_layout_engine("none")
 
 
-def _names(picture: Picture, axes: Axes, means: Mapping[str, Any], more: set[str]) -> None:
+def _names(
+    picture: Picture, axes: Axes, means: Mapping[str, Any], more: set[str], block: Block
+) -> None:
     """Names beside the points, pushed apart where they would lie on each other."""
-    wanted = [m for m in means if m in NAMED or m in more]
+    wanted = [m for m in means if m in NAMED or m in more or block.only_warms_up(m)]
     unit = picture.dpi / 72
     box = axes.get_window_extent()
     spots = {m: axes.transData.transform(means[m]) for m in wanted}
@@ -243,7 +245,7 @@ def _names(picture: Picture, axes: Axes, means: Mapping[str, Any], more: set[str
         heights = _apart([spots[m][1] for m in names], 10.5 * unit, box.y1)
         for method, height in zip(names, heights, strict=True):
             axes.annotate(
-                method,
+                block.label(method),
                 means[method],
                 xytext=(-7 if left else 7, (height - spots[method][1]) / unit),
                 textcoords="offset points",

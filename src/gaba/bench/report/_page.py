@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 import gaba
@@ -101,7 +100,7 @@ def _overall(view: View) -> Iterator[Part]:
     yield Heading(view.title[0].upper() + view.title[1:], 3)
     if view.chosen:
         yield Text("The optimizer of each method and problem was chosen on validation data.", True)
-    yield _overall_table(view, ranking)
+    yield _overall_table(view, ranking, rankable(view.methods))
     if not ranking.possible:
         yield Text("Ranks over problems need two of them at least.", quiet=True)
         return
@@ -162,7 +161,7 @@ def _regrets(evidence: Evidence) -> Iterator[Part]:
     label = "regret, %: 0 is as good as the sweep's best (95 % interval, over problems)"
     for optimizer in evidence.optimizers:
         found = [r for r in evidence.regrets if r.optimizer == optimizer]
-        rows = [(r.method, r.interval, group_of(r.method)) for r in found]
+        rows = [(r.label, r.interval, group_of(r.method)) for r in found]
         if rows:
             draw = partial(_figures.intervals, rows, label)
             caption = f"Regret of each method, with {optimizer}"
@@ -176,8 +175,7 @@ def _variants(evidence: Evidence) -> Iterator[Part]:
     yield Heading("Our variants on problems of three or more tasks")
     yield Text(f"{listed(view.problems)}; {view.title}.", quiet=True)
     ranking = view.ranking(evidence.own)
-    table = _overall_table(view, ranking)
-    yield replace(table, rows=tuple(row for row in table.rows if row[0] in evidence.own))
+    yield _overall_table(view, ranking, [m for m in rankable(view.methods) if m in evidence.own])
     if ranking.possible:
         yield _diagram(ranking, "our variants", "ranks-variants")
 
@@ -210,6 +208,9 @@ def _slug(text: str) -> str:
 
 # ---- tables -------------------------------------------------------------------------------------
 
+WARMING = "still in its warm-up: equal weights by definition"
+"""In place of a test of runs that are no longer than the warm-up of their method."""
+
 MANY = 6
 """With more metrics than this a table shows only their mean quality."""
 
@@ -220,14 +221,14 @@ def _table(rows: Iterable[dict[str, str]], words: int = 1) -> Table:
     return Table(tuple(found[0]), tuple(tuple(row.values()) for row in found), words)
 
 
-def _overall_table(view: View, ranking: Ranking) -> Table:
+def _overall_table(view: View, ranking: Ranking, methods: Sequence[str]) -> Table:
     """A line a method over all problems, the lowest mean rank first."""
 
     def row(method: str) -> dict[str, str]:
         blocks = [b for b in (view.block(p, method) for p in view.problems) if b]
         diverged = sum(run.diverged for b in blocks for run in b.final[method].values())
         return {
-            "method": method,
+            "method": view.label(method),
             "group": group_of(method),
             "problems": str(len(blocks)),
             "mean rank": figure(ranking.ranks.get(method, math.nan), 3),
@@ -236,8 +237,8 @@ def _overall_table(view: View, ranking: Ranking) -> Table:
             "diverged runs": str(diverged),
         }
 
-    methods = sorted(rankable(view.methods), key=lambda m: (ranking.ranks.get(m, math.inf), m))
-    return _table(map(row, methods), words=2)
+    order = sorted(methods, key=lambda m: (ranking.ranks.get(m, math.inf), m))
+    return _table(map(row, order), words=2)
 
 
 def _quality_table(block: Block) -> Table:
@@ -283,7 +284,7 @@ def _behaviour_table(block: Block) -> Table:
     def row(method: str) -> dict[str, str]:
         means, spreads = (_weights(block, method, name) for name in ("mean", "std"))
         return {
-            "method": method,
+            "method": block.label(method),
             "time per step": figure(time_ratio(block, method), 3),
             "ms per step": figure(1e3 * block.median(method, "seconds_per_step"), 3),
             "memory, MiB": figure(block.median(method, "peak_memory_bytes") / 2**20, 3),
@@ -331,7 +332,7 @@ def _pairs_table(comparisons: Sequence[Comparison]) -> Table:
             "p, sign flips": chance(pair.p),
             "p, Wilcoxon": chance(pair.wilcoxon),
             "p, corrected": chance(pair.holm),
-            "p of equivalence": chance(pair.equivalence),
+            "p of equivalence": WARMING if c.only_warms_up(pair) else chance(pair.equivalence),
         }
         for c in comparisons
         for pair in c.pairs
@@ -343,7 +344,7 @@ def _regret_table(regrets: Sequence[Regret]) -> Table:
     """A line a method: how far behind the sweep, and for what part of its price."""
     rows = (
         {
-            "method": r.method,
+            "method": r.label,
             "optimizer": r.optimizer,
             "problems": str(len(r.comparison.pairs)),
             "regret": percents(r.interval),

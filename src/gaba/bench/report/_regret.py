@@ -41,6 +41,10 @@ class Regret:
         return self.comparison.first
 
     @property
+    def label(self) -> str:
+        return self.comparison.first_label
+
+    @property
     def optimizer(self) -> str:
         return self.comparison.optimizer
 

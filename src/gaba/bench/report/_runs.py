@@ -117,10 +117,13 @@ class Block:
         """Those with final runs that train all tasks."""
         return [method for method in self.final if is_multi_task(method)]
 
+    def only_warms_up(self, method: str) -> bool:
+        """Whether a run of the method is too short to say anything of it."""
+        return any(run.only_warms_up for run in self.final.get(method, {}).values())
+
     def label(self, method: str) -> str:
         """The name of the method, marked if its runs are too short to say anything of it."""
-        short = any(run.only_warms_up for run in self.final.get(method, {}).values())
-        return f"{method} (warm-up only)" if short else method
+        return marked(method, [self])
 
     def trials(self, method: str) -> list[Run]:
         """The runs among which the setting of ``method`` was chosen, failed ones too."""
@@ -150,6 +153,16 @@ class Block:
         known = [run.figure(figure) for run in self.final.get(method, {}).values()]
         known = [value for value in known if math.isfinite(value)]
         return float(np.median(known)) if known else math.nan
+
+
+def marked(method: str, blocks: Iterable[Block]) -> str:
+    """The name of a method, with on how many blocks its warm-up is as long as its runs."""
+    found = [block for block in blocks if method in block.final]
+    short = sum(block.only_warms_up(method) for block in found)
+    if not short:
+        return method
+    where = "" if short == len(found) else f" on {short} of {len(found)}"
+    return f"{method} (warm-up only{where})"
 
 
 def blocks_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -12,7 +12,7 @@ import numpy as np
 
 from gaba.bench import statistics as stats
 from gaba.bench.problem import Metric
-from gaba.bench.report._runs import Block
+from gaba.bench.report._runs import Block, marked
 
 
 def interval_of(values: Sequence[float]) -> stats.Interval:
@@ -73,6 +73,11 @@ class View:
         block = self.block(problem, method)
         return block.quality(method) if block else math.nan
 
+    def label(self, method: str) -> str:
+        """Its name, marked where its runs are no longer than its warm-up."""
+        found = [self.block(problem, method) for problem in self.problems]
+        return marked(method, [block for block in found if block])
+
     def ranking(self, methods: Sequence[str]) -> Ranking:
         """Ranks of those of the methods that have all problems; the others are named."""
         every = np.array([[self.quality(p, m) for m in methods] for p in self.problems])
@@ -84,6 +89,7 @@ class View:
             tuple(m for m in methods if m not in kept),
             tuple(self.problems),
             every[:, complete],
+            {m: self.label(m) for m in kept},
         )
 
     def delta_m(self, method: str) -> stats.Interval:
@@ -113,6 +119,7 @@ class Ranking:
     missing: tuple[str, ...]
     problems: tuple[str, ...]
     scores: np.ndarray
+    labels: Mapping[str, str]
 
     @property
     def possible(self) -> bool:

@@ -44,7 +44,7 @@ def conclusions(evidence: Evidence) -> list[str]:
 def verdict(at: Comparison) -> str:
     """What one pooled comparison shows: better, worse, nothing, or that it could show nothing."""
     pairs = sum(pair.n for pair in at.pairs)
-    where = f"{at.first} against {at.second} with {at.optimizer}"
+    where = f"{at.title} with {at.optimizer}"
     if at.least > ALPHA:
         return (
             f"{where}: {count(pairs, 'pair')} of runs cannot show a difference at the 5 % level "
@@ -67,27 +67,28 @@ def _further(at: Comparison) -> str:
 def _differ(ranking: Ranking) -> str:
     if not ranking.possible:
         return "There is no ranking: it needs two problems that the methods have in common."
-    n, k = len(ranking.problems), len(ranking.methods)
-    ranks = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
+    n, k, name = len(ranking.problems), len(ranking.methods), ranking.labels.__getitem__
+    ranks = sorted(ranking.ranks, key=lambda m: ranking.ranks[m])
     p = ranking.friedman.permuted_p
     where = f"{k} methods on {n} problems, {ranking.title}"
     if not p < ALPHA:
         return (
             f"{where}: the ranks differ by no more than chance makes them differ (Friedman, p "
-            f"{chance(p)}), so no method may be called best. {ranks[0]} has the lowest mean rank, "
+            f"{chance(p)}), so no method may be called best. {name(ranks[0])} has the lowest mean "
+            f"rank, "
             f"{ranking.ranks[ranks[0]]:.2f}."
         )
     best = ranking.ranks[ranks[0]]
     apart = [m for m in ranks if ranking.ranks[m] - best > ranking.critical]
     beside = k - 1 - len(apart)
     said = (
-        f"{where}: the ranks differ (Friedman, p {chance(p)}). {ranks[0]} has the lowest mean "
-        f"rank, {best:.2f}; "
+        f"{where}: the ranks differ (Friedman, p {chance(p)}). {name(ranks[0])} has the lowest "
+        f"mean rank, {best:.2f}; "
     )
     if not apart:
         return f"{said}the Nemenyi test tells no other method from it."
     rest = count(beside, "other")
-    return f"{said}it differs from {listed(apart, MOST)}; {rest} may be as good."
+    return f"{said}it differs from {listed([*map(name, apart)], MOST)}; {rest} may be as good."
 
 
 def _against(at: Family | None, baseline: str) -> list[str]:
@@ -102,10 +103,11 @@ def _against(at: Family | None, baseline: str) -> list[str]:
         shown = [c for c in here if c.holm < ALPHA]
         better = sorted((c for c in shown if c.mean < 0), key=lambda c: c.mean)
         worse = sorted((c for c in shown if c.mean > 0), key=lambda c: -c.mean)
-        parts = [
-            f"{kind}: {listed([f'{c.first} ({percent(c.mean)})' for c in found], MOST) or 'none'}"
-            for kind, found in (("better", better), ("worse", worse))
-        ]
+        named = {
+            kind: listed([f"{c.first_label} ({percent(c.mean)})" for c in comparisons], MOST)
+            for kind, comparisons in (("better", better), ("worse", worse))
+        }
+        parts = [f"{kind}: {names or 'none'}" for kind, names in named.items()]
         rest = len(here) - len(shown)
         said.append(
             f"Against {baseline} with {optimizer}, corrected for {len(at.comparisons)} tests: "
@@ -120,9 +122,12 @@ def _same(evidence: Evidence) -> list[str]:
         return []
     said: list[str] = []
     for at in (c for c in evidence.asked.comparisons if c.second.startswith("fixed:")):
-        same = [pair.block.problem for pair in at.pairs if pair.equivalence < ALPHA]
-        apart = [pair.block.problem for pair in at.pairs if pair.holm < ALPHA]
-        names = (pair.block.problem for pair in at.pairs)
+        pairs = [pair for pair in at.pairs if not at.only_warms_up(pair)]
+        if not pairs:
+            continue
+        same = [pair.block.problem for pair in pairs if pair.equivalence < ALPHA]
+        apart = [pair.block.problem for pair in pairs if pair.holm < ALPHA]
+        names = (pair.block.problem for pair in pairs)
         neither = [name for name in names if name not in (*same, *apart)]
         said.append(
             f"Is {at.first} distinguishable from {at.second} with {at.optimizer}? Shown to be the "
@@ -163,7 +168,7 @@ def _several(evidence: Evidence) -> list[str]:
         return []
     order = sorted(ranking.ranks, key=lambda name: ranking.ranks[name])
     where = f"On {count(len(view.problems), 'problem')} of three or more tasks, {view.title}"
-    said = f"{where}, {order[0]} has the lowest mean rank of our variants"
+    said = f"{where}, {ranking.labels[order[0]]} has the lowest mean rank of our variants"
     said += f" ({ranking.ranks[order[0]]:.2f}; next {order[1]}, {ranking.ranks[order[1]]:.2f})"
     if not ranking.possible:
         return [f"{said}. One problem is not enough to call it best."]
@@ -181,7 +186,7 @@ def _regret(found: Sequence[Regret]) -> list[str]:
     optimizer, nearest = found[0].optimizer, min(everywhere, key=lambda r: r.interval.estimate)
     found = everywhere
     ground = f"on {count(most, 'problem')}" + (", over its seeds alone" if most == 1 else "")
-    good = [r.method for r in found if r.verdict == "as good"]
+    good = [r.label for r in found if r.verdict == "as good"]
     bad = sum(r.verdict == "worse" for r in found)
     cost = [r.sweep_cost for r in found if math.isfinite(r.sweep_cost)]
     price = f"; the sweep cost {min(cost):.0f} to {max(cost):.0f} runs of a method" if cost else ""
@@ -189,7 +194,7 @@ def _regret(found: Sequence[Regret]) -> list[str]:
     return [
         f"As good as a sweep at the price of one run, with {optimizer}, {ground} (the interval "
         f"ends below {100 * MARGIN:.0f} % worse than the best fixed weighting): {answer}; shown to "
-        f"be worse: {bad} of {len(found)}; the nearest is {nearest.method}, "
+        f"be worse: {bad} of {len(found)}; the nearest is {nearest.label}, "
         f"{percents(nearest.interval)}{price}"
         + (f"; {left_out} that ran on fewer problems are not judged." if left_out else ".")
     ]

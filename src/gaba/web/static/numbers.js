@@ -89,7 +89,7 @@ export const whole = (value) => Math.round(value).toLocaleString("en");
 
 export function percent(part) {
   if (special(part) !== null || part === 1) return part === 0 || part === 1 ? `${100 * part} %` : "–";
-  if (part > 0 && part < 0.001) return "under 0.1 %";
+  if (Math.abs(part) < 0.001) return part > 0 ? "under 0.1 %" : "below 0 %";
   return part < 1 && part > 0.999 ? "over 99.9 %" : `${(100 * part).toFixed(1).replace("-", "−")} %`;
 }
 

@@ -4,15 +4,18 @@ import { onWidth } from "./dom.js";
 import { decadeTicks, tickText } from "./numbers.js";
 import { colour } from "./theme.js";
 
+/** So few values are shown as points. */
+const FEW = 60;
+
 /** The range of a logarithmic axis, with some room around the values. */
-function logRange(_plot, low, high) {
+function logRange(low, high) {
   if (low === null || high === null || !(low > 0)) return [0.1, 10];
   const [a, b] = [Math.log10(low), Math.log10(high)];
   const pad = Math.max(0.05 * (b - a), 0.15 - (b - a) / 2, 0.02);
   return [Math.max(1e-300, 10 ** (a - pad)), Math.min(1e300, 10 ** (b + pad))];
 }
 
-function linearRange(_plot, low, high) {
+function linearRange(low, high) {
   if (low === null || high === null) return [0, 1];
   const pad = 0.06 * (high - low || Math.abs(high) || 1);
   return [low - pad, high + pad];
@@ -21,30 +24,46 @@ function linearRange(_plot, low, high) {
 /**
  * A plot in `mount` that follows its width and the theme.
  *
- * series: [{ token, width, dash, band }]; a series with a band has three rows of data: mean, least, greatest.
- * range: [low, high] of a linear axis; shades: [{ token, inside(i) }], what is shaded behind the lines;
- * marks(): [{ x } or { y }], dashed lines; hover(plot, i): the pointer is at index i, or null;
+ * series: [{ token, width, dash, band, sparse }]; a series with a band has three rows of data: mean, least,
+ * greatest; one that is sparse is joined over steps without a value, and few values are points.
+ * xLabel, yLabel: what the axes are, with their units; yText(value): a value on the axis;
+ * range: [low, high] of a linear axis; reach(): [low, high] that the axis must hold, or null;
+ * span: [first, last] step, if not those of the data;
+ * shades: [{ token, inside(i) }], what is shaded behind the lines;
+ * marks(): [{ x } or { y, text }], dashed lines; hover(plot, i): the pointer is at index i, or null;
  * sync: plots of the same name show the same pointer; zoom: { view(), select(from, to), reset() }.
  *
  * Returns { show(data, log, label), destroy() } for data [[x…], [y…], …].
  */
-export function timeplot(mount, { series, height, range, shades = [], marks = () => [], hover, sync, zoom }) {
+export function timeplot(mount, { series, height, xLabel = "step", yLabel, yText = tickText, range, reach = () => null, span, shades = [], marks = () => [], hover, sync, zoom }) {
   let plot = null;
   let data = null;
   let log = false;
   let width = 0;
 
+  /** The range of the y axis for values from `low` to `high`. */
+  function rangeOf(_plot, low, high) {
+    if (range && !log) return range;
+    const held = [low, high, ...(reach() ?? [])].filter((value) => value !== null && (!log || value > 0));
+    const ends = held.length ? [Math.min(...held), Math.max(...held)] : [null, null];
+    return log ? logRange(...ends) : linearRange(...ends);
+  }
+
   function options() {
     const [ink, pale] = [colour("--ink-2"), colour("--grid")];
-    const axis = { stroke: ink, grid: { stroke: pale, width: 1 }, ticks: { stroke: pale, width: 1, size: 4 }, font: "12px system-ui, sans-serif" };
+    const axis = {
+      stroke: ink, grid: { stroke: pale, width: 1 }, ticks: { stroke: pale, width: 1, size: 4 },
+      font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif", labelSize: 18, labelGap: 0,
+    };
     const lines = [{}];
     const bands = [];
-    const points = { show: (u) => u.data[0].length < 3 };
-    for (const { token, dash, band, width: stroke = 1.75 } of series) {
+    const known = (values) => values.reduce((count, value) => count + (value !== null && value !== undefined), 0);
+    for (const { token, dash, band, sparse = false, width: stroke = 1.75 } of series) {
+      const points = { size: 5, show: (u, i) => (sparse ? known(u.data[i]) < FEW : u.data[0].length < 3) };
       const line = colour(token);
       if (band) bands.push({ series: [lines.length + 2, lines.length + 1], fill: line.replace("rgb(", "rgba(").replace(")", ", 0.22)") });
-      lines.push({ stroke: line, dash, width: stroke, points });
-      if (band) lines.push(...[0, 1].map(() => ({ stroke: "transparent", width: 0, points: { show: false } })));
+      lines.push({ stroke: line, dash, width: stroke, points, spanGaps: sparse });
+      if (band) lines.push(...[0, 1].map(() => ({ stroke: "transparent", width: 0, points: { show: false }, spanGaps: sparse })));
     }
     return {
       width, height, bands,
@@ -57,12 +76,12 @@ export function timeplot(mount, { series, height, range, shades = [], marks = ()
         drag: { x: Boolean(zoom), y: false, setScale: false },
       },
       scales: {
-        x: { time: false, range: (_u, low, high) => zoom?.view() ?? [low, low === high ? high + 1 : high] },
-        y: log ? { distr: 3, range: logRange } : { range: range ?? linearRange },
+        x: { time: false, range: (_u, low, high) => zoom?.view() ?? span ?? [low, low === high ? high + 1 : high] },
+        y: { distr: log ? 3 : 1, range: rangeOf },
       },
       axes: [
-        { ...axis, values: (_u, values) => values.map((v) => (Number.isInteger(v) ? v.toLocaleString("en") : "")), size: 28 },
-        { ...axis, values: (_u, values) => values.map((v) => (v === null ? "" : tickText(v))), size: 58, ...(log ? { splits: (_u, _axis, low, high) => decadeTicks(low, high), filter: (_u, splits) => splits } : {}) },
+        { ...axis, values: (_u, values) => values.map((v) => (Number.isInteger(v) ? v.toLocaleString("en") : "")), size: 26, label: xLabel },
+        { ...axis, values: (_u, values) => values.map((v) => (v === null ? "" : yText(v))), size: 52, label: yLabel, ...(log ? { splits: (_u, _axis, low, high) => decadeTicks(low, high), filter: (_u, splits) => splits } : {}) },
       ],
       hooks: {
         drawClear: [(u) => shades.forEach((shade) => paintShade(u, shade))],
@@ -129,8 +148,11 @@ function paintMarks(u, marks, stroke) {
   const { ctx, bbox } = u;
   ctx.save();
   ctx.strokeStyle = stroke;
+  ctx.fillStyle = stroke;
+  ctx.font = `${Math.round(11 * devicePixelRatio)}px system-ui, sans-serif`;
+  ctx.textAlign = "right";
   ctx.setLineDash([4, 4]);
-  for (const { x, y } of marks) {
+  for (const { x, y, text } of marks) {
     ctx.beginPath();
     if (x !== undefined) {
       const at = u.valToPos(x, "x", true);
@@ -140,6 +162,7 @@ function paintMarks(u, marks, stroke) {
       const at = u.valToPos(y, "y", true);
       ctx.moveTo(bbox.left, at);
       ctx.lineTo(bbox.left + bbox.width, at);
+      if (text) ctx.fillText(text, bbox.left + bbox.width - 4, at - 5 * devicePixelRatio);
     }
     ctx.stroke();
   }

@@ -2,6 +2,7 @@
 
 import { byId } from "../dom.js";
 import { themeSwitch } from "../theme.js";
+import { watchBalance } from "./balance.js";
 import { choose, decide } from "./choose.js";
 import { lab } from "./lab.js";
 import { many } from "./many.js";
@@ -13,11 +14,13 @@ import {
 import { descent, run, stepResponse, summary, updateLength } from "./simulate.js";
 import { size } from "./size.js";
 import { belief, ema, floor, logEma, warmup } from "./stabilisers.js";
+import { gramians, tracked } from "./tracked.js";
 import { two } from "./two.js";
 
 themeSwitch(byId("theme"));
 two();
 many();
+watchBalance();
 lab();
 size();
 choose();
@@ -32,6 +35,7 @@ globalThis.gaba = {
   },
   simulate: { descent, run, stepResponse, summary, updateLength },
   stabilisers: { belief, ema, floor, logEma, warmup },
+  tracking: { gramians, tracked },
 };
 document.documentElement.dataset.ready = "true";
 

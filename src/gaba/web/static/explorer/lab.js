@@ -20,11 +20,11 @@ const PAPER = {
 const NOISY_PAPER = { ...PAPER, noise: 0.5, bursts: 5 };
 const DEFAULT = { ...NOISY_PAPER, smoothing: "belief", floorAt: 0, warmupSteps: 0, scale: "sum", limit: 64, recover: 8, rising: 1.2 };
 const SCENES = [
-  ["The paper's preset", PAPER],
-  ["The paper's, with noise", NOISY_PAPER],
-  ["The default of gaba", DEFAULT],
-  ["No stabiliser", { ...DEFAULT, smoothing: "none", limit: Infinity, recover: Infinity, rising: Infinity }],
-  ["A drift that crosses over", { ...DEFAULT, ratio: 30, noise: 0.4, drift: -3 }],
+  ["paper", PAPER],
+  ["paper, noisy", NOISY_PAPER],
+  ["gaba", DEFAULT],
+  ["inverse, no stabiliser", { ...DEFAULT, smoothing: "none", limit: Infinity, recover: Infinity, rising: Infinity }],
+  ["gaba, a drift that crosses over", { ...DEFAULT, ratio: 30, noise: 0.4, drift: -3 }],
 ];
 
 /** The norms of the lab's settings. */
@@ -86,12 +86,12 @@ export function lab() {
   const both = ["--task-1", "--task-2"].map((token) => ({ token }));
   const shared = { hover, sync: "lab", shades: [{ token: "--saturated", inside: (i) => rows[i]?.saturated }] };
   const plots = {
-    norms: timeplot(byId("lab-norms"), { ...shared, series: both, height: 150 }),
-    multipliers: timeplot(byId("lab-multipliers"), { ...shared, series: both, height: 170 }),
-    weights: timeplot(byId("lab-weights"), { ...shared, series: both, height: 170, range: [0, 1] }),
-    imbalance: timeplot(byId("lab-imbalance"), { ...shared, series: [{ token: "--line-strong", width: 1 }, { token: "--task-5" }], height: 150 }),
+    norms: timeplot(byId("lab-norms"), { ...shared, series: both, height: 168, yLabel: "norm" }),
+    multipliers: timeplot(byId("lab-multipliers"), { ...shared, series: both, height: 188, yLabel: "multiplier" }),
+    weights: timeplot(byId("lab-weights"), { ...shared, series: both, height: 188, range: [0, 1], yLabel: "weight λ" }),
+    imbalance: timeplot(byId("lab-imbalance"), { ...shared, series: [{ token: "--line-strong", width: 1 }, { token: "--task-5" }], height: 168, yLabel: "ratio (1: balanced)" }),
     response: timeplot(byId("lab-response"), {
-      series: [{ token: "--task-3", width: 2.2 }], height: 170, range: [0, 1.05],
+      series: [{ token: "--task-3", width: 2.2 }], height: 188, range: [0, 1.05], yLabel: "part of the way",
       marks: () => [{ y: 1 - Math.exp(-1) }, ...(reached ? [{ x: reached }] : [])],
     }),
   };

@@ -23,7 +23,8 @@ export function multipliers(scale, wanted, norms, limit = Infinity) {
 /** The a with Σ clip(a w, 1/L, L) g = Σ g: between two points where a limit begins to act it is linear. */
 function filled(wanted, norms, limit, held) {
   const target = sum(norms);
-  if (limit === Infinity) return target / sum(contributions(wanted, norms));
+  const free = target / sum(contributions(wanted, norms));
+  if (wanted.every((w) => free * w <= limit && free * w >= 1 / limit)) return free;
   const pull = (factor) => sum(contributions(held(factor), norms));
   const points = wanted.flatMap((w) => [1 / limit / w, limit / w]).sort((a, b) => a - b);
   const above = Math.max(1, points.findIndex((point) => pull(point) >= target));

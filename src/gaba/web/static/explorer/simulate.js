@@ -6,7 +6,7 @@ import { contributions, imbalance, inverseNorm, sum, uniform } from "./rules.js"
 import { FIRST_RATE, belief, ema, floor, logEma, warmup } from "./stabilisers.js";
 
 /** Random numbers from a seed (mulberry32): uniform in [0, 1), and normal. */
-function generator(seed) {
+export function generator(seed) {
   let state = seed >>> 0;
   const next = () => {
     state = (state + 0x6d2b79f5) >>> 0;

@@ -30,7 +30,7 @@ export function size() {
   );
   const series = SCALES.slice(0, 3).map(([, , , token], i) => ({ token, width: i ? 2.2 : 4, dash: i === 2 ? [7, 5] : undefined }));
   const plots = Object.fromEntries(["sgd", "adam"].map((optimizer) => [
-    optimizer, timeplot(byId(`size-${optimizer}`), { series, height: 210 }),
+    optimizer, timeplot(byId(`size-${optimizer}`), { series, height: 228, yLabel: "part of the start" }),
   ]));
 
   const refresh = onceAFrame(() => {

@@ -10,9 +10,9 @@ import { contributions, imbalance, inverseNorm, isBalanced, uniform } from "./ru
 
 const NAMES = ["task 1", "task 2"];
 const PAIR_RULES = [
-  { key: "uniform", title: "Uniform", formula: "λ = ½", weigh: uniform },
-  { key: "sqrt", title: "Square root", formula: "λₖ ∝ 1/√gₖ", weigh: (g) => inverseNorm(g, 0.5) },
-  { key: "inverse", title: "Inverse", formula: "λₖ ∝ 1/gₖ", weigh: inverseNorm },
+  { key: "uniform", title: "uniform", formula: "λ = ½", weigh: uniform },
+  { key: "sqrt-inverse", title: "sqrt-inverse", formula: "λₖ ∝ 1/√gₖ", weigh: (g) => inverseNorm(g, 0.5) },
+  { key: "inverse", title: "inverse", formula: "λₖ ∝ 1/gₖ", weigh: inverseNorm },
 ];
 const LOG_TICKS = [1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999];
 

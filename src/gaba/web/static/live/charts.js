@@ -4,13 +4,16 @@ import { h, swatch } from "../dom.js";
 import { whole } from "../numbers.js";
 import { timeplot } from "../timeplot.js";
 
-const HEIGHT = 190;
+const HEIGHT = 212;
 const SPOKEN = 12;
+/** Over a dashed line there is room for its text. */
+const HEADROOM = 1.4;
 
 /**
  * One chart.
  *
- * spec: {key, title, log, range, unit(value), series: [{name, label, token}], shade: [{names, token, least}], legend}
+ * spec: {key, title, axis, log, range, unit(value), series: [{name, label, token}], shade: [{names, token, least}],
+ * marks: [{ y, text }], dashed lines that the axis holds; sparse: it is measured now and then; legend}
  * shared: {sync, zoom}, as timeplot has them
  */
 export class Chart {
@@ -26,8 +29,10 @@ export class Chart {
       spec.legend && h("div", { class: "legend" }, spec.series.map((one) => h("span", {}, swatch(`var(${one.token})`), ` ${one.label}`))),
     );
     this.plot = timeplot(this.mount, {
-      ...shared, height: HEIGHT, range: spec.range,
-      series: spec.series.map(({ token }) => ({ token, band: true })),
+      ...shared, height: HEIGHT, range: spec.range, yLabel: spec.axis, yText: spec.tick,
+      marks: () => spec.marks ?? [],
+      reach: () => spec.marks?.flatMap(({ y, text }) => [y, y * (text ? HEADROOM : 1)]),
+      series: spec.series.map(({ token }) => ({ token, band: true, sparse: spec.sparse })),
       shades: (spec.shade ?? []).map(({ names, token, least }) => ({
         token, inside: (i) => names.some((name) => this.data.series.get(name)?.[1][i] >= least),
       })),

@@ -1,17 +1,20 @@
 // One run on the page: its state, its figures, what they say, and its charts.
 
 import { h, say, swatch, taskColour, taskToken } from "../dom.js";
-import { multiplierText, percent, seconds, short, timesText, weightText, whole } from "../numbers.js";
+import { multiplierText, percent, seconds, short, tickText, timesText, weightText, whole } from "../numbers.js";
 import { Chart } from "./charts.js";
 import { Store, unpack } from "./store.js";
 
 /** How a finding of each grade looks. */
 const GRADES = { act: "trouble", watch: "watch", fine: "fine" };
+/** The word for what a run is doing, and how it looks. */
 const STATES = {
-  waiting: ["waiting for the first step", "warn"],
-  reading: ["reading", "warn"],
-  following: ["following", "good"],
-  error: ["stopped", "bad"],
+  waiting: ["Waiting", ""],
+  running: ["Running", "good"],
+  finished: ["Finished", "good"],
+  stalled: ["Stalled", "warn"],
+  failed: ["Failed", "bad"],
+  unreadable: ["Unreadable", "bad"],
 };
 /** Cosines of so many pairs at most have a chart that can be read. */
 const MOST_PAIRS = 12;
@@ -20,6 +23,14 @@ const COLUMNS = [
   ["losses", "Loss", short], ["norms", "Norm", short], ["multipliers", "Multiplier", multiplierText],
   ["weights", "Weight", weightText], ["contributions", "Contribution", short], ["shares", "Share", percent],
 ];
+const DAY = 86_400;
+
+/** A time as a person tells it; with the day if that is another one. */
+function clockText(since) {
+  const at = new Date(1000 * since);
+  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return Date.now() / 1000 - since < DAY / 2 ? time : `${at.toLocaleDateString()}, ${time}`;
+}
 
 const median = (values) => {
   const known = values.filter(Number.isFinite).sort((a, b) => a - b);
@@ -35,17 +46,25 @@ export class Panel {
     this.charts = [];
     this.view = null;
     this.detail = null;
-    this.state = h("span", { class: "badge" }, "waiting");
+    this.state = h("span", { class: "badge state", role: "status" }, "Waiting");
+    this.said = h("p", { class: "said" });
+    this.command = h("code");
     this.summary = h("p", { class: "small muted" });
     this.progress = h("progress", { max: 1, value: 0, hidden: true, "aria-label": `reading ${name}` });
     this.error = h("p", { class: "note bad", role: "alert", hidden: true });
     this.figures = h("dl", { class: "figures" });
     this.table = h("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": `figures of ${name} by task` });
+    this.seen = h("p", { class: "small muted", hidden: true });
     this.verdict = h("p", { class: "verdict" });
     this.code = h("code");
     this.evidence = h("ul", { class: "findings" });
-    this.since = h("p", { class: "small muted" });
-    this.heat = h("div", { class: "table-scroll", hidden: true });
+    this.since = h("h3");
+    this.heat = h("div", { class: "stack" });
+    this.matrixParts = [
+      h("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": `cosines of ${name}` }),
+      h("p", { class: "small muted" }),
+    ];
+    this.tasks = h("p", { class: "legend", "aria-label": "Colours of the tasks" });
     this.shown = h("output", {}, "all steps");
     this.grid = h("div", { class: "charts" });
     this.body = h(
@@ -55,23 +74,41 @@ export class Panel {
       h(
         "div",
         { class: "beside" },
-        h("section", { class: "stack" }, h("h3", {}, "Last step"), this.table, this.heat),
-        h("section", { class: "stack conclusion" }, h("h3", {}, "Diagnosis"), this.verdict, h("pre", { class: "code", tabindex: 0, role: "group", "aria-label": `line of code for ${name}` }, this.code), this.since, this.evidence),
+        h("section", { class: "stack" }, h("h3", {}, "Last step"), this.table, this.seen),
+        h("section", { class: "stack" }, h("h3", {}, "Who helps whom"), this.heat),
+        h("section", { class: "stack evidence" }, this.since, this.evidence),
       ),
       this.toolbar(),
+      this.tasks,
       this.grid,
       h(
         "p",
         { class: "shades" },
         h("span", {}, swatch("var(--saturated)"), " saturated: a multiplier is at its limit, or a weight at its floor"),
         h("span", {}, swatch("var(--skipped)"), " a step was skipped: not finite"),
+        h("span", {}, "┄ the limit of a multiplier; equal shares"),
         h("span", {}, "A line is the mean of the steps that a point stands for, a band their least and greatest. Drag across a chart to zoom."),
       ),
     );
     this.element = h(
       "article",
       { class: "panel run", "aria-label": `run ${name}`, "data-run": name },
-      h("header", {}, h("div", { class: "row" }, h("h2", {}, name), this.state), this.summary, this.progress, this.error),
+      h(
+        "header",
+        {},
+        h("div", { class: "row" }, this.state, h("h2", {}, name)),
+        this.summary,
+        this.progress,
+        this.error,
+        this.said,
+        h("pre", { class: "code", tabindex: 0, role: "group", hidden: true, "aria-label": `what to do about ${name}` }, this.command),
+        h(
+          "section",
+          { class: "conclusion", hidden: true, "aria-label": `verdict on ${name}` },
+          this.verdict,
+          h("pre", { class: "code", tabindex: 0, role: "group", "aria-label": `line of code for ${name}` }, this.code),
+        ),
+      ),
       this.body,
     );
   }
@@ -98,7 +135,7 @@ export class Panel {
     if (!this.store.take(event)) this.missed();
     this.event = event;
     const optional = [...this.store.series.keys()].filter((name) => /^(seconds|shares|cosines)/.test(name));
-    this.known = [...event.tasks, ...optional].join("\n");
+    this.known = [...event.tasks, ...optional, event.limit, event.effective].join("\n");
     if (`${this.store.generation} ${this.known}` !== before) this.build();
     this.dirty = true;
   }
@@ -116,33 +153,41 @@ export class Panel {
     this.redraw();
   }
 
-  tell({ state, total, part, error, meta, about }) {
-    const [words, look] = STATES[state];
-    say(this.state, words);
-    this.state.className = `badge ${look}`;
-    Object.assign(this.element.dataset, { state, total });
-    this.progress.hidden = state !== "reading";
+  tell({ state, doing, total, part, error, meta, about }) {
+    const reading = state === "reading";
+    const [word, look] = reading ? ["Reading", ""] : STATES[doing.word];
+    say(this.state, word);
+    this.state.className = `badge state ${look}`;
+    Object.assign(this.element.dataset, { state, total, doing: doing.word });
+    const since = doing.since === null ? null : `The record was last written at ${clockText(doing.since)}.`;
+    this.said.hidden = reading || doing.word === "unreadable";
+    say(this.said, [doing.said, since, doing.advice].filter(Boolean).join(" "));
+    this.command.parentElement.hidden = this.said.hidden || !doing.code;
+    say(this.command, doing.code);
+    this.progress.hidden = !reading;
     this.progress.value = part;
     this.error.hidden = !error;
     say(this.error, error);
     const said = [
       meta.simulated ? "simulated data" : meta.subset, meta.method, meta.size,
       Number.isFinite(meta.seed) ? `seed ${meta.seed}` : null,
-      ...Object.entries(about).filter(([what, value]) => value !== meta[what]).map(([what, value]) => `${what}: ${value}`),
+      ...Object.entries(about).filter(([what, value]) => value !== meta[what] && what !== "measurement").map(([what, value]) => `${what}: ${value}`),
     ];
     say(this.summary, said.filter((text) => typeof text === "string").join(" · "));
   }
 
-  tabulate({ last, total, tasks, saturated, skipped, cosines }) {
+  tabulate({ last, measured, total, tasks, saturated, skipped, cosines, effective, without_cosines: without }) {
+    const seen = measured ?? last;
     const pace = median((this.store.series.get("seconds")?.[1] ?? []).slice(-200));
     const figures = [
       ["Steps", whole(total)],
-      ["Imbalance now", last.imbalance === null ? "not measured" : timesText(last.imbalance)],
+      ["Imbalance", measured ? timesText(measured.imbalance ?? Infinity) : "not measured"],
       ["Step time", seconds(pace)],
       ["Skipped steps", whole(skipped)],
     ];
     this.figures.replaceChildren(...figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-    const columns = COLUMNS.filter(([name]) => name !== "shares" || this.store.series.has("shares/0"));
+    const columns = COLUMNS.filter(([name]) => name !== "shares" || this.store.series.has("shares/0"))
+      .map(([name, title, text]) => [name, name === "norms" && effective ? "Effective norm" : title, text]);
     this.table.replaceChildren(
       h(
         "table",
@@ -151,31 +196,45 @@ export class Panel {
         h("thead", {}, h("tr", {}, ["Task", ...columns.map(([, title]) => title), "Saturated"].map((title) => h("th", { scope: "col" }, title)))),
         h("tbody", {}, tasks.map((task, k) =>
           h("tr", {}, h("th", { scope: "row" }, swatch(taskColour(k)), task),
-            columns.map(([name, , text]) => h("td", {}, text(last[name][k]))), h("td", {}, percent(saturated[k]))))),
+            columns.map(([name, , text]) => h("td", {}, text((seen[name] ?? last[name])[k]))), h("td", {}, percent(saturated[k]))))),
       ),
     );
-    this.matrix(cosines, tasks);
+    const names = columns.map(([name, title]) => (name in seen ? title.toLowerCase() : null)).filter(Boolean);
+    this.seen.hidden = seen.steps === last.steps;
+    say(this.seen, `Step ${whole(last.steps)}; ${names.join(", ")} and imbalance are of step ${whole(seen.steps)}, the last that was measured.`);
+    const told = JSON.stringify([cosines, without, tasks]);
+    if (this.matrixed !== told) this.matrix(cosines, tasks, without);
+    this.matrixed = told;
   }
 
-  /** The median cosines, and of how many steps, as a table whose cells are coloured. */
-  matrix(cosines, tasks) {
-    this.heat.hidden = !cosines;
-    if (!cosines) return;
+  /** The median cosines as a table whose cells are coloured; or why there are none, and what records them. */
+  matrix(cosines, tasks, { why, code }) {
+    if (!cosines) {
+      const line = code && h("pre", { class: "code", tabindex: 0, role: "group", "aria-label": `line that records cosines, ${this.name}` }, h("code", {}, code));
+      this.heat.replaceChildren(...[h("p", { class: "note" }, why), line].filter(Boolean));
+      return;
+    }
     const { median, steps } = cosines;
     const cell = (value, own) => {
-      const part = own ? 0 : Math.round(38 * Math.abs(value ?? 0));
+      if (own) return h("td", { class: "own" }, "1");
+      const part = Math.round(38 * Math.abs(value ?? 0));
       const background = `color-mix(in srgb, var(${(value ?? 0) < 0 ? "--bad" : "--good"}) ${part}%, var(--surface))`;
-      return h("td", { style: { background } }, value === null ? "–" : value.toFixed(2));
+      return h("td", { style: { background } }, value === null ? "–" : (Number(value.toFixed(2)) || 0).toFixed(2).replace("-", "−"));
     };
-    this.heat.replaceChildren(
+    const caption = `Cosines between the gradients, median of ${whole(steps)} step${steps === 1 ? "" : "s"}.`;
+    const [scrolled, note] = this.matrixParts;
+    scrolled.replaceChildren(
       h(
         "table",
         { class: "heat" },
-        h("caption", { class: "small muted" }, `Cosines between the tasks' gradients, median of ${whole(steps)} step${steps === 1 ? "" : "s"}`),
+        h("caption", { class: "visually-hidden" }, caption),
         h("thead", {}, h("tr", {}, h("td"), tasks.map((task) => h("th", { scope: "col" }, task)))),
         h("tbody", {}, tasks.map((task, i) => h("tr", {}, h("th", { scope: "row" }, task), median[i].map((value, j) => cell(value, i === j))))),
       ),
     );
+    say(note, `${caption} Above 0 a step for one task helps the other; below 0 it undoes work of the other.`);
+    // Once they are there they stay, so that what was scrolled stays where it is.
+    if (!scrolled.isConnected) this.heat.replaceChildren(scrolled, note);
   }
 
   /** The verdict, the line of code that changes it, and the evidence. */
@@ -188,6 +247,7 @@ export class Panel {
     this.verdict.className = `verdict ${GRADES[grade]}`;
     this.code.textContent = code;
     this.code.parentElement.hidden = !code;
+    this.verdict.parentElement.hidden = false;
     this.since.textContent = `Evidence of ${steps < total ? "the last " : ""}${whole(steps)} steps`;
     this.evidence.replaceChildren(...evidence.map(({ kind, grade: of, text }) => h("li", { class: GRADES[of], "data-kind": kind }, text)));
   }
@@ -198,7 +258,10 @@ export class Panel {
     for (const chart of this.charts) chart.destroy();
     if (this.generation !== this.store.generation) this.view = this.detail = null;
     this.generation = this.store.generation;
-    const { tasks } = this.event;
+    const { tasks, limit, effective } = this.event;
+    const bound = limit && (Number.isInteger(limit) ? whole(limit) : short(limit));
+    const limits = limit ? [{ y: limit, text: `limit ${bound}` }, { y: 1 / limit, text: `1/${bound}` }] : [];
+    this.tasks.replaceChildren(...tasks.map((task, k) => h("span", {}, swatch(taskColour(k)), task)));
     const of = (name) => tasks.map((label, k) => ({ name: `${name}/${k}`, label, token: taskToken(k) }));
     const one = (name, label) => [{ name, label, token: taskToken(0) }];
     const saturated = { names: tasks.map((_, k) => `saturated/${k}`), token: "--saturated", least: 0.5 };
@@ -207,15 +270,14 @@ export class Panel {
       .filter(({ name }) => this.store.series.has(name)).slice(0, MOST_PAIRS)
       .map((pair, k) => ({ ...pair, token: taskToken(k) }));
     const specs = [
-      { key: "losses", title: "Losses", log: true, unit: short, series: of("losses"), shade: [skipped] },
-      { key: "norms", title: "Norms", log: true, unit: short, series: of("norms"), shade: [skipped] },
-      { key: "multipliers", title: "Multipliers", log: true, unit: multiplierText, series: of("multipliers"), shade: [saturated] },
-      { key: "weights", title: "Weights", log: true, unit: weightText, series: of("weights"), shade: [saturated] },
-      { key: "contributions", title: "Contributions", log: true, unit: short, series: of("contributions"), shade: [skipped] },
-      { key: "imbalance", title: "Imbalance", log: true, unit: timesText, series: one("imbalance", "imbalance"), shade: [saturated] },
-      { key: "shares", title: "Shares of the update", unit: percent, series: of("shares") },
-      { key: "cosines", title: "Cosines", range: [-1.05, 1.05], unit: short, series: pairs, legend: true },
-      { key: "seconds", title: "Step time", log: true, unit: seconds, series: one("seconds", "step time") },
+      { key: "multipliers", title: "Multipliers", axis: "multiplier (1: as written)", log: true, unit: multiplierText, series: of("multipliers"), shade: [saturated], marks: limits },
+      { key: "shares", title: "Shares of the update", axis: "share (%)", unit: percent, tick: (v) => tickText(Number((100 * v).toPrecision(6))), sparse: true, series: of("shares"), marks: this.event.about.targets ? [] : [{ y: 1 / tasks.length, text: "equal" }] },
+      { key: "losses", title: "Losses", axis: "loss (as written)", log: true, unit: short, series: of("losses"), shade: [skipped] },
+      { key: "norms", title: effective ? "Effective norms" : "Norms", axis: effective ? "norm ĝ = √(q/m)" : "norm g = ‖∇L‖", log: true, sparse: true, unit: short, series: of("norms"), shade: [skipped] },
+      { key: "contributions", title: "Contributions", axis: "contribution m·g", log: true, sparse: true, unit: short, series: of("contributions"), shade: [skipped] },
+      { key: "imbalance", title: "Imbalance", axis: "ratio (1: balanced)", log: true, sparse: true, unit: timesText, series: one("imbalance", "imbalance"), shade: [saturated] },
+      { key: "cosines", title: "Cosines", axis: "cosine (−1 to 1)", range: [-1.05, 1.05], sparse: true, unit: short, series: pairs, legend: true },
+      { key: "seconds", title: "Step time", axis: "seconds a step", log: true, unit: seconds, series: one("seconds", "step time") },
     ];
     const optional = { shares: "shares/0", cosines: pairs[0]?.name, seconds: "seconds" };
     const shared = {
