@@ -148,3 +148,16 @@ def test_a_window_that_is_cut_short_does_not_shift_the_next(method: str) -> None
     changes = np.any(np.diff(balancer.history.multipliers, axis=0) != 0, axis=1)
     assert set(np.flatnonzero(changes) + 1) <= set(np.cumsum(sizes))
     assert changes.sum() >= 4
+
+
+def test_windows_are_counted_from_where_they_begin() -> None:
+    """Every second one is measured, also after one that was cut short."""
+    net = model()
+    method = gaba.methods.get("inverse", every=2)
+    balancer = gaba.Balancer(net.names, net.trunk, method, accumulate=2)
+    measured: list[list[bool]] = []
+    for size in (2, 1, 2, 2, 1, 2):
+        balancer.begin_window()
+        window = [balancer.backward(net.losses(x(n))) for n in range(size)]
+        measured.append([bool(step.measured) for step in window])
+    assert [window[0] for window in measured] == [True, False, True, False, True, False]

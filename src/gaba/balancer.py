@@ -434,21 +434,21 @@ class Balancer(nn.Module):
         )
         self._agreement.check(graph, roll)
         if not self._held and self.accumulate > 1:
-            window = self._steps // self.accumulate
-            self._windows = self._windows.begun(due=window % self.method.every == 0)
+            self._windows = self._windows.begun(self.method.every)
         if not self._held:
             values, about = batch.values[: len(self.tasks)], self._about["method"]
             unfit, takes = self.method.unfit(values, self._state.get().method)
             self._refusals.check(unfit, values, self.tasks, takes, about)
         self._look_at(graph)
         self._absences = self._absences.after(batch)
+        window = self._windows.whole if self.accumulate > 1 else self._steps
         return batch, Request(
             graph,
             metric=self._metric,
             ranks=self._agreement.ranks,
             loss_scale=None if scaler is None else scaler.scale(torch.ones_like(batch.values[0])),
             gramian=self.method.rule.needs == "gramian",
-            step=self._steps // self.accumulate // self.method.every,
+            step=window // self.method.every,
             retain_graph=retain_graph,
         )
 

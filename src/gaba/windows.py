@@ -30,7 +30,7 @@ class Windows:
     Example:
         >>> windows = Windows.of(2)
         >>> for first, present in ((True, [0]), (False, [0, 1]), (True, [0, 1])):
-        ...     windows = windows.begun(due=True) if first else windows
+        ...     windows = windows.begun() if first else windows
         ...     windows = windows.after(present)
         >>> windows.parts
         (1.0, 0.5)
@@ -59,10 +59,10 @@ class Windows:
         """Whether every task is in every micro-batch, as far as is known."""
         return min(self.parts) == max(self.parts)
 
-    def begun(self, *, due: bool) -> Windows:
-        """At the first micro-batch of a window."""
-        nobody = (0,) * len(self.parts)
-        fresh = replace(self, counts=nobody, size=0, measured=(), due=due)
+    def begun(self, every: int = 1) -> Windows:
+        """At the first micro-batch of a window, of which every so many are measured."""
+        nobody, number = (0,) * len(self.parts), self.whole + (self.size > 0)
+        fresh = replace(self, counts=nobody, size=0, measured=(), due=number % every == 0)
         if not self.size:
             return fresh
         rate = max(RATE, 1 / (1 + self.whole))
