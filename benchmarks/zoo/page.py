@@ -205,6 +205,40 @@ def table(found: Mapping[str, Rows], known: Mapping[str, Entry], codes: Path) ->
     return lines
 
 
+def settings(found: Mapping[str, Rows], known: Mapping[str, Entry]) -> list[str]:
+    """The default with other settings, on the seeds that have them; nothing if none was run."""
+    arms = sorted({r["arm"] for rows in found.values() for r in rows if "@" in r["arm"]})
+    if not arms:
+        return []
+    lines = ["| code | the default | " + " | ".join(f"`{arm[5:]}`" for arm in arms) + " |"]
+    lines.append("| --- | --- |" + " --- |" * len(arms))
+    worse = dict.fromkeys(arms, 0)
+    counted = 0
+    for code, rows in found.items():
+        seeds = [set(figures(rows, arm)) for arm in arms if figures(rows, arm)]
+        if len(seeds) < len(arms):
+            continue
+        common = set.intersection(*seeds)
+        same = [row for row in rows if row["seed"] in common]
+        cells = [change(same, arm, known[code].better) for arm in ("gaba", *arms)]
+        if not cells[0].seeds:
+            continue
+        counted += 1
+        for arm, one in zip(arms, cells[1:], strict=True):
+            worse[arm] += one.mean < cells[0].mean - HARM
+        lines.append(f"| {known[code].title} | " + " | ".join(map(str, cells)) + " |")
+    said = "; ".join(f"`{arm[5:]}` on {n}" for arm, n in worse.items())
+    return [
+        "## The limit and the recovery",
+        "",
+        f"The default has a limit of 64 and a recovery of 8. Worse than it by more than {HARM:g} "
+        f"points of {counted} codes: {said}.",
+        "",
+        *lines,
+        "",
+    ]
+
+
 def parts(found: Mapping[str, Rows], known: Mapping[str, Entry]) -> list[str]:
     """Where each code comes from, and which of its losses are balanced."""
     lines = ["| code | package | balanced | added as they are |", "| --- | --- | --- | --- |"]
@@ -264,6 +298,7 @@ def write(rows: Rows, page: Path) -> None:
         "Each run takes about half a minute on one core. Made by `make zoo`, which resumes; the "
         "versions are in `requirements/zoo.txt`.",
         "",
+        *settings(found, known),
         "## What is trained",
         "",
         *parts(found, known),

@@ -360,3 +360,21 @@ def test_bits_are_compared_seed_by_seed() -> None:
     assert PAGE.same_bits(same) is True
     assert PAGE.same_bits([*same[:1], same[1] | {"digest": "abd"}]) is False
     assert PAGE.same_bits(same[:1]) is None
+
+
+def test_other_settings_are_compared_on_the_seeds_that_have_them() -> None:
+    known = {c: ENTRY.Entry(c, "p", "m", "higher", ("a", "b"), ()) for c in ("one", "two", "three")}
+    of = {"own": [10, 10], "gaba": [12, 90]}
+    found = {
+        "one": rows(of | {"gaba@limit=32": [11], "gaba@limit=1000": [12.1]}),
+        "two": rows(of | {"gaba@limit=32": [13], "gaba@limit=1000": [11]}),
+        "three": rows(of | {"gaba@limit=32": [1]}),  # not complete yet
+    }
+    said = PAGE.settings(found, known)
+    assert "points of 2 codes: `limit=1000` on 1; `limit=32` on 1." in said[2]
+    assert said[4:7] == [
+        "| code | the default | `limit=1000` | `limit=32` |",
+        "| --- | --- | --- | --- |",
+        "| one | +20.0 (1) | +21.0 (1) | +10.0 (1) |",
+    ]
+    assert PAGE.settings({"one": rows(of)}, known) == []
