@@ -422,7 +422,8 @@ class Balancer(nn.Module):
         met = self._absences.met
         batch, roll = self._agreement.batch(terms, multipliers, marks, met)
         batch = replace(batch, others=others)
-        self._state.to(batch.device)
+        if multipliers.device != batch.device:
+            self._state.to(batch.device)
         used = batch if scaler is None else batch.scaled(scaler)
         graph = LossGraph(
             used.losses,

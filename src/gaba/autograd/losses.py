@@ -59,6 +59,8 @@ class Batch:
     @cached_property
     def mask(self) -> Tensor:
         """(K,), bool: which tasks are present."""
+        if len(self.present) == len(self.tasks):
+            return torch.ones(len(self.tasks), dtype=torch.bool, device=self.device)
         return on_device([k in self.present for k in range(len(self.tasks))], self.device)
 
     def spread(self, values: Tensor, missing: float = torch.nan) -> Tensor:
