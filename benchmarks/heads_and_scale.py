@@ -80,6 +80,7 @@ def page(lines: list[dict[str, Any]]) -> str:
     rows = [["way", "unsafe cases", *(f"{p}, {o}" for p, o in kinds)]]
     rows.append(["---"] * len(rows[0]))
     unsafe: list[str] = []
+    kept: list[str] = []
     for way in WAYS:
         mine = [c for c in cases if c["way"] == way]
         taken = [c for c in mine if "refused" not in c]
@@ -90,6 +91,10 @@ def page(lines: list[dict[str, Any]]) -> str:
             else ratio((r for r in runs if (r["problem"], r["optimizer"]) == kind), way)
             for kind in kinds
         ]
+        refused = len(mine) - len(taken)
+        if not broken:
+            kept.append(f"`{way}`" if "=" in way else way)
+            kept[-1] += f" (which refuses {refused})" if refused else ""
         rows.append([f"`{way}`" if "=" in way else way, f"{len(broken)} of {len(taken)}", *ratios])
         unsafe += [
             f"- `{way}`: {safety.CASES[c['case']].title}, {c['optimizer']}: "
@@ -105,6 +110,8 @@ def page(lines: list[dict[str, Any]]) -> str:
     seeds = max((r["seed"] for r in runs), default=-1) + 1
     drawn = max((c["seeds"] for c in cases), default=0)
     return f"""# Which length, and what the heads get
+
+Every unsafe case is kept by: {"; ".join(kept) or "none"}.
 
 `scale` is the length of the update: that of the plain sum (the default), a geometric mean of the
 multipliers of 1, or a largest multiplier of 1. `heads="plain"` gives the parameters that one task
