@@ -39,7 +39,10 @@ from gaba.cli.report import quality
 from gaba.extras import install
 from gaba.turbofan import Epoch, TrainConfig, data, fleet, plots
 
-PICTURES = {"predictions.png", "trajectory.png", "errors.png", "confusion.png", "balance.png"}
+PICTURES = {
+    *("predictions.png", "trajectory.png", "errors.png", "confusion.png", "balance.png"),
+    "lives.png",
+}
 FILES = {
     *("config.json", "history.jsonl", "epochs.jsonl", "checkpoint.pt", "metrics.json"),
     *("predictions.npz", "pictures", "report.txt"),

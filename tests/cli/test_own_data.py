@@ -14,7 +14,10 @@ from gaba.turbofan.simulate import simulate
 
 SHORT = ["--steps", "2", "--steps-per-epoch", "1", "--batch-size", "8", "--window", "20"]
 OWN = ["--unit", "engine", "--cycle", "flight", "--sensors", "T24, Ps30", "--settings", "altitude"]
-PICTURES = {"predictions.png", "trajectory.png", "errors.png", "confusion.png", "balance.png"}
+PICTURES = {
+    *("predictions.png", "trajectory.png", "errors.png", "confusion.png", "balance.png"),
+    "lives.png",
+}
 
 
 def table() -> pd.DataFrame:

@@ -19,7 +19,8 @@ from matplotlib.text import Text
 
 import gaba
 from gaba.record import plots as record_plots
-from gaba.turbofan import plots
+from gaba.turbofan import lives_plot, plots
+from gaba.turbofan.lives import Life
 
 CAPTION = plots.Caption("FD001", "gaba", 13.24)
 CLASSES = ["normal", "degrading", "critical"]
@@ -60,12 +61,37 @@ def walk(cycles: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, true + np.sin(x) * 9, true
 
 
+def life(cycles: int, late: float = 0.0, name: str = "24", known: bool = True) -> Life:
+    x, y, true = walk(cycles)
+    y = true + late
+    return Life(name, x, y, y - 15, y + 15, true if known else None)
+
+
+def of_lives(*shown: Life, caption: plots.Caption = CAPTION) -> Figure:
+    verdict = (
+        "19 of 1,000 test engines predicted late: more than 10 cycles too many at the last cycle"
+    )
+    rule = "6 of 1,000 test engines, from the least to the most true remaining life"
+    return lives_plot.lives(shown, verdict, rule, caption, cap=125.0, allowed=10.0)
+
+
+SIX = [
+    life(90 + 30 * i, 11.0 * (i - 3), name="a unit of a long name" * (i % 2) or "7")
+    for i in range(6)
+]
+
 EVERY: dict[str, Callable[[plots.Caption], Figure]] = {
     "predictions": lambda c: plots.predictions(*engines(), c),
     "predictions of 1": lambda c: plots.predictions([3.0], [4.0], c),
     "predictions of 259": lambda c: plots.predictions(*engines(259), c),
     "trajectory": lambda c: plots.trajectory(*walk(192), c, unit=24),
     "trajectory of 1": lambda c: plots.trajectory(*walk(1), c, unit=24),
+    "lives": lambda c: of_lives(*SIX, caption=c),
+    "lives of 1": lambda c: of_lives(life(1, 40.0), caption=c),
+    "lives of 4, unknown": lambda c: of_lives(
+        *(life(30, name=f"${n}$", known=False) for n in range(4)), caption=c
+    ),
+    "lives of 7": lambda c: of_lives(*SIX, SIX[0], caption=c),
     "errors": lambda c: plots.error_histogram(*engines(), c),
     "errors of 0": lambda c: plots.error_histogram([5.0, 5.0], [5.0, 5.0], c),
     "huge errors": lambda c: plots.error_histogram([5e4, 1.0], [0.0, 0.0], c),
@@ -128,10 +154,92 @@ def test_every_picture_of_a_simulation_says_so(name: str) -> None:
     assert "simulated data" in shown(EVERY[name](simulated))
 
 
-@pytest.mark.parametrize("name", ["predictions", "trajectory", "errors"])
+@pytest.mark.parametrize("name", ["predictions", "trajectory", "errors", "lives"])
 def test_lives_are_labelled_in_cycles(name: str) -> None:
     axes = EVERY[name](CAPTION).axes[0]
     assert "cycles" in axes.get_xlabel() + axes.get_ylabel()
+
+
+# --- several lives -------------------------------------------------------------------------------
+
+
+def ticks_out_of_view(figure: Figure) -> Iterator[Text]:
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = axis.get_view_interval()
+        for tick in axis.get_major_ticks():
+            if not low <= tick.get_loc() <= high:
+                yield tick.label1
+
+
+@pytest.mark.parametrize("name", ["lives", "lives of 1", "lives of 4, unknown", "lives of 7"])
+def test_no_words_lie_on_others_and_every_panel_has_units(name: str) -> None:
+    figure = EVERY[name](CAPTION)
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    apart = {*figure.legends[0].get_texts(), *ticks_out_of_view(figure)}
+    said = [text for text in texts(figure) if text not in apart]
+    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in said]
+    boxes.append(("the legend", figure.legends[0].get_window_extent(canvas.get_renderer())))
+    for i, (what, box) in enumerate(boxes):
+        assert box.x0 >= -1, what
+        assert box.y0 >= -1, what
+        assert box.x1 <= width + 1, what
+        assert box.y1 <= height + 1, what
+        for other, second in boxes[:i]:
+            assert not box.padded(-1).overlaps(second), (what, other)
+    assert {axes.get_xlabel() for axes in figure.axes} == {"time (cycles)"}
+    assert {axes.get_ylabel() for axes in figure.axes} == {"remaining life (cycles)"}
+
+
+def test_a_panel_shows_its_prediction_its_interval_and_the_truth() -> None:
+    shown = life(150, 5.0)
+    axes = of_lives(shown).axes[0]
+    predicted, true = axes.lines
+    np.testing.assert_array_equal(predicted.get_ydata(), shown.rul)
+    np.testing.assert_array_equal(true.get_ydata(), shown.true)
+    outline = np.asarray(axes.collections[0].get_paths()[0].vertices)
+    for x, low, high in zip(shown.cycle, shown.low, shown.high, strict=True):
+        at = outline[outline[:, 0] == x][:, 1]
+        assert (at.min(), at.max()) == (low, high)
+    assert len(axes.collections) == 1  # 5 cycles too many are within what is allowed
+    assert axes.get_title("left") == "engine 24"
+    assert axes.get_title("right") == "5 cycles late"
+
+
+def test_marks_are_where_the_prediction_is_late_and_at_its_last_late_cycle() -> None:
+    x, y, true = walk(150)
+    y = np.where((x > 60) & (x <= 100), true + 10.5, true + 10.0)
+    figure = of_lives(Life("A", x, y, y, y, true))
+    marks = np.asarray(figure.axes[0].collections[1].get_offsets())
+    assert set(marks[:, 0]) <= set(range(61, 101))
+    assert marks[-1].tolist() == [100, y[99]]
+    assert "late: more than 10 cycles too many" in shown(figure)
+
+
+@pytest.mark.parametrize(
+    ("error", "title"),
+    [
+        (0.4, "on time"),
+        (-1.0, "1 cycle early"),
+        (10.0, "10 cycles late"),
+        (14.2, "▲ 14 cycles late"),
+    ],
+)
+def test_beside_the_name_stands_the_error_at_the_last_cycle(error: float, title: str) -> None:
+    assert of_lives(life(40, error)).axes[0].get_title("right") == title
+
+
+def test_a_picture_has_1_to_12_units() -> None:
+    for count in (0, 13):
+        with pytest.raises(ValueError, match=f"1 to 12 units, found {count}"):
+            of_lives(*[life(3)] * count)
+
+
+def test_panels_have_common_axes() -> None:
+    drawn = of_lives(*SIX).axes
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in drawn}) == 1
 
 
 def points(axes: Axes) -> np.ndarray:

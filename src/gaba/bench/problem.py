@@ -35,6 +35,7 @@ class Metric:
         task: the task that it judges.
         higher_is_better: whether a larger value is a better one; then it must lie in [0, 1].
         reference: what a trivial (constant) predictor gets: it makes metrics comparable.
+        decides: False for a helper's figure, which is shown and takes part in no choice.
 
     Raises:
         ValueError: ``reference`` is not positive and finite, or with ``higher_is_better`` not
@@ -49,6 +50,7 @@ class Metric:
     task: str
     higher_is_better: bool = False
     reference: float = 1.0
+    decides: bool = True
 
     def __post_init__(self) -> None:
         most = 1.0 if self.higher_is_better else math.inf
@@ -163,7 +165,7 @@ class Problem(ABC):
         """A new training, decided by ``seed`` alone."""
 
     def quality(self, figures: Mapping[str, float]) -> float:
-        """What chooses between models: the mean of :meth:`Metric.quality` over the metrics.
+        """What chooses between models: the mean of :meth:`Metric.quality` over those that decide.
 
         0 is perfect, 1 is what trivial predictors get; infinite if a figure is not finite.
 
@@ -175,8 +177,12 @@ class Problem(ABC):
 
 
 def mean_quality(metrics: Sequence[Metric], figures: Mapping[str, float]) -> float:
-    """The mean of :meth:`Metric.quality` over ``metrics``; infinite if a figure is not finite."""
-    found = [metric.quality(figures[metric.name]) for metric in metrics]
+    """The mean of :meth:`Metric.quality` over ``metrics`` that decide, or over all if none does.
+
+    Infinite if one of these figures is not finite.
+    """
+    deciding = [metric for metric in metrics if metric.decides] or metrics
+    found = [metric.quality(figures[metric.name]) for metric in deciding]
     return math.fsum(found) / len(found) if all(map(math.isfinite, found)) else math.inf
 
 

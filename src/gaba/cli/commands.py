@@ -67,6 +67,9 @@ class Train:
     """How to balance the losses, a name of `gaba methods`: gaba (the default of the library), paper
     (as published), uniform (the plain sum), fixed:M,M (multipliers of rul and health), from-run:RUN
     (where another run ended), ..."""
+    compare: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
+    """Train several methods in place of one, with one seed and the same settings: a run each in
+    RUN/METHOD, one table, and one picture, such as --compare gaba,paper,uniform."""
     sample_weights: bool = False
     """Weigh RUL errors near failure more: AMNL with --method uniform, GRACE with paper."""
     size: Literal["small", "paper"] = "small"
@@ -84,7 +87,8 @@ class Train:
     ] = None
     """The folder for settings, history, metrics, checkpoint and pictures."""
     resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
-    """Continue the run in this folder from its last checkpoint, with its own settings."""
+    """Continue the run or the comparison in this folder from its last checkpoint, with its own
+    settings."""
     steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint=RECIPE)] = None
     """The most steps of the optimizer."""
     steps_per_epoch: Annotated[int | None, arg(metavar="INT", help_behavior_hint=RECIPE)] = None
@@ -101,13 +105,13 @@ class Train:
         from gaba.cli.train import train
 
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
-        own = ("application", "run_dir", "resume")
+        own = ("application", "run_dir", "resume", "compare")
         settings: dict[str, Any] = {
             name: str(value) if isinstance(value, Path) else value
             for name, (value, default) in values.items()
             if name not in own and value != default
         }
-        train(settings, self.run_dir, self.resume)
+        train(settings, self.run_dir, self.resume, self.compare)
 
 
 @final

@@ -12,16 +12,37 @@ from gaba.turbofan import checkpoint
 from gaba.turbofan.data import SIMULATED
 
 
-def predict(run_dir: Path, file: Path, out: Path | None, every_cycle: bool) -> None:
+def predict(
+    run_dir: Path,
+    file: Path,
+    out: Path | None,
+    every_cycle: bool,
+    plot: Path | None = None,
+    failed: bool = False,
+) -> None:
     """Predict the engines of ``file``, and write ``out``, or print a table without it.
 
+    Args:
+        run_dir: The folder of the run.
+        file: The engines.
+        out: The CSV file to write.
+        every_cycle: Whether there is a line for every cycle.
+        plot: The picture to draw of some of them, over their cycles.
+        failed: Whether each engine failed at its last cycle, for the picture.
+
     Raises:
-        ValueError: The run is not finished, or the file does not hold engines that it can predict.
+        ValueError: The run is not finished, the file does not hold engines that it can predict, or
+            options do not go together.
     """
+    if plot is not None and plot.suffix != ".png":
+        raise ValueError(f"--plot must be a file that ends in .png, found {plot}")
+    if failed and plot is None:
+        raise ValueError("--failed needs --plot: it adds the true remaining life to the picture")
     run = turbofan.open_run(run_dir)
     engines = turbofan.read_engines(file)
     try:
         found = run.predict(engines, every_cycle=every_cycle)
+        drawn = found if every_cycle or plot is None else run.predict(engines, every_cycle=True)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     screen, interval = console(), run.interval
@@ -50,6 +71,11 @@ def predict(run_dir: Path, file: Path, out: Path | None, every_cycle: bool) -> N
                 *(f"{line[f'p_{name}']:.1%}" for name in names),
             )
         screen.print(made)
+    if plot is not None:
+        from gaba.cli.pictures import draw_predicted
+
+        verdict = draw_predicted(run, drawn, file, plot, failed=failed)
+        screen.print(f"{plot}: {verdict}", markup=False)
     if math.inf in interval.half_widths:
         screen.print(
             f"some predictions have no interval narrower than 0 to {interval.cap:g}: too few "

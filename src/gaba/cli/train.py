@@ -14,6 +14,7 @@ from rich.console import Console
 
 import gaba
 from gaba import rules, turbofan
+from gaba.cli import compare as comparison
 from gaba.cli.pictures import draw
 from gaba.cli.progress import progress
 from gaba.cli.report import REPORT, show
@@ -27,18 +28,27 @@ _OPTION = {"rul_cap": "cap"}
 """Settings whose options have other names."""
 
 
-def train(settings: Mapping[str, Any], run_dir: Path | None, resume: Path | None) -> None:
-    """Train, draw the pictures, and print the report.
+def train(
+    settings: Mapping[str, Any],
+    run_dir: Path | None,
+    resume: Path | None,
+    methods: str | None = None,
+) -> None:
+    """Train, draw the pictures, and print the report; of several methods, compare them.
 
     Args:
         settings: What was given, by the names of the options.
         run_dir: The folder of the run; by default one of that run's name in ``runs``.
-        resume: The folder of a run to continue, with its own settings.
+        resume: The folder of a run or a comparison to continue, with its own settings.
+        methods: Those to compare, separated by commas.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the message says how to resume.
     """
     given = _given(settings)
+    if methods is not None or (resume is not None and comparison.is_one(resume)):
+        comparison.compare(_compared(given, run_dir, resume, methods))
+        return
     config = _resumed(given, run_dir, resume) if resume else _new(given, run_dir)
     config.usable_device()
     fleet = turbofan.load(config.subset, config.data_dir, config.columns)
@@ -107,13 +117,9 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _new(settings: Mapping[str, Any], run_dir: Path | None) -> turbofan.TrainConfig:
     config = turbofan.TrainConfig(**settings)
-    if config.method.startswith("from-run:"):  # so that this run needs the other no more
-        rule = gaba.methods.get(config.method, turbofan.TASKS).rule
-        assert isinstance(rule, rules.Fixed)
-        fixed = ",".join(f"{multiplier:.6g}" for multiplier in rule.weights)
-        config = replace(config, method=f"fixed:{fixed}")
+    config = replace(config, method=_by_itself(config.method))
     if run_dir is None:
-        return replace(config, run_dir=str(_free_folder(config)))
+        return replace(config, run_dir=str(_free_folder(config, config.method)))
     if (run_dir / CONFIG).exists():
         raise FileExistsError(
             f"{run_dir} holds a run: continue it with --resume {run_dir}, or name another --run-dir"
@@ -121,10 +127,56 @@ def _new(settings: Mapping[str, Any], run_dir: Path | None) -> turbofan.TrainCon
     return replace(config, run_dir=str(run_dir))
 
 
+def _by_itself(method: str) -> str:
+    """The method; with the multipliers of another run it needs that run no more."""
+    if not method.startswith("from-run:"):
+        return method
+    rule = gaba.methods.get(method, turbofan.TASKS).rule
+    assert isinstance(rule, rules.Fixed)
+    return f"fixed:{','.join(f'{multiplier:.6g}' for multiplier in rule.weights)}"
+
+
+def _compared(
+    settings: Mapping[str, Any], run_dir: Path | None, resume: Path | None, methods: str | None
+) -> comparison.Comparison:
+    if "method" in settings:
+        raise ValueError("--method cannot be given with --compare: name the method there")
+    named = None if methods is None else tuple(map(_by_itself, comparison.names(methods)))
+    if resume is not None:
+        if not comparison.is_one(resume):
+            raise FileNotFoundError(
+                f"no comparison in {resume}: leave --compare out to resume the run there"
+            )
+        asked = comparison.Comparison.read(resume)
+        if named not in (None, asked.methods):
+            raise ValueError(
+                f"--compare {methods} differs from the {','.join(asked.methods)} of {resume}: "
+                "leave it out, a comparison keeps its own methods"
+            )
+        return replace(asked, shared=_kept(asked.shared, settings, run_dir, resume))
+    assert named is not None
+    shared = turbofan.TrainConfig(**settings)
+    for method in named:
+        replace(shared, method=method)  # is there such a method?
+    folder = run_dir or _free_folder(shared, "compare")
+    if comparison.is_one(folder):
+        raise FileExistsError(
+            f"{folder} holds a comparison: continue it with --resume {folder}, or name another "
+            "--run-dir"
+        )
+    return comparison.Comparison(folder, named, shared)
+
+
 def _resumed(
     settings: Mapping[str, Any], run_dir: Path | None, resume: Path
 ) -> turbofan.TrainConfig:
-    config = turbofan.TrainConfig.read(resume)
+    return _kept(turbofan.TrainConfig.read(resume), settings, run_dir, resume)
+
+
+def _kept(
+    config: turbofan.TrainConfig, settings: Mapping[str, Any], run_dir: Path | None, resume: Path
+) -> turbofan.TrainConfig:
+    """The settings of a run, after a check that those given are the same."""
     if run_dir is not None and run_dir != resume:
         raise ValueError("--run-dir cannot be given with --resume: a run stays in its own folder")
     for name, value in settings.items():
@@ -140,9 +192,9 @@ def _resumed(
     return replace(config, data_dir=settings.get("data_dir", config.data_dir))
 
 
-def _free_folder(config: turbofan.TrainConfig) -> Path:
+def _free_folder(config: turbofan.TrainConfig, label: str) -> Path:
     """The first folder of that run's name, or with -2, -3, ... after it, that is not there."""
-    method = re.sub(r"[^\w.-]+", "_", config.method) + "-samples" * config.sample_weights
+    method = re.sub(r"[^\w.-]+", "_", label) + "-samples" * config.sample_weights
     data = re.sub(r"[^\w.-]+", "_", config.subset.removesuffix(".csv"))
     name = f"{data}-{method}-{config.size}-seed{config.seed}"
     folders = (RUNS / (name if i == 1 else f"{name}-{i}") for i in count(1))

@@ -7,7 +7,7 @@ and Ito, which people with any colour vision tell apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -16,6 +16,7 @@ import numpy as np
 
 from gaba.extras import needs
 from gaba.record import plots as record_plots
+from gaba.record.plots.beside import side_by_side
 from gaba.turbofan.checkpoint import write_atomically
 
 with needs("pictures need", "turbofan", "matplotlib"):
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Caption",
     "balance",
+    "balances",
     "confusion",
     "error_histogram",
     "predictions",
@@ -66,7 +68,7 @@ class Caption:
             named = subset and subset != "simulated"
             subset = f"{subset} · simulated data" if named else "simulated data"
         rmse = [] if self.rmse is None else [f"test RMSE {self.rmse:.1f} cycles, capped labels"]
-        return " · ".join([subset, self.method, *rmse])
+        return " · ".join([subset, *filter(None, [self.method]), *rmse])
 
 
 def save(figure: Figure, path: Path | str) -> Path:
@@ -74,7 +76,7 @@ def save(figure: Figure, path: Path | str) -> Path:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(_blank(2, 1), Path(folder, "empty.png")).read_bytes()[1:4]
+    ...     save(blank(2, 1), Path(folder, "empty.png")).read_bytes()[1:4]
     b'PNG'
     """
     path = Path(path)
@@ -94,7 +96,28 @@ def balance(history: History, caption: Caption) -> Figure:
     return figure
 
 
-def _blank(width: float, height: float) -> Figure:
+def balances(histories: Mapping[str, History], caption: Caption) -> Figure:
+    """What :func:`balance` shows, for several methods side by side on common axes.
+
+    Raises:
+        ValueError: There are no methods, or the history of one has no steps.
+
+    >>> balances({}, Caption("FD001", "small · seed 0"))
+    Traceback (most recent call last):
+        ...
+    ValueError: histories must hold at least 1 run, found 0
+    """
+    figure = side_by_side(histories)
+    figure.suptitle(f"What each balancer did\n{caption.text}", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, laid out so that nothing overlaps.
+
+    >>> blank(9, 4).get_size_inches().tolist()
+    [9.0, 4.0]
+    """
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -139,7 +162,7 @@ def predictions(predicted: ArrayLike, true: ArrayLike, caption: Caption) -> Figu
     y, t = _pair(predicted, true)
     order = np.argsort(t, kind="stable")
     y, t, x = y[order], t[order], np.arange(1, t.size + 1)
-    figure = _blank(9, 4.8)
+    figure = blank(9, 4.8)
     axes = figure.add_subplot()
     late = y > t
     axes.vlines(x[late], t[late], y[late], color=LATE, linewidth=1, alpha=0.5)
@@ -172,7 +195,7 @@ def trajectory(
     """
     y, t = _pair(predicted, true)
     x, _ = _pair(cycles, true)
-    figure = _blank(9, 4.8)
+    figure = blank(9, 4.8)
     axes = figure.add_subplot()
     axes.fill_between(
         x, t, y, where=(y > t).tolist(), interpolate=True, color=LATE, alpha=0.25, linewidth=0,
@@ -204,7 +227,7 @@ def error_histogram(predicted: ArrayLike, true: ArrayLike, caption: Caption) -> 
     edges = np.arange(int(np.ceil(reach / width)) + 1) * width
     # Each side on its own, so that an error of exactly 0 counts as not late.
     early, late = np.histogram(-d[d <= 0], edges)[0], np.histogram(d[d > 0], edges)[0]
-    figure = _blank(9, 4.8)
+    figure = blank(9, 4.8)
     axes = figure.add_subplot()
     axes.axvspan(0, edges[-1], color=LATE, alpha=0.07, linewidth=0)
     for counts, left, colour, name, hatch in (
@@ -247,7 +270,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], caption: Caption) -> Fi
             f"{m.shape}: pass counts of true by predicted class"
         )
     share = m / np.maximum(m.sum(1, keepdims=True), 1)
-    figure = _blank(6.4, 5.4)
+    figure = blank(6.4, 5.4)
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (i, j), count in np.ndenumerate(m):

@@ -63,10 +63,34 @@ CARDS: Mapping[str, Card] = MappingProxyType(
             ("left", "right", "reconstruction"),
             1200,
         ),
+        "multi-mnist-auxiliary": Card(
+            "multi_mnist_auxiliary:MultiMnistAuxiliary",
+            "The left digit; the right one and shuffled labels are helpers that do not count.",
+            ("left", "right", "shuffled"),
+            1200,
+        ),
         "pinn-burgers": Card(
             "pinn_burgers:Burgers",
             "The equation's residual, the boundary and the initial condition, by a tanh network.",
             ("residual", "boundary", "initial"),
+            3000,
+        ),
+        "pinn-helmholtz": Card(
+            "pinn_helmholtz:Helmholtz",
+            "The equation's residual and the values on the boundary, by a tanh network.",
+            ("residual", "boundary"),
+            3000,
+        ),
+        "pinn-klein-gordon": Card(
+            "pinn_klein_gordon:KleinGordon",
+            "The equation's residual, the boundary and the initial conditions, by a tanh network.",
+            ("residual", "boundary", "initial"),
+            3000,
+        ),
+        "pinn-kovasznay": Card(
+            "pinn_kovasznay:Kovasznay",
+            "The residual of Navier's and Stokes' equations and the boundary, by a tanh network.",
+            ("residual", "boundary"),
             3000,
         ),
         "pinn-poisson": Card(
@@ -80,6 +104,13 @@ CARDS: Mapping[str, Card] = MappingProxyType(
             "Forty linear regressions, their losses over four decades, on eight shared linear "
             "features.",
             tuple(f"t{k:02}" for k in range(40)),
+            1500,
+        ),
+        "synthetic-rare": Card(
+            "synthetic_rare:SyntheticRare",
+            "Six linear regressions on four features; one is seldom there, one has two labels a "
+            "batch.",
+            ("t0", "t1", "seldom", "sparse", "t2", "t3"),
             1500,
         ),
         **{

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar, NamedTuple, final
+from typing import ClassVar, NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
@@ -17,12 +17,18 @@ from gaba.bench._data import made
 from gaba.bench._training import ByExample
 from gaba.bench.problem import Split
 
-WIDTHS = (2, 32, 32, 32, 1)
+WIDTHS = (2, 32, 32, 32)
+"""Inputs and hidden layers."""
+Box: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
+"""The lowest and the highest value of p, and of q."""
 
 
 @final
 class Jet(NamedTuple):
-    """A function u of (p, q) at N points: its value, both first derivatives, D u; (N,) each."""
+    """A function u of (p, q) at N points: its value, both first derivatives, D u.
+
+    (N,) each, or (N, m) where u has m components.
+    """
 
     u: Tensor
     p: Tensor
@@ -39,17 +45,17 @@ class Net(nn.Module):
     c_q a_q²). They cost four times a plain forward pass and no second derivative of the graph.
     """
 
-    def __init__(self, coefficients: tuple[float, float]) -> None:
+    def __init__(self, coefficients: tuple[float, float], components: int = 1) -> None:
         super().__init__()
-        self.coefficients = coefficients
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(WIDTHS))
+        self.coefficients, self.components = coefficients, components
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((*WIDTHS, components)))
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Points (N, 2) to (4, N): the rows of a :class:`Jet`."""
+        """Points (N, 2) to (4, N), or to (4, N, m) for m components: the rows of a :class:`Jet`."""
         first = torch.eye(2, device=points.device).unsqueeze(1).expand(2, *points.shape)
         z = torch.cat([points.unsqueeze(0), first, torch.zeros_like(points).unsqueeze(0)])
         for layer in self.layers:
@@ -58,7 +64,8 @@ class Net(nn.Module):
             z = a if layer is self.layers[-1] else self._through_tanh(a, layer.bias)
         bias = self.layers[-1].bias
         assert isinstance(bias, Tensor)
-        return torch.cat([z[:1] + bias, z[1:]])[..., 0]
+        rows = torch.cat([z[:1] + bias, z[1:]])
+        return rows[..., 0] if self.components == 1 else rows
 
     def _through_tanh(self, a: Tensor, bias: Tensor) -> Tensor:
         c_p, c_q = self.coefficients
@@ -72,7 +79,7 @@ class Net(nn.Module):
 @final
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Points (N, 2) of one split, and the true values there, (N,)."""
+    """Points (N, 2) of one split, and the true values there, (N,) or (N, m)."""
 
     points: Tensor
     truth: Tensor
@@ -84,10 +91,12 @@ class Equation(ABC):
     Attributes:
         tasks: Names of the losses; the first is the residual of the equation.
         coefficients: Of D, the second derivatives that the equation has.
+        components: How many functions are sought.
     """
 
     tasks: ClassVar[tuple[str, ...]]
     coefficients: ClassVar[tuple[float, float]]
+    components: ClassVar[int] = 1
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
@@ -106,14 +115,13 @@ class Equation(ABC):
 class Training(ByExample):
     """One training of a network on an equation; every batch has points of its own.
 
-    The features are the values and derivatives at all points of the batch, (4, N).
+    The features are the values and derivatives at all points of the batch, (4, N) or (4, N, m).
     """
 
     def __init__(self, equation: Equation, seed: int, device: torch.device) -> None:
         self.equation, self.device = equation, device
-        self.model = self.shared = self.net = made(
-            partial(Net, equation.coefficients), seed, device
-        )
+        make = partial(Net, equation.coefficients, equation.components)
+        self.model = self.shared = self.net = made(make, seed, device)
         self.generator = torch.Generator().manual_seed(seed)
         splits: tuple[Split, ...] = ("validation", "test")
         self.judged = {
@@ -151,6 +159,24 @@ class Training(ByExample):
 def uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
     """``count`` numbers between ``low`` and ``high``, (count,)."""
     return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def inside(generator: torch.Generator, count: int, box: Box) -> Tensor:
+    """``count`` points of the ``box``, evenly distributed, (count, 2)."""
+    return torch.stack([uniform(generator, count, *between) for between in box], dim=1)
+
+
+def around(generator: torch.Generator, count: int, box: Box) -> Tensor:
+    """``count`` points on the four sides of the ``box``, a quarter on each, in turn, (count, 2).
+
+    >>> points = around(torch.Generator(), 8, ((-1, 1), (2, 5)))
+    >>> [points[k::4, k // 2].tolist() for k in range(4)]
+    [[-1.0, -1.0], [1.0, 1.0], [2.0, 2.0], [5.0, 5.0]]
+    """
+    points = inside(generator, count, box)
+    for k, side in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        points[k::4, side[0]] = box[side[0]][side[1]]
+    return points
 
 
 def rms(values: Tensor) -> float:

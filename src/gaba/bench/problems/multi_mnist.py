@@ -9,6 +9,7 @@ reconstruction of that picture is a third task.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,10 @@ FIRST_HELD_OUT = 50_000
 """The training file's digits from here on are for validation only."""
 BATCH, FEATURES = 64, 50
 _TRAIN, _TEST = "train", "t10k"
+TRAIN_IMAGES = f"{_TRAIN}-images-idx3-ubyte.gz"
+"""The file by which the data are found."""
+HEADS = {"left": 10, "right": 10, "reconstruction": SIDE * SIDE}
+"""The outputs of each task."""
 
 
 @final
@@ -99,20 +104,19 @@ def read(folder: Path) -> dict[str, Pictures]:
 
 @final
 class Net(nn.Module):
-    """A small convolutional trunk, two classifiers and a decoder."""
+    """A small convolutional trunk and a head a task; by default two classifiers and a decoder."""
 
-    def __init__(self) -> None:
+    def __init__(self, heads: Mapping[str, int] = HEADS) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
             *(nn.Conv2d(1, 16, 5, stride=2), nn.ReLU()),
             *(nn.Conv2d(16, 32, 5, stride=2), nn.ReLU()),
             *(nn.Flatten(), nn.Linear(32 * 4 * 4, FEATURES), nn.ReLU()),
         )
-        self.heads = nn.ModuleDict({"left": _head(10), "right": _head(10)})
-        self.heads["reconstruction"] = _head(SIDE * SIDE)
+        self.heads = nn.ModuleDict({task: _head(width) for task, width in heads.items()})
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Features (N, 50) to logits (N, 10) twice and pixels (N, 784)."""
+        """Features (N, 50) to what each head gives: logits (N, 10), pixels (N, 784)."""
         return {task: head(features) for task, head in self.heads.items()}
 
 
@@ -180,7 +184,7 @@ class MultiMnist(Problem):
     needs_data: ClassVar[str | None] = "mnist"
 
     def __init__(self, data_dir: str | Path | None = None) -> None:
-        self.data = read(find("mnist", f"{_TRAIN}-images-idx3-ubyte.gz", data_dir))
+        self.data = read(find("mnist", TRAIN_IMAGES, data_dir))
         pixels = self.data["train"].pictures.float() / 255
         self.metrics = (
             Metric("error_left", task="left", reference=0.9),

@@ -168,7 +168,7 @@ def _named(name: str) -> Figure:
 
 
 def _over(block: Block, how: Callable[..., Any]) -> Figure:
-    metrics = block.judge.metrics
+    metrics = [metric for metric in block.judge.metrics if metric.decides]
     return lambda figures: float(how([m.quality(number(figures.get(m.name))) for m in metrics]))
 
 

@@ -30,8 +30,11 @@ def mean_of(values: Sequence[float]) -> float:
 
 
 def delta_m(block: Block, method: str) -> list[float]:
-    """Δm of each seed's run against the mean single-task models of the block; empty without."""
-    metrics = block.judge.metrics
+    """Δm of each seed's run against the mean single-task models of the block; empty without.
+
+    Over the metrics that decide.
+    """
+    metrics = [metric for metric in block.judge.metrics if metric.decides]
     alone = [_alone(block, m) for m in metrics]
     if not all(map(math.isfinite, alone)):
         return []
