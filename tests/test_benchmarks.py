@@ -86,6 +86,7 @@ def test_memory(tmp_path: Path) -> None:
     assert abs(eight["published"]["gradients"] - two["published"]["gradients"]) < 1
 
 
+@pytest.mark.slow
 def test_tracked(tmp_path: Path) -> None:
     """Every method has its ratio, and the shares of the probe are near the exact ones."""
     asked = ("--models", "mlp", "--tasks", "3", "--seconds", "0.05", "--steps", "12")

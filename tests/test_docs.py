@@ -33,7 +33,7 @@ PAGES = sorted(
     if not {"_build", "reference", *OTHERS} & set(path.relative_to(DOCS).parts)
 )
 KINDS = {"python", "sh", "text", "toml", "bibtex", "{toctree}", "{include}"}
-SLOW = {"how-to/compile.md", "how-to/export-model.md"}
+SLOW = {"how-to/compile.md", "how-to/export-model.md", "how-to/fsdp2.md", "how-to/ddp.md"}
 """Pages that take longer; what they show is tested elsewhere too."""
 NEEDS = {"how-to/fsdp2.md": needs_fsdp2}
 
@@ -106,7 +106,14 @@ def test_the_code_of_a_page_runs(path: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [p for p in PAGES if name_of(p) in SLOW], ids=name_of)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=name_of(p), marks=NEEDS.get(name_of(p), ()))
+        for p in PAGES
+        if name_of(p) in SLOW
+    ],
+)
 def test_the_code_of_a_page_runs_slowly(path: Path, folder: Path) -> None:
     _pages.tell(path, folder, SPECIAL)
 

@@ -224,6 +224,7 @@ def test_pinn_poisson(tmp_path: Path) -> None:
     assert re.search(r"the same weights in 50 steps, to \S+: True", output)
 
 
+@pytest.mark.slow
 def test_compare_methods(tmp_path: Path) -> None:
     here, picture = tmp_path / "here", tmp_path / "methods.png"
     here.mkdir()

@@ -106,7 +106,8 @@ def test_a_batch_is_not_drawn_twice(problem: Problem) -> None:
 def test_the_halves_are_of_the_same_batch(problem: Problem) -> None:
     if problem.name == "conflict-toy":
         with pytest.raises(
-            NotImplementedError, match=r"no losses by halves from gaba\.bench\.problems"
+            NotImplementedError,
+            match=r"no losses by halves of the batch from gaba\.bench\.problems",
         ):
             problem.start(0, CPU).losses_of_halves()
         return

@@ -107,7 +107,7 @@ def test_holm_counts_no_missing_test() -> None:
 def test_holm_is_that_of_statsmodels() -> None:
     rng = np.random.default_rng(1)
     for p in (rng.uniform(size=9), rng.uniform(0, 0.01, 20), np.repeat([0.02, 0.5], 3)):
-        truth = multipletests(p, method="holm")[1]
+        truth: Any = multipletests(p, method="holm")[1]
         np.testing.assert_allclose(stats.holm(p), truth, rtol=1e-12)
 
 

@@ -381,6 +381,7 @@ def test_ctrl_c_ends_it_cleanly(swept: tuple[Config, Summary], jobs: str, tmp_pa
     assert figures(asked) == figures(swept[0])
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same_and_one_writes(
     swept: tuple[Config, Summary], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import ast
 import importlib
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -315,7 +316,7 @@ def test_the_digest_tells_the_last_bit_of_a_parameter() -> None:
 # ---- the page -----------------------------------------------------------------------------------
 
 
-def rows(figures: dict[str, list[float]], **other: Any) -> list[dict[str, Any]]:
+def rows(figures: Mapping[str, Sequence[float]], **other: Any) -> list[dict[str, Any]]:
     return [
         {"arm": arm, "seed": seed, "figure": figure, "seconds": 1.0, **other}
         for arm, found in figures.items()
@@ -364,8 +365,8 @@ def test_bits_are_compared_seed_by_seed() -> None:
 
 def test_other_settings_are_compared_on_the_seeds_that_have_them() -> None:
     known = {c: ENTRY.Entry(c, "p", "m", "higher", ("a", "b"), ()) for c in ("one", "two", "three")}
-    of = {"own": [10, 10], "gaba": [12, 90]}
-    found = {
+    of: dict[str, Sequence[float]] = {"own": [10, 10], "gaba": [12, 90]}
+    found: dict[str, Any] = {
         "one": rows(of | {"gaba@limit=32": [11], "gaba@limit=1000": [12.1]}),
         "two": rows(of | {"gaba@limit=32": [13], "gaba@limit=1000": [11]}),
         "three": rows(of | {"gaba@limit=32": [1]}),  # not complete yet

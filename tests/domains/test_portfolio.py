@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from skfolio import RiskMeasure
 from skfolio.datasets import load_sp500_dataset
 from skfolio.exceptions import NonPositiveVarianceError
 from skfolio.model_selection import WalkForward, cross_val_predict
@@ -215,3 +216,20 @@ def test_turnover_of_one_row_is_refused() -> None:
     with pytest.raises(ValueError, match=r"N >= 2, found \(1, 2\)"):
         turnover([[0.5, 0.5]])
     assert turnover([[1.0, 0.0], [0.0, 1.0]]).tolist() == [1.0]
+
+
+def test_shares_of_the_risk_are_skfolios_contributions(returns: pd.DataFrame) -> None:
+    for rule in ("inverse", "equal-share"):
+        model = EqualEffect(rule).fit(returns)
+        held: Any = model.predict(returns)
+        risks = held.contribution(measure=RiskMeasure.VARIANCE)
+        np.testing.assert_allclose(model.shares_, risks / np.sum(risks), rtol=1e-5)
+
+
+def test_turnover_is_one_way_where_skfolios_counts_both_sides(returns: pd.DataFrame) -> None:
+    cv = WalkForward(test_size=20, train_size=240)
+    path: Any = cross_val_predict(EqualEffect(), returns.iloc[-500:], cv=cv)
+    if not hasattr(path, "turnover"):
+        pytest.skip("this skfolio measures no turnover")
+    ours = turnover([portfolio.weights for portfolio in path])
+    np.testing.assert_allclose(ours, path.turnover.to_numpy()[1:] / 2, rtol=1e-9)

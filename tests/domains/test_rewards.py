@@ -10,6 +10,7 @@ import mo_gymnasium
 import numpy as np
 import pytest
 import torch
+from mo_gymnasium.wrappers.wrappers import MORecordEpisodeStatistics
 
 import gaba
 from gaba.domains.rewards import (
@@ -113,6 +114,14 @@ def test_the_same_seed_gives_the_same_run(sea: Any) -> None:
     one, other = (train(sea, EQUAL, settings=SHORT) for _ in range(2))
     np.testing.assert_array_equal(one.returns, other.returns)
     np.testing.assert_array_equal(one.history.norms, other.history.norms)
+
+
+def test_returns_are_those_of_mo_gymnasiums_statistics(sea: Any) -> None:
+    watched = MORecordEpisodeStatistics(sea, gamma=SHORT.gamma, buffer_length=1000)
+    run = train(watched, EQUAL, settings=SHORT)
+    told = np.array(watched.return_queue)
+    np.testing.assert_allclose(np.vstack([run.returns, run.greedy]), told, rtol=1e-6)
+    np.testing.assert_allclose(run.discounted, watched.disc_episode_returns, rtol=1e-6)
 
 
 class Corridor(gymnasium.Env[Any, Any]):

@@ -275,6 +275,7 @@ def test_recalibration_leaves_the_model_and_the_random_numbers_alone(training: b
     assert not same(dict(fresh.state_dict()), before)
 
 
+@pytest.mark.slow
 def test_recalibration_removes_the_bias_of_statistics_taken_under_dropout() -> None:
     """Dropout makes every later layer's inputs vary more than they do when it is switched off."""
     torch.manual_seed(0)
@@ -391,6 +392,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert result.metrics["simulated"] is True
 
 
+@pytest.mark.slow
 def test_training_stops_when_validation_stands_still(tmp_path: Path) -> None:
     epochs: list[Epoch] = []
     config = tiny_config(tmp_path, steps=200, stop_patience=2, learning_rate=0.1, warmup_steps=0)

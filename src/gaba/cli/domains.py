@@ -11,7 +11,7 @@ from gaba.extras import install
 
 def listing() -> str:
     """Every field: what is equal, when that is the wrong thing to want, and how to see it."""
-    hint = f"run one: gaba domains NAME (its picture needs matplotlib: {install('plots')})"
+    hint = f"Run the example of one: gaba domains NAME. Its picture needs {install('plots')}"
     return "\n\n".join([*map(_entry, DOMAINS), hint])
 
 
@@ -30,8 +30,8 @@ def run(name: str, folder: Path) -> None:
 def _entry(domain: Domain) -> str:
     needs = f": {install(domain.extra)}" if domain.extra else ""
     said = {
-        "equal": domain.equal,
-        "wrong to want": domain.wrong,
+        "what is equal": domain.equal,
+        "not for": domain.wrong,
         "built on": f"{domain.built_on}{needs}",
         "note": domain.note,
     }

@@ -73,10 +73,10 @@ DOMAINS: tuple[Domain, ...] = (
         name="portfolio",
         title="portfolios of assets",
         built_on="skfolio",
-        equal="Every asset's volatility times its weight is the same (InverseNorm), or every "
-        "asset's part of the portfolio's variance (EqualShare on the covariance).",
-        wrong="Where returns are to be had for risk: the rule looks at risk alone, and it gives "
-        "most to what moved least in the past.",
+        equal="Every asset's weight times its volatility is the same (inverse volatility), or its "
+        "contribution to the portfolio's variance (equal risk contribution).",
+        wrong="Portfolios that seek return: the rule sees risk alone, and it gives most to what "
+        "moved least in the past.",
         extra="skfolio",
     ),
     Domain(
@@ -85,28 +85,28 @@ DOMAINS: tuple[Domain, ...] = (
         built_on="pyloudnorm, soundfile",
         equal="Every stem has the same loudness (LUFS) behind its fader, or one in given "
         "proportions to the others.",
-        wrong="Where one stem is meant to lead, or a stem is meant to be heard only now and then: "
-        "a cymbal as loud as the voice is no mix.",
+        wrong="A final mix: a voice that should lead, or a cymbal that should be heard now and "
+        "then, must not have the loudness of the rest.",
         extra="pyloudnorm",
     ),
     Domain(
         name="ensembles",
         title="ensembles of climate models",
         built_on="xarray, dask",
-        equal="Every model's error on a reference period times its weight is the same (power 1); "
-        "at power 2 the weights are inverse to its mean squared error.",
-        wrong="Where models share their code and their errors: close relatives are then counted "
-        "several times, and a good past does not promise a good future.",
+        equal="Every model's weight times its RMSE on a reference period is the same; at power 2 "
+        "its weight times its mean squared error.",
+        wrong="Models that share code and errors: close relatives are counted several times. And a "
+        "good hindcast does not promise a good projection.",
         extra="xarray",
     ),
     Domain(
         name="dosing",
         title="doses of combined drugs (an illustration, no medical advice)",
         built_on="SciPy",
-        equal="Every drug's dose is the same part of the dose that would do it all alone "
-        "(Loewe's d_i / D_i(E)).",
-        wrong="Never to be used on people: toxicity, interactions and exposure, of which the rule "
-        "knows nothing, decide.",
+        equal="Every drug is given at the same fraction of the dose that has the effect alone, "
+        "d_i / D_i(E) of Loewe additivity.",
+        wrong="People, never: toxicity, interactions and exposure decide, and the rule knows "
+        "nothing of them.",
         extra="domains",
     ),
     Domain(
@@ -115,8 +115,8 @@ DOMAINS: tuple[Domain, ...] = (
         built_on="flwr",
         equal="Every client's update times its weight has the same length, whatever its learning "
         "rate, its steps and the number of its examples.",
-        wrong="Where an update is long for a good reason: an honest client with more data, or with "
-        "data that nobody else has, is held down; and an attacker with a usual norm passes.",
+        wrong="Clients whose updates are long for a good reason, such as more data or data that "
+        "nobody else has: they are held down. Nor for defense: an attacker of usual norm passes.",
         extra="",
         note="The strategy needs Flower (flwr), whose pins ask for an environment of its own; the "
         "example does not.",
@@ -125,19 +125,20 @@ DOMAINS: tuple[Domain, ...] = (
         name="rewards",
         title="reinforcement learning with several rewards",
         built_on="gymnasium, mo-gymnasium",
-        equal="Every reward component's temporal-difference loss pulls equally hard on the trunk; "
-        "how much a component matters to the agent stays its preference.",
-        wrong="Where a component has nothing to teach, because it is constant, learnt already or "
-        "all noise: its small gradient is brought to the size of the others'.",
+        equal="The TD losses of all reward components have weighted gradients of the same size on "
+        "the shared layers; how much a component matters to the agent stays its preference.",
+        wrong="Components with nothing to teach, because they are constant, learned already or "
+        "all noise: their small gradients are brought to the size of the others.",
         extra="mo-gymnasium",
     ),
     Domain(
         name="detection",
         title="object detection",
         built_on="transformers, pycocotools",
-        equal="The losses of class, box and overlap pull equally hard on the backbone.",
-        wrong="Where the model's own coefficients were tuned for its data, and because box and "
-        "overlap want the same thing: together they get two thirds of the pull.",
+        equal="The class, box (L1) and overlap (GIoU) losses have weighted gradients of the same "
+        "size on the backbone.",
+        wrong="Models whose own coefficients were tuned for their data. Box and overlap want the "
+        "same thing, and together they get two thirds of the gradient.",
         extra="detection",
         note="Takes some ten seconds; far too few steps for a good detector.",
     ),

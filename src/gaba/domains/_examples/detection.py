@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 
 import gaba
+from gaba.domains import _sentences as say
 from gaba.domains._picture import COLOURS, panels, save
 
 STEPS = 40
 
 
 def main(folder: Path) -> None:
-    from transformers import TrainingArguments, set_seed
+    from transformers import PrinterCallback, TrainingArguments, set_seed
 
     from gaba.domains import detection
 
-    examples = detection.shapes(200, most=2)
+    examples, unseen = detection.shapes(200, most=2), detection.shapes(50, most=2, seed=1)
+    found, apart = [], []
     figure, (left, right) = panels("Contributions on the backbone", "Two images, their boxes")
     for name, style in (("own coefficients", ":"), ("balanced", "-")):
         set_seed(0)
@@ -33,17 +35,20 @@ def main(folder: Path) -> None:
             settings |= {"max_steps": STEPS, "learning_rate": 1e-3, "logging_strategy": "no"}
             arguments = TrainingArguments(output_dir=scratch, **settings)
             data: Any = {"train_dataset": examples, "data_collator": detection.collate}
-            detection.DetectionTrainer(model, arguments, balancer=balancer, **data).train()
+            trainer = detection.DetectionTrainer(model, arguments, balancer=balancer, **data)
+            trainer.remove_callback(PrinterCallback)  # it prints a dictionary of times
+            trainer.train()
         history = balancer.history
-        found = detection.average_precision(model, examples[:50])
-        print(
-            f"{name}: mAP50 {found['mAP50']:.3f}, imbalance {np.nanmedian(history.imbalance):.1f}"
-        )
+        found.append(detection.average_precision(model, unseen)["mAP50"])
+        apart.append(float(np.nanmedian(history.imbalance)))
         known = history.steps[history.measured]
         pulls = history.contributions[history.measured]
         for k, task in enumerate(detection.TASKS):
             pull = pulls[:, k] / pulls.sum(1)
             left.plot(known, pull, style, color=COLOURS[k], label=f"{task}, {name}")
+    told = "with the model's own coefficients", (apart[0], apart[1])
+    say.show(say.pulls(detection.TASKS, "the backbone", *told))
+    say.show(say.precision(found[0], found[1], len(unseen), STEPS))
     left.set(xlabel="step", ylabel="part of all contributions", ylim=(0, 1))
     left.legend(frameon=False, fontsize=8)
     pair = np.concatenate([example["pixel_values"].numpy() for example in examples[:2]], axis=2)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gaba.domains import _sentences as say
 from gaba.domains._picture import COLOURS, panels, save
-from gaba.domains.dosing import Curve, Hill, Linear, effect_of, split
+from gaba.domains.dosing import Curve, Hill, effect_of, split
 
 DRUGS: dict[str, Curve] = {
     "strong": Hill(top=1.0, half=0.2, slope=1.5),
@@ -20,18 +21,9 @@ EFFECT = 0.5
 def main(folder: Path) -> None:
     print("Illustration, no medical advice: made-up drugs, combined by Loewe additivity.")
     shared = split(DRUGS, EFFECT)
-    for name, drug in DRUGS.items():
-        alone = drug.dose(EFFECT)
-        part = shared.doses[name] / alone
-        print(f"{name:6} {shared.doses[name]:8.4f} mg of {alone:8.4f} mg alone: part {part:.6f}")
-    print(f"effect of the three together {effect_of(DRUGS, shared.doses):.12f}, wanted {EFFECT}")
-    potency = np.array([1 / drug.dose(EFFECT) for drug in DRUGS.values()])
-    parts = ", ".join(f"{part:.1%}" for part in potency / potency.sum())
-    print(f"in equal doses they would do {parts} of it")
-    linear = split({"strong": Linear(500.0), "weak": Linear(1.0)}, 10.0).doses
-    print(
-        f"linear, 500 to 1: doses {linear['strong']:g} and {linear['weak']:g}, for an effect of 10"
-    )
+    alone = {name: drug.dose(EFFECT) for name, drug in DRUGS.items()}
+    say.show(*say.doses(shared.doses, alone, effect_of(DRUGS, shared.doses)))
+    say.show(say.unequal(alone))
 
     figure, (left, right) = panels("What each drug does alone", "The same effect, two drugs")
     doses = np.geomspace(0.01, 1000, 200)

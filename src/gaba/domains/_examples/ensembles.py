@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from gaba.domains import _sentences as say
 from gaba.domains._picture import COLOURS, panels, save
 from gaba.domains.ensembles import Bias, weigh
 
+WARM = 3.0
 NOISE = {"A": 0.8, "B": 1.0, "C": 1.2, "D": 1.5, "E": 2.0, "warm": 0.3}
 
 
@@ -23,7 +25,7 @@ def climate() -> tuple[xr.DataArray, xr.DataArray]:
     values, coords = 288 + warming[:, None] - 0.005 * lat**2, {"time": time, "lat": lat}
     truth = xr.DataArray(values, coords, ["time", "lat"], "tas", {"units": "K"})
     runs = [
-        truth + 3.0 * (name == "warm") + scale * random.normal(size=truth.shape)
+        truth + WARM * (name == "warm") + scale * random.normal(size=truth.shape)
         for name, scale in NOISE.items()
     ]
     models = xr.concat(runs, xr.Variable("model", list(NOISE)))
@@ -37,19 +39,22 @@ def main(folder: Path) -> None:
     kinds: dict[str, tuple[float, Bias]] = {
         "equal weights": (0, "penalised"),
         "inverse variance": (2, "ignored"),
-        "inverse mean square": (2, "penalised"),
-        "inverse error": (1, "penalised"),
-        "bias removed": (2, "removed"),
+        "inverse MSE": (2, "penalised"),
+        "inverse RMSE": (1, "penalised"),
+        "bias correction": (2, "removed"),
     }
+    errors, warm = {}, {}
     figure, (left, right) = panels("Weight of each model", "Error on 2010 to 2039 (K)", width=5.6)
     for n, (name, (power, bias)) in enumerate(kinds.items()):
         ensemble = weigh(models.sel(time=past), truth, power=power, bias=bias, cells=cells)
         apart = ensemble.combine(models.sel(time=future)) - truth
         error = float((apart**2).weighted(cells).mean().compute()) ** 0.5
         weights = ensemble.weights.compute()
-        print(f"{name:19} warm model {float(weights[-1]):.3f}, error {error:.3f} K")
+        errors[name], warm[name] = error, float(weights.sel(model="warm"))
         left.bar(np.arange(6) + 0.16 * (n - 2), weights, 0.16, color=COLOURS[n], label=name)
         right.barh(name, error, color=COLOURS[n])
+    say.show("Six made-up climate models, weighted on 1980 to 2009, tested on 2010 to 2039.")
+    say.show(*say.skill(errors, warm, WARM))
     left.set_xticks(range(6), list(NOISE))
     left.legend(fontsize=8)
     save(figure, folder / "ensembles.png")

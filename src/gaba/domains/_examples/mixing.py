@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gaba.domains import _sentences as say
 from gaba.domains._picture import COLOURS, panels, save
 from gaba.domains.mixing import loudness, mix, read, true_peak, write
 
-RATE, SECONDS, LEVEL = 44100, 8, -23.0
+RATE, SECONDS, LEVEL, CEILING = 44100, 8, -23.0, -1.0
 
 
 def record(folder: Path) -> dict[str, Path]:
@@ -36,15 +37,14 @@ def record(folder: Path) -> dict[str, Path]:
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as recorded:
         stems = read(record(Path(recorded)))
-    made = mix(stems, level=LEVEL)
+    made = mix(stems, level=LEVEL, ceiling=CEILING)
     write(folder / "mixing.wav", made.audio, made.rate)
     heard = [name for name in stems.audio if name not in made.silent]
     after = [loudness(made.gains[name] * stems.audio[name], RATE) - made.guard for name in heard]
-    for name, level in zip(heard, after, strict=True):
-        print(f"{name:6} {made.before[name]:6.1f} LUFS, behind its fader {level:.3f}")
-    total, wanted = loudness(made.audio, RATE) - made.guard, LEVEL + 10 * np.log10(len(heard))
-    print(f"silent: {made.silent}; mix {total:.2f} LUFS, expected {wanted:.2f}")
-    print(f"guard {made.guard:.1f} dB, true peak {true_peak(made.audio):.2f} dBTP")
+    say.show(*say.faders(made.before, dict(zip(heard, after, strict=True)), LEVEL))
+    say.show(say.summed(loudness(made.audio, RATE), LEVEL, len(heard), made.guard))
+    say.show(say.headroom(true_peak(made.audio), CEILING, made.guard))
+    print(f"mix: {folder / 'mixing.wav'}")
     figure, (left, right) = panels("Stems of a mix", "The mix")
     left.bar(heard, [made.before[name] + 70 for name in heard], 0.8, -70, color=COLOURS[4])
     left.plot(heard, after, "o", color=COLOURS[5], label="behind the fader")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gaba.domains import _sentences as say
 from gaba.domains._picture import COLOURS, panels, save
 from gaba.domains.portfolio import EqualEffect, turnover
 from gaba.stabilisers import EMA
@@ -19,24 +20,24 @@ def main(folder: Path) -> None:
     from skfolio.preprocessing import prices_to_returns
 
     returns: Any = prices_to_returns(load_sp500_dataset())
+    first, last = returns.index[0].year, returns.index[-1].year
+    say.show(f"{returns.shape[1]} stocks of the S&P 500, daily returns of {first} to {last}.")
     inverse, shared = EqualEffect().fit(returns), EqualEffect("equal-share").fit(returns)
     peers: Any = InverseVolatility().fit(returns), RiskBudgeting().fit(returns)
     for ours, peer in zip((inverse, shared), peers, strict=True):
-        apart = np.abs(ours.weights_ - peer.weights_).max()
-        print(f"{ours.rule:11} {apart:.1e} from {type(peer).__name__}, at the most;", end=" ")
-        print(f"shares of the risk from {ours.shares_.min():.3f} to {ours.shares_.max():.3f}")
-    differ = np.abs(inverse.weights_ - shared.weights_)
-    print(f"the two rules differ by up to {differ.max():.4f} ({returns.columns[differ.argmax()]})")
+        equal = say.agreement(ours.weights_, peer.weights_, f"skfolio's {type(peer).__name__}")
+        say.show(f"{equal} {say.risk(ours.shares_)}")
+    say.show(say.gap(list(returns.columns), inverse.weights_, shared.weights_))
 
     monthly = WalkForward(test_size=20, train_size=240)
-    weights = {}
+    weights, traded, risks = {}, [], []
     for name, decay in (("last month", 0.0), ("EMA .9", 0.9)):
         model = EqualEffect(stabiliser=EMA(decay, debias=True), window=20)
         path: Any = cross_val_predict(model, returns.iloc[-2520:], cv=monthly)
         weights[name] = np.stack([portfolio.weights for portfolio in path])
-        traded = turnover(weights[name]).mean()
-        risk = path.annualized_standard_deviation
-        print(f"{name:10} turnover {traded:.1%} a month, volatility {risk:.1%} a year")
+        traded.append(turnover(weights[name]).mean())
+        risks.append(path.annualized_standard_deviation)
+    say.show(say.trading((traded[0], traded[1]), (risks[0], risks[1])))
 
     figure, (left, right) = panels("What each asset adds to the risk", "Weights, monthly")
     place = np.arange(len(returns.columns))

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gaba
+from gaba.domains import _sentences as say
 from gaba.domains._picture import COLOURS, panels, save
 from gaba.domains.rewards import Settings, train
 
 STEPS, WINDOW = 800, 25
+PREFERENCE = {"treasure": 0.5, "time": 0.5}
 
 
 def _means(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -32,21 +34,22 @@ def main(folder: Path) -> None:
     figure, (left, right) = panels(*titles)
     plain = gaba.Method(gaba.rules.InverseNorm(power=0))  # multiplies by 1, and measures
     methods: dict[str, gaba.Method | str] = {"uniform": plain, "balanced": "gaba"}
+    apart, greedy = [], []
     for (name, method), style in zip(methods.items(), (":", "-"), strict=True):
-        preference = {"treasure": 0.5, "time": 0.5}
-        run = train(env, preference, settings=Settings(steps=STEPS), method=method)
+        run = train(env, PREFERENCE, settings=Settings(steps=STEPS), method=method)
         history = run.history
-        found = ", ".join(
-            f"{part} {value:.1f}" for part, value in zip(run.components, run.greedy, strict=True)
-        )
-        apart = np.nanmedian(history.imbalance)
-        print(f"{name}: {found} in a last episode; contributions {apart:.1f} times apart (median)")
+        apart.append(float(np.nanmedian(history.imbalance)))
+        greedy.append(run.greedy)
         for c, part in enumerate(run.components):
             look = {"linestyle": style, "color": COLOURS[c], "label": f"{part}, {name}"}
             left.plot(_means(run.returns[:, c]), **look)
             pulls = history.contributions[:, c]
             known = np.flatnonzero(pulls > 0)  # not measured in every update
             right.plot(known[-len(_means(known)) :], np.exp(_means(np.log(pulls[known]))), **look)
+    say.show(f"Deep-sea-treasure, one run of {STEPS} steps each; the reward time is -1 a step.")
+    told = "with unweighted losses", (apart[0], apart[1])
+    say.show(say.pulls([*PREFERENCE], "the shared layers", *told))
+    say.show(say.collected([*PREFERENCE], *greedy))
     left.set(xlabel="episode", ylabel=f"return, mean of {WINDOW} episodes")
     right.set(xlabel="update", ylabel="contribution, smoothed", yscale="log")
     right.legend(frameon=False, fontsize=8)
