@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import ClassVar, NamedTuple, TypeAlias, final
 
@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from gaba.bench._data import made
 from gaba.bench._training import ByExample
-from gaba.bench.problem import Split
+from gaba.bench.problem import Metric, Problem, Rates, Session, Split
 
 WIDTHS = (2, 32, 32, 32)
 """Inputs and hidden layers."""
+BATCH = {"residual": 256, "boundary": 64, "initial": 64}
+"""Points of a batch by task, where there is such a task."""
+JUDGED = {"residual": 2000, "boundary": 500, "initial": 500}
+"""Points at which a model is judged."""
+SEEDS: dict[Split, int] = {"validation": 1, "test": 2}
 Box: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 """The lowest and the highest value of p, and of q."""
 
@@ -99,16 +104,31 @@ class Equation(ABC):
     components: ClassVar[int] = 1
 
     @abstractmethod
-    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """The points of a batch by task, (N, 2) each; N is even."""
+    def points(self, generator: torch.Generator, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """So many points by task, (N, 2) each; N is even."""
+
+    @abstractmethod
+    def truth(self, points: Tensor) -> Tensor:
+        """The solution at points (N, 2), (N,) or (N, m), in the dtype of the points."""
 
     @abstractmethod
     def each(self, jets: Mapping[str, Jet], points: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The squared violation at every point, by task."""
 
-    @abstractmethod
+    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The points of a batch by task: 256 inside, 64 for each condition."""
+        return self.points(generator, BATCH)
+
     def judges(self, split: Split) -> dict[str, Judge]:
-        """By task, where a model is judged: inside, on the boundary, at the start."""
+        """By task, where a model is judged: 2,000 points inside, 500 for each condition."""
+        return _judges(type(self), split)
+
+
+@cache
+def _judges(kind: type[Equation], split: Split) -> dict[str, Judge]:
+    equation, generator = kind(), torch.Generator().manual_seed(SEEDS[split])
+    points = {k: x.double() for k, x in equation.points(generator, JUDGED).items()}
+    return {k: Judge(x, equation.truth(x)) for k, x in points.items()}
 
 
 @final
@@ -156,6 +176,36 @@ class Training(ByExample):
         return errors
 
 
+class Pinn(Problem):
+    """An equation, solved by a tanh network 2→32→32→32→m, all of it shared.
+
+    Judged by the relative L2 error inside, and by the root mean squared error for each condition,
+    whose reference is the root mean square of the solution there.
+
+    Attributes:
+        equation: What is solved.
+        zero: The conditions where the solution is 0; their reference is that inside.
+    """
+
+    equation: ClassVar[type[Equation]]
+    zero: ClassVar[tuple[str, ...]] = ()
+    steps = 3000
+    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        judges = self.equation().judges("validation")
+        within, *conditions = self.equation.tasks
+        references = {k: rms(judges[within if k in self.zero else k].truth) for k in conditions}
+        self.metrics = (
+            Metric("relative_l2", task=within),
+            *(Metric(f"rmse_{k}", task=k, reference=size) for k, size in references.items()),
+        )
+
+    def start(self, seed: int, device: torch.device) -> Session:
+        """A new training, decided by ``seed`` alone."""
+        return Training(self.equation(), seed, device)
+
+
 def uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
     """``count`` numbers between ``low`` and ``high``, (count,)."""
     return low + (high - low) * torch.rand(count, generator=generator)
@@ -177,6 +227,29 @@ def around(generator: torch.Generator, count: int, box: Box) -> Tensor:
     for k, side in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         points[k::4, side[0]] = box[side[0]][side[1]]
     return points
+
+
+def square(generator: torch.Generator, counts: Mapping[str, int], box: Box) -> dict[str, Tensor]:
+    """Points inside the ``box``, and on its four sides."""
+    return {
+        "residual": inside(generator, counts["residual"], box),
+        "boundary": around(generator, counts["boundary"], box),
+    }
+
+
+def strip(generator: torch.Generator, counts: Mapping[str, int], box: Box) -> dict[str, Tensor]:
+    """Points (t, x) inside the ``box``, on both sides of x in turn, and at the start t."""
+    times, (left, right) = box
+    within = inside(generator, counts["residual"], box)
+    sides = torch.tensor([float(left), float(right)]).repeat(counts["boundary"] // 2)
+    edge = uniform(generator, counts["boundary"], *times), sides
+    start = uniform(generator, counts["initial"], left, right)
+    first = torch.full_like(start, times[0])
+    return {
+        "residual": within,
+        "boundary": torch.stack(edge, dim=1),
+        "initial": torch.stack((first, start), dim=1),
+    }
 
 
 def rms(values: Tensor) -> float:

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import ClassVar, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gaba.bench.problem import Metric, Problem, Rates, Session, Split
-from gaba.bench.problems._pinn import Equation, Jet, Judge, Training, rms, uniform
+from gaba.bench.problems._pinn import Box, Equation, Jet, Pinn, strip
 
+BOX: Box = ((0, 1), (-1, 1))
+"""Of t, and of x."""
 VISCOSITY = 0.01 / math.pi
-INSIDE, BOUNDARY, INITIAL = 256, 64, 64
-"""Points of a batch."""
-_JUDGED = {"residual": 2000, "boundary": 500, "initial": 500}
-_SEEDS = {"validation": 1, "test": 2}
 _NODES = 2001
 
 
@@ -56,9 +52,14 @@ class BurgersEquation(Equation):
     tasks: ClassVar[tuple[str, ...]] = ("residual", "boundary", "initial")
     coefficients: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """256 points inside, 64 on the two sides in turn, 64 at the start."""
-        return _points(generator, INSIDE, BOUNDARY, INITIAL)
+    def points(self, generator: torch.Generator, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """Inside, on the two sides in turn, at the start."""
+        return strip(generator, counts, BOX)
+
+    def truth(self, points: Tensor) -> Tensor:
+        """The solution, in float64."""
+        t, x = points.double().numpy().T
+        return torch.from_numpy(solution(t, x))
 
     def each(self, jets: Mapping[str, Jet], points: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(u_t + u u_x − ν u_xx)², u², (u + sin πx)²."""
@@ -70,33 +71,9 @@ class BurgersEquation(Equation):
             "initial": (jets["initial"].u + torch.sin(math.pi * start)).square(),
         }
 
-    def judges(self, split: Split) -> dict[str, Judge]:
-        """2,000 points inside, 500 on the sides, 500 at the start."""
-        return _judges(split)
-
-
-def _points(generator: torch.Generator, *counts: int) -> dict[str, Tensor]:
-    inside, boundary, initial = counts
-    sides = torch.tensor([-1.0, 1.0]).repeat(boundary // 2)
-    pairs = (
-        (uniform(generator, inside, 0, 1), uniform(generator, inside, -1, 1)),
-        (uniform(generator, boundary, 0, 1), sides),
-        (torch.zeros(initial), uniform(generator, initial, -1, 1)),
-    )
-    stacked = (torch.stack(pair, dim=1) for pair in pairs)
-    return dict(zip(BurgersEquation.tasks, stacked, strict=True))
-
-
-@cache
-def _judges(split: Split) -> dict[str, Judge]:
-    generator = torch.Generator().manual_seed(_SEEDS[split])
-    points = {k: x.double() for k, x in _points(generator, *_JUDGED.values()).items()}
-    truth = {k: solution(x[:, 0].numpy(), x[:, 1].numpy()) for k, x in points.items()}
-    return {k: Judge(x, torch.from_numpy(truth[k])) for k, x in points.items()}
-
 
 @final
-class Burgers(Problem):
+class Burgers(Pinn):
     """The equation's residual, the boundary and the initial condition, by a tanh network.
 
     A perceptron 2→32→32→32→1, all of it shared; every batch has new points, 256 inside and 64 for
@@ -106,18 +83,6 @@ class Burgers(Problem):
     """
 
     name = "pinn-burgers"
+    equation = BurgersEquation
     tasks: tuple[str, ...] = BurgersEquation.tasks
-    steps = 3000
-    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        judges = _judges("validation")
-        self.metrics = (
-            Metric("relative_l2", task="residual"),
-            Metric("rmse_boundary", task="boundary", reference=rms(judges["residual"].truth)),
-            Metric("rmse_initial", task="initial", reference=rms(judges["initial"].truth)),
-        )
-
-    def start(self, seed: int, device: torch.device) -> Session:
-        """A new training, decided by ``seed`` alone."""
-        return Training(BurgersEquation(), seed, device)
+    zero = ("boundary",)

@@ -11,21 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from gaba.bench.problem import Metric, Problem, Rates, Session, Split
-from gaba.bench.problems._pinn import Box, Equation, Jet, Judge, Training, inside, rms, uniform
+from gaba.bench.problems._pinn import Box, Equation, Jet, Pinn, strip
 
-INSIDE, BOUNDARY, INITIAL = 256, 64, 64
-"""Points of a batch."""
 BOX: Box = ((0, 1), (0, 1))
 FREQUENCY = 5 * math.pi
-_JUDGED = {"residual": 2000, "boundary": 500, "initial": 500}
-_SEEDS = {"validation": 1, "test": 2}
 
 
 def solution(points: Tensor) -> Tensor:
@@ -48,9 +42,13 @@ class KleinGordonEquation(Equation):
     tasks: ClassVar[tuple[str, ...]] = ("residual", "boundary", "initial")
     coefficients: ClassVar[tuple[float, float]] = (1.0, -1.0)
 
-    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """256 points inside, 64 on the two sides in turn, 64 at the start."""
-        return _points(generator, INSIDE, BOUNDARY, INITIAL)
+    def points(self, generator: torch.Generator, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """Inside, on the two sides in turn, at the start."""
+        return strip(generator, counts, BOX)
+
+    def truth(self, points: Tensor) -> Tensor:
+        """The solution."""
+        return solution(points)
 
     def each(self, jets: Mapping[str, Jet], points: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(u_tt − u_xx + u³ − f)², (u − g)², (u − x)² + u_t²."""
@@ -62,32 +60,9 @@ class KleinGordonEquation(Equation):
             "initial": (start.u - points["initial"][:, 1]).square() + start.p.square(),
         }
 
-    def judges(self, split: Split) -> dict[str, Judge]:
-        """2,000 points inside, 500 on the sides, 500 at the start."""
-        return _judges(split)
-
-
-def _points(generator: torch.Generator, *counts: int) -> dict[str, Tensor]:
-    within, boundary, initial = counts
-    sides = torch.tensor([0.0, 1.0]).repeat(boundary // 2)
-    edge = uniform(generator, boundary, *BOX[0]), sides
-    start = torch.zeros(initial), uniform(generator, initial, *BOX[1])
-    return {
-        "residual": inside(generator, within, BOX),
-        "boundary": torch.stack(edge, dim=1),
-        "initial": torch.stack(start, dim=1),
-    }
-
-
-@cache
-def _judges(split: Split) -> dict[str, Judge]:
-    generator = torch.Generator().manual_seed(_SEEDS[split])
-    points = _points(generator, *_JUDGED.values())
-    return {k: Judge(x.double(), solution(x.double())) for k, x in points.items()}
-
 
 @final
-class KleinGordon(Problem):
+class KleinGordon(Pinn):
     """The equation's residual, the boundary and the initial conditions, by a tanh network.
 
     A perceptron 2→32→32→32→1, all of it shared; every batch has new points, 256 inside and 64 for
@@ -97,18 +72,5 @@ class KleinGordon(Problem):
     """
 
     name = "pinn-klein-gordon"
+    equation = KleinGordonEquation
     tasks: tuple[str, ...] = KleinGordonEquation.tasks
-    steps = 3000
-    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        judges = _judges("validation")
-        self.metrics = (
-            Metric("relative_l2", task="residual"),
-            Metric("rmse_boundary", task="boundary", reference=rms(judges["boundary"].truth)),
-            Metric("rmse_initial", task="initial", reference=rms(judges["initial"].truth)),
-        )
-
-    def start(self, seed: int, device: torch.device) -> Session:
-        """A new training, decided by ``seed`` alone."""
-        return Training(KleinGordonEquation(), seed, device)

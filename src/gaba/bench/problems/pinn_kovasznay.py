@@ -13,23 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from gaba.bench.problem import Metric, Problem, Rates, Session, Split
-from gaba.bench.problems._pinn import Box, Equation, Jet, Judge, Training, around, inside, rms
+from gaba.bench.problems._pinn import Box, Equation, Jet, Pinn, square
 
-INSIDE, BOUNDARY = 256, 64
-"""Points of a batch."""
 BOX: Box = ((-0.5, 1.0), (-0.5, 1.5))
 VISCOSITY = 1 / 40
 DECAY = 1 / (2 * VISCOSITY) - math.sqrt(1 / (4 * VISCOSITY**2) + 4 * math.pi**2)
 """λ, about −0.96."""
-_JUDGED = {"residual": 2000, "boundary": 500}
-_SEEDS = {"validation": 1, "test": 2}
 
 
 def solution(points: Tensor) -> Tensor:
@@ -49,9 +43,13 @@ class KovasznayEquation(Equation):
     coefficients: ClassVar[tuple[float, float]] = (1.0, 1.0)
     components: ClassVar[int] = 3
 
-    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """256 points inside and 64 on the four sides in turn."""
-        return _points(generator, INSIDE, BOUNDARY)
+    def points(self, generator: torch.Generator, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """Inside and on the four sides in turn."""
+        return square(generator, counts, BOX)
+
+    def truth(self, points: Tensor) -> Tensor:
+        """The solution."""
+        return solution(points)
 
     def each(self, jets: Mapping[str, Jet], points: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sum of three squared residuals inside, the mean of three squared errors outside."""
@@ -67,27 +65,9 @@ class KovasznayEquation(Equation):
             "boundary": wrong.square().mean(dim=1),
         }
 
-    def judges(self, split: Split) -> dict[str, Judge]:
-        """2,000 points inside and 500 on the boundary."""
-        return _judges(split)
-
-
-def _points(generator: torch.Generator, within: int, boundary: int) -> dict[str, Tensor]:
-    return {
-        "residual": inside(generator, within, BOX),
-        "boundary": around(generator, boundary, BOX),
-    }
-
-
-@cache
-def _judges(split: Split) -> dict[str, Judge]:
-    generator = torch.Generator().manual_seed(_SEEDS[split])
-    points = _points(generator, *_JUDGED.values())
-    return {k: Judge(x.double(), solution(x.double())) for k, x in points.items()}
-
 
 @final
-class Kovasznay(Problem):
+class Kovasznay(Pinn):
     """The equations' residual and the values on the boundary, by a tanh network.
 
     A perceptron 2→32→32→32→3, all of it shared; every batch has new points, 256 inside and 64 on
@@ -96,17 +76,5 @@ class Kovasznay(Problem):
     """
 
     name = "pinn-kovasznay"
+    equation = KovasznayEquation
     tasks: tuple[str, ...] = KovasznayEquation.tasks
-    steps = 3000
-    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        edge = _judges("validation")["boundary"].truth
-        self.metrics = (
-            Metric("relative_l2", task="residual"),
-            Metric("rmse_boundary", task="boundary", reference=rms(edge)),
-        )
-
-    def start(self, seed: int, device: torch.device) -> Session:
-        """A new training, decided by ``seed`` alone."""
-        return Training(KovasznayEquation(), seed, device)

@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from gaba.bench.problem import Metric, Problem, Rates, Session, Split
-from gaba.bench.problems._pinn import Equation, Jet, Judge, Training, rms, uniform
+from gaba.bench.problems._pinn import Box, Equation, Jet, Pinn, inside, uniform
 
-INSIDE, BOUNDARY = 256, 64
-"""Points of a batch."""
+BOX: Box = ((-1, 1), (-1, 1))
 SLOW, FAST, DETAIL = math.pi / 2, 3 * math.pi, 0.1
-_JUDGED = {"residual": 2000, "boundary": 500}
-_SEEDS = {"validation": 1, "test": 2}
 
 
 def _parts(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,9 +47,19 @@ class PoissonEquation(Equation):
     tasks: ClassVar[tuple[str, ...]] = ("residual", "boundary")
     coefficients: ClassVar[tuple[float, float]] = (1.0, 1.0)
 
-    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """256 points inside and 64 on the four sides in turn."""
-        return _points(generator, INSIDE, BOUNDARY)
+    def points(self, generator: torch.Generator, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """Inside and on the four sides in turn."""
+        boundary = counts["boundary"]
+        within = inside(generator, counts["residual"], BOX)
+        along = uniform(generator, boundary, *BOX[0])
+        side = torch.tensor([-1.0, 1.0]).repeat_interleave(2).repeat(boundary // 4)
+        upright = (torch.arange(boundary) % 2).bool()
+        edge = torch.where(upright, side, along), torch.where(upright, along, side)
+        return {"residual": within, "boundary": torch.stack(edge, dim=1)}
+
+    def truth(self, points: Tensor) -> Tensor:
+        """The solution."""
+        return solution(points)
 
     def each(self, jets: Mapping[str, Jet], points: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(Δu − f)² inside, (u − g)² on the boundary."""
@@ -62,29 +67,9 @@ class PoissonEquation(Equation):
         edge = jets["boundary"].u - solution(points["boundary"])
         return {"residual": residual.square(), "boundary": edge.square()}
 
-    def judges(self, split: Split) -> dict[str, Judge]:
-        """2,000 points inside and 500 on the boundary."""
-        return _judges(split)
-
-
-def _points(generator: torch.Generator, inside: int, boundary: int) -> dict[str, Tensor]:
-    pair = uniform(generator, inside, -1, 1), uniform(generator, inside, -1, 1)
-    along = uniform(generator, boundary, -1, 1)
-    side = torch.tensor([-1.0, 1.0]).repeat_interleave(2).repeat(boundary // 4)
-    upright = (torch.arange(boundary) % 2).bool()
-    edge = torch.where(upright, side, along), torch.where(upright, along, side)
-    return {"residual": torch.stack(pair, dim=1), "boundary": torch.stack(edge, dim=1)}
-
-
-@cache
-def _judges(split: Split) -> dict[str, Judge]:
-    generator = torch.Generator().manual_seed(_SEEDS[split])
-    points = _points(generator, *_JUDGED.values())
-    return {k: Judge(x.double(), solution(x.double())) for k, x in points.items()}
-
 
 @final
-class Poisson(Problem):
+class Poisson(Pinn):
     """The equation's residual and the values on the boundary, by a tanh network.
 
     A perceptron 2→32→32→32→1, all of it shared; every batch has new points, 256 inside and 64 on
@@ -93,17 +78,5 @@ class Poisson(Problem):
     """
 
     name = "pinn-poisson"
+    equation = PoissonEquation
     tasks: tuple[str, ...] = PoissonEquation.tasks
-    steps = 3000
-    learning_rates: Rates = {"adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 0.1)}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        edge = _judges("validation")["boundary"].truth
-        self.metrics = (
-            Metric("relative_l2", task="residual"),
-            Metric("rmse_boundary", task="boundary", reference=rms(edge)),
-        )
-
-    def start(self, seed: int, device: torch.device) -> Session:
-        """A new training, decided by ``seed`` alone."""
-        return Training(PoissonEquation(), seed, device)

@@ -21,14 +21,13 @@ from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gaba.bench._data import made
-from gaba.bench.problem import Metric, Problem, Rates, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session
+from gaba.bench.problems._linear import LinearTraining
 
 TASKS = 40
 INPUTS, SPANNED, FEATURES = 32, 12, 8
-BATCH = 64
 NOISE = (0.2, 1.0)
 """σ of even and of odd tasks."""
 
@@ -70,64 +69,17 @@ class Regressions:
 
 
 @final
-class Net(nn.Module):
-    """Eight linear features of 32 inputs, and a head of eight numbers a task."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = nn.Linear(INPUTS, FEATURES, bias=False)
-        heads = torch.randn(TASKS, FEATURES) / FEATURES**0.5
-        self.heads = nn.ParameterList(nn.Parameter(head.clone()) for head in heads)
-
-    def matrix(self) -> Tensor:
-        """All heads, (40, 8)."""
-        return torch.stack(list(self.heads))
-
-
-@final
-class _Training(Session):
+class _Training(LinearTraining):
     def __init__(self, tasks: Regressions, seed: int, device: torch.device) -> None:
-        self.model = self.net = made(Net, seed, device)
-        self.shared = self.net.trunk
-        self.generator = torch.Generator().manual_seed(seed)
-        self.device = device
-        self.coefficients, self.noise, self.scales = (
-            torch.from_numpy(x).float().to(device)
-            for x in (tasks.coefficients, tasks.noise, tasks.scales)
-        )
-        self.least = tasks.least_mean_excess
-        self._features: Tensor | None = None
-
-    @property
-    def features(self) -> Tensor | None:
-        return self._features
-
-    @property
-    def last_layer(self) -> nn.Module:
-        return self.net.trunk
-
-    def _each(self) -> Tensor:
-        """The losses by example, (64, 40)."""
-        drawn = torch.randn(BATCH, INPUTS + TASKS, generator=self.generator).to(self.device)
-        x, noise = drawn.split([INPUTS, TASKS], dim=1)
-        self._features = features = self.net.trunk(x)
-        y = x @ self.coefficients.T + self.noise * noise
-        return self.scales * (features @ self.net.matrix().T - y).square()
+        given = tasks.coefficients, tasks.noise, tasks.scales
+        super().__init__(Synthetic.tasks, *given, FEATURES, tasks.least_mean_excess, seed, device)
 
     def losses(self) -> dict[str, Tensor]:
-        return dict(zip(Synthetic.tasks, self._each().mean(dim=0).unbind(), strict=True))
+        return dict(zip(self.tasks, self._errors().mean(dim=0).unbind(), strict=True))
 
     def losses_of_halves(self) -> dict[str, Tensor]:
-        halves = self._each().reshape(2, -1, TASKS).mean(dim=1)
-        return dict(zip(Synthetic.tasks, halves.unbind(dim=1), strict=True))
-
-    @torch.no_grad()
-    def evaluate(self, split: Split) -> dict[str, float]:
-        found = self.net.matrix() @ self.net.trunk.weight
-        excess = (found - self.coefficients).square().sum(dim=1).tolist()
-        mean = float(np.mean(excess))
-        figures = {f"excess_{task}": e for task, e in zip(Synthetic.tasks, excess, strict=True)}
-        return figures | {"mean_excess": mean, "regret": mean - self.least}
+        halves = self._errors().reshape(2, -1, TASKS).mean(dim=1)
+        return dict(zip(self.tasks, halves.unbind(dim=1), strict=True))
 
 
 @final

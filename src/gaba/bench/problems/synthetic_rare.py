@@ -22,15 +22,15 @@ from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gaba.bench._data import made
-from gaba.bench.problem import Metric, Problem, Rates, Session, Split
+from gaba.bench.problem import Metric, Problem, Rates, Session
+from gaba.bench.problems._linear import LinearTraining
 
 TASKS: tuple[str, ...] = ("t0", "t1", "seldom", "sparse", "t2", "t3")
 SCALES: tuple[float, ...] = (0.01, 0.1, 1.0, 1.0, 10.0, 100.0)
 INPUTS, FEATURES = 16, 4
-BATCH, NOISE = 64, 0.5
+NOISE = 0.5
 PERIOD = 4
 """``seldom`` is in one of so many batches."""
 LABELLED = 2
@@ -58,53 +58,23 @@ class Regressions:
 
 
 @final
-class Net(nn.Module):
-    """Four linear features of 16 inputs, and a head of four numbers a task."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = nn.Linear(INPUTS, FEATURES, bias=False)
-        heads = torch.randn(len(TASKS), FEATURES) / FEATURES**0.5
-        self.heads = nn.ParameterList(nn.Parameter(head.clone()) for head in heads)
-
-
-@final
-class _Training(Session):
+class _Training(LinearTraining):
     def __init__(self, tasks: Regressions, seed: int, device: torch.device) -> None:
-        self.model = self.net = made(Net, seed, device)
-        self.shared = self.net.trunk
-        self.generator = torch.Generator().manual_seed(seed)
-        self.device = device
-        self.coefficients = torch.from_numpy(tasks.coefficients).float().to(device)
-        self.least = tasks.least_mean_excess
-        self.batch = self.turn = 0
-        self._features: Tensor | None = None
-
-    @property
-    def features(self) -> Tensor | None:
-        return self._features
-
-    @property
-    def last_layer(self) -> nn.Module:
-        return self.net.trunk
+        given = tasks.coefficients, np.full(len(TASKS), NOISE), np.array(SCALES)
+        super().__init__(TASKS, *given, FEATURES, tasks.least_mean_excess, seed, device)
+        self.made = self.turn = 0
 
     def _each(self) -> dict[str, Tensor]:
         """The losses of the labelled examples by task, of one half and then of the other."""
-        drawn = torch.randn(BATCH, INPUTS + len(TASKS), generator=self.generator).to(self.device)
-        x, noise = drawn.split([INPUTS, len(TASKS)], dim=1)
-        self._features = features = self.net.trunk(x)
-        y = x @ self.coefficients.T + NOISE * noise
-        errors = features @ torch.stack(list(self.net.heads)).T - y
-        losses = errors.square() * torch.tensor(SCALES, device=self.device)
-        each = dict(zip(TASKS, losses.unbind(dim=1), strict=True))
-        each["sparse"] = each["sparse"][:: BATCH // LABELLED]
+        each = dict(zip(TASKS, self._errors().unbind(dim=1), strict=True))
+        each["sparse"] = each["sparse"][:: self.batch // LABELLED]
         if not self._has_seldom():
             del each["seldom"]
         return each
 
     def _has_seldom(self) -> bool:
-        place, self.batch = self.batch % PERIOD, self.batch + 1
-        if place == 0 and self.batch > 1:
+        place, self.made = self.made % PERIOD, self.made + 1
+        if place == 0 and self.made > 1:
             self.turn = int(torch.randint(PERIOD, (), generator=self.generator))
         return place == self.turn
 
@@ -113,14 +83,6 @@ class _Training(Session):
 
     def losses_of_halves(self) -> dict[str, Tensor]:
         return {task: each.reshape(2, -1).mean(dim=1) for task, each in self._each().items()}
-
-    @torch.no_grad()
-    def evaluate(self, split: Split) -> dict[str, float]:
-        found = torch.stack(list(self.net.heads)) @ self.net.trunk.weight
-        excess = (found - self.coefficients).square().sum(dim=1).tolist()
-        mean = float(np.mean(excess))
-        figures = {f"excess_{task}": e for task, e in zip(TASKS, excess, strict=True)}
-        return figures | {"mean_excess": mean, "regret": mean - self.least}
 
 
 @final
