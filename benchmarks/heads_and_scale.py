@@ -143,7 +143,7 @@ def main() -> None:
     torch.set_num_threads(1)
     store = asked.out.with_suffix(".jsonl")
     store.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in store.read_text().splitlines()] if store.exists() else []
+    lines = quality.stored(store)
 
     def keep(line: dict[str, Any]) -> None:
         lines.append(line)

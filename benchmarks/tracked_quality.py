@@ -143,6 +143,11 @@ runs are short. Test data decide nothing here.
 """
 
 
+def stored(store: Path) -> list[dict[str, Any]]:
+    """The runs so far."""
+    return [json.loads(line) for line in store.read_text().splitlines()] if store.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
@@ -155,7 +160,7 @@ def main() -> None:
     torch.set_num_threads(1)
     store = asked.out.with_suffix(".jsonl")
     store.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in store.read_text().splitlines()] if store.exists() else []
+    lines = stored(store)
     done = {(r["problem"], r["optimizer"], r["method"], r["seed"]) for r in lines}
     for seed in () if asked.table_only else range(asked.seeds):
         for problem in PROBLEMS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,13 +18,13 @@ import gaba
 from gaba import turbofan
 from gaba.cli.pictures import draw
 from gaba.cli.progress import progress
-from gaba.cli.report import show
-from gaba.cli.runs import title
+from gaba.cli.report import REPORT, show
+from gaba.cli.runs import interrupted, title
 from gaba.cli.screen import WIDTH, console, short, table
 from gaba.turbofan import checkpoint, plots
 
 COMPARISON = "comparison.json"
-REPORT = "comparison.txt"
+TABLE = "comparison.txt"
 PICTURE = "comparison.png"
 
 
@@ -129,8 +128,7 @@ def compare(asked: Comparison) -> None:
         except KeyboardInterrupt:
             if not is_one(asked.folder):
                 raise
-            again = f"gaba train turbofan --resume {shlex.quote(str(asked.folder))}"
-            raise KeyboardInterrupt(f"interrupted; to resume, run: {again}") from None
+            raise interrupted(asked.folder) from None
     _conclude(screen, asked, {method: Path(c.run_dir) for method, c in configs.items()})
 
 
@@ -139,7 +137,7 @@ def _finish(
 ) -> None:
     """Train until the run is finished and reported; one that is already stays as it is."""
     folder = Path(config.run_dir)
-    if (folder / "report.txt").is_file() and _metrics(folder)["finished"]:
+    if (folder / REPORT).is_file() and checkpoint.read_metrics(folder)["finished"]:
         screen.print(f"finished before: {folder}", markup=False)
         return
     with progress(screen, config.steps) as bar:
@@ -158,13 +156,13 @@ def _conclude(screen: Console, asked: Comparison, folders: Mapping[str, Path]) -
     histories = {
         method: gaba.History.read(folder / checkpoint.HISTORY) for method, folder in folders.items()
     }
-    metrics = {method: _metrics(folder) for method, folder in folders.items()}
+    metrics = {method: checkpoint.read_metrics(folder) for method, folder in folders.items()}
     made = _report(metrics, histories)
     screen.print()
     screen.print(made)
     text = io.StringIO()
     Console(file=text, width=WIDTH, color_system=None, force_terminal=False).print(made)
-    (asked.folder / REPORT).write_text(text.getvalue(), encoding="utf-8")
+    (asked.folder / TABLE).write_text(text.getvalue(), encoding="utf-8")
     first = next(iter(metrics.values()))
     same = f"{first['size']} · seed {first['seed']}"
     caption = plots.Caption(first["subset"], same, simulated=first["simulated"])
@@ -219,7 +217,3 @@ def _imbalance(history: gaba.History) -> tuple[str, str]:
     if not known.size:
         return "not measured", "–"
     return f"{short(float(np.median(known)))}×", f"{short(float(known[-1]))}×"
-
-
-def _metrics(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / checkpoint.METRICS).read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 
 import gaba
 from gaba.cli.runs import method_of
-from gaba.turbofan import HEALTH, Fleet, Run, TrainConfig, lives, lives_plot, plots
+from gaba.turbofan import HEALTH, Fleet, Run, TrainConfig, checkpoint, lives, lives_plot, plots
 from gaba.turbofan.data import SIMULATED
 from gaba.turbofan.interval import COVERAGE
 
@@ -32,7 +31,7 @@ def draw(run_dir: Path, *, data_dir: Path | None = None, fleet: Fleet | None = N
         data_dir: Where the data are now, if they were moved.
         fleet: The data themselves.
     """
-    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    metrics = checkpoint.read_metrics(run_dir)
     caption = plots.Caption(
         metrics["subset"],
         method_of(metrics),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,12 @@ def record_of(path: Path) -> Path:
     if not record.is_file():
         raise FileNotFoundError(f"no record of a run in {path}: give a folder with history.jsonl")
     return record
+
+
+def interrupted(folder: str | Path) -> KeyboardInterrupt:
+    """What Ctrl-C becomes: its message is the command that resumes the run in ``folder``."""
+    again = f"gaba train turbofan --resume {shlex.quote(str(folder))}"
+    return KeyboardInterrupt(f"interrupted; to resume, run: {again}")
 
 
 def read(path: Path) -> tuple[gaba.History, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
@@ -18,7 +17,7 @@ from gaba.cli import compare as comparison
 from gaba.cli.pictures import draw
 from gaba.cli.progress import progress
 from gaba.cli.report import REPORT, show
-from gaba.cli.runs import title
+from gaba.cli.runs import interrupted, title
 from gaba.cli.screen import console
 
 RUNS = Path("runs")
@@ -64,8 +63,7 @@ def train(
     except KeyboardInterrupt:
         if not Path(config.run_dir, CONFIG).is_file():
             raise
-        again = f"gaba train turbofan --resume {shlex.quote(str(config.run_dir))}"
-        raise KeyboardInterrupt(f"interrupted; to resume, run: {again}") from None
+        raise interrupted(config.run_dir) from None
     _conclude(screen, result.run_dir, result.metrics, pictures)
     screen.print(f"took {result.seconds:.0f} s")
 

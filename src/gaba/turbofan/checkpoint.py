@@ -88,6 +88,11 @@ def write_json(path: str | Path, value: object) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def read_metrics(run_dir: str | Path) -> dict[str, Any]:
+    """What ``metrics.json`` of a run holds."""
+    return json.loads(Path(run_dir, METRICS).read_text(encoding="utf-8"))
+
+
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as a compressed ``.npz``, atomically."""
     write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))

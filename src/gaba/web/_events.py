@@ -44,9 +44,6 @@ LAST = (
 MEASURED = ("steps", "norms", "contributions", "shares", "imbalance")
 """What is told of the last step that was measured."""
 
-ENDING = ("end", "error")
-"""What a record says of its end stands in the state, and not beside the settings."""
-
 
 @final
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def status(follower: Follower, now: Doing) -> dict[str, Any]:
         "total": follower.total,
         "tasks": follower.tasks,
         "meta": {name: value for name, value in meta.items() if not isinstance(value, dict | list)},
-        "about": {name: said for name, said in last.about.items() if name not in ENDING},
+        "about": last.about,
         "limit": _limit(last.about),
         "effective": along(follower.latest),
         "without_cosines": {"why": why, "code": line},
