@@ -32,7 +32,7 @@ def apart(history: gaba.History) -> float:
 
 
 def found_apart(said: str) -> tuple[str, ...]:
-    """What is said of the balanced losses, and of the others."""
+    """The figures of the balanced training, and of the unbalanced one."""
     pattern = r"closer: the largest is (\S+) times the smallest, with .*? (\S+) times \(median\)"
     found = re.search(pattern, " ".join(said.split()))
     assert found is not None

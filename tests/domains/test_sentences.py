@@ -1,4 +1,4 @@
-"""The sentences of the examples: a number that changes changes what is said, verdict included."""
+"""The sentences of the examples follow their figures: another figure, another verdict."""
 
 from __future__ import annotations
 

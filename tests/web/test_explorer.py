@@ -98,6 +98,7 @@ def test_the_crossing_is_where_the_two_curves_meet(explorer: Open) -> None:
 def test_dragging_in_the_plot_moves_the_weight(explorer: Open) -> None:
     page = explorer(fresh=False)
     page.get_by_role("button", name="The paper's: 5 and 0.01").click()
+    frames(page)  # the plot is drawn anew
     plot = page.locator("#two-plot svg")
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()

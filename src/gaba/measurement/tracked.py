@@ -28,7 +28,7 @@ Engine: TypeAlias = Literal["auto", "probe", "products"]
 PROBE, PRODUCTS = 2.0, 1.25
 """What a probe, and gradients, cost beyond their passes: moved copies of the parameters, sums."""
 FULL = 8.0
-"""What a pass in float32 costs on a GPU, in passes under autocast: its tensor cores stand still."""
+"""As how many passes under autocast one in float32 counts on a GPU; assumed, not measured."""
 FEW = 2
 """Up to so many tasks, one product and ‖u‖² give all shares: that is simpler than a probe."""
 WIDE = 2**23
