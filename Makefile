@@ -12,10 +12,8 @@ TOGETHER := .venv-oldest-together
 INSTALL := -m pip --disable-pip-version-check install --quiet
 PIP    := $(BIN)/python $(INSTALL) -c $(PINS)
 
-# How many runs of `make results` work at once. Each uses one thread.
+# How many test processes, or runs of `make results`, work at once. Each uses one thread.
 JOBS   ?= 2
-# How many test processes. One in four waits for a child or a browser at any time: 3 fill 2 cores.
-TESTS  ?= 3
 # The core's tests: all but those of the applications, of the project as a whole, and of pictures.
 BEYOND := __pycache__ bench benchmarks_zoo cli domains integrations turbofan web $(patsubst %,test_%.py,benchmarks cli cmapss coming_from \
             communication cuda demo docs docstrings examples extras first_change imports package readme tutorials)
@@ -51,10 +49,10 @@ train: $(STAMP) ## train the turbofan model on FD001 with the published balancer
 	set -x; $(BIN)/gaba train turbofan --subset $$subset --method $(METHOD) --run-dir $(RUN) $(ARGS)
 
 test: check ## lint, types, doctests, examples, README snippets and tests
-	$(PYTEST) -n $(TESTS)
+	$(PYTEST) -n $(JOBS)
 
 test-all: check ## the same with the slow tests
-	$(PYTEST) -n $(TESTS) -m "slow or not slow"
+	$(PYTEST) -n $(JOBS) -m "slow or not slow"
 
 check: $(STAMP) ## ruff and basedpyright
 	$(BIN)/ruff check .
@@ -86,12 +84,12 @@ dist: $(STAMP) ## one wheel and one sdist, in dist/
 install: $(STAMP) ## only make .venv
 
 test-extras: $(STAMP) ## each extra alone does what it is for (a part of test-all)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTS) -m "slow or not slow" tests/test_extras.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow" tests/test_extras.py
 
 # Old libraries warn about newer ones, so warnings are not errors in the second run.
 test-oldest: $(OLDEST)/.installed $(TOGETHER)/.installed ## the core's tests, then all, with the oldest versions that are declared
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(TESTS) $(CORE)
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONWARNINGS=ignore $(TOGETHER)/bin/python -m pytest -q -n $(TESTS) -o filterwarnings=ignore $(WHOLE)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n $(JOBS) $(CORE)
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONWARNINGS=ignore $(TOGETHER)/bin/python -m pytest -q -n $(JOBS) -o filterwarnings=ignore $(WHOLE)
 
 test-flwr: $(FLWR)/.installed ## the tests of the Flower strategy, in an environment of its own
 	OMP_NUM_THREADS=1 $(FLWR)/bin/python -m pytest -q -W "ignore::DeprecationWarning" --doctest-modules src/gaba/domains/_flower.py tests/domains/test_federated.py tests/domains/test_federated_flower.py
